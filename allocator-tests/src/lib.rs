@@ -1,0 +1,1 @@
+//! Programs that each install an allocator of their own.

@@ -1,0 +1,10 @@
+//! (skeleton; the prose comes with the profiler)
+#![allow(dead_code)]
+#![deny(unsafe_code)]
+
+mod ring;
+mod sampler;
+mod store;
+mod sys;
+mod tree;
+mod units;

@@ -1,0 +1,3 @@
+//! Poisson byte sampling: which blocks are recorded, what each stands for, and how fine the sample is.
+
+pub(crate) mod weight;

@@ -1,0 +1,3 @@
+//! The mapped file: layout, writer, reader, attribution, validation.
+
+pub(crate) mod picture;

@@ -1,0 +1,3 @@
+//! The operating system, and nothing else: the only place for `libc`.
+
+pub(crate) mod sync;

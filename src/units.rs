@@ -1,0 +1,65 @@
+//! Newtypes for every number that could be mistaken for another.
+//!
+//! Promises nothing but names: each is a plain copyable number with its unit in its type. No arithmetic lives
+//! here beyond what the unit itself means.
+
+/// An address in an executable mapping: an instruction pointer or a return address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub(crate) struct CodeAddress(pub(crate) u64);
+
+/// The number of a node of the calling-context tree: a whole stack. 0 is the root (the empty stack).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub(crate) struct StackId(pub(crate) u32);
+
+impl StackId {
+    /// The empty stack, and what a block is attributed to when nothing at all is known of its stack.
+    pub(crate) const ROOT: StackId = StackId(0);
+}
+
+/// The index of a row in the store's table of sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub(crate) struct SiteId(pub(crate) u32);
+
+/// The index of a row in the store's table of modules. 0 is 'no module': the frame's offset is then the bare address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub(crate) struct ModuleId(pub(crate) u16);
+
+/// A reading of the process's event clock (`sys::clock::now`): time stamp counter ticks where the kernel trusts
+/// that counter, nanoseconds of the monotonic clock elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub(crate) struct Ticks(pub(crate) u64);
+
+/// One frame of a stack as the tree keys it: which module, and where in its file.
+///
+/// Packed as `module << 48 | offset`: addresses recur after `dlclose`, (module row, offset) pairs do not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub(crate) struct FrameKey(pub(crate) u64);
+
+impl FrameKey {
+    const OFFSET_BITS: u32 = 48;
+
+    /// A marker node under the root: the frames above it were cut at `max_frames` or could not be unwound.
+    pub(crate) const TRUNCATED: FrameKey = FrameKey(u64::MAX);
+
+    /// The frame at `offset` bytes from `module`'s load bias (for module 0: at that address).
+    pub(crate) const fn new(module: ModuleId, offset: u64) -> FrameKey {
+        FrameKey(((module.0 as u64) << Self::OFFSET_BITS) | (offset & ((1 << Self::OFFSET_BITS) - 1)))
+    }
+
+    /// The module's row.
+    #[expect(clippy::cast_possible_truncation, reason = "the upper 16 bits, exactly")]
+    pub(crate) const fn module(self) -> ModuleId {
+        ModuleId((self.0 >> Self::OFFSET_BITS) as u16)
+    }
+
+    /// The return address less the module's load bias.
+    pub(crate) const fn offset(self) -> u64 {
+        self.0 & ((1 << Self::OFFSET_BITS) - 1)
+    }
+}
