@@ -4,6 +4,7 @@
 
 mod ring;
 mod sampler;
+mod slots;
 mod store;
 mod sys;
 mod tree;
