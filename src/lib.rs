@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 #![deny(unsafe_code)]
 
+mod live;
 mod ring;
 mod sampler;
 mod slots;

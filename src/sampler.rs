@@ -1,3 +1,5 @@
 //! Poisson byte sampling: which blocks are recorded, what each stands for, and how fine the sample is.
 
+pub(crate) mod random;
+pub(crate) mod regrow;
 pub(crate) mod weight;

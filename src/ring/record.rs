@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 0 | ticks of the event |
 //! | 1 | size in bytes (48 bits), kind (8), interval code (8) |
-//! | 2 | birth ticks (`Free`, `Forget`), old size (`Resize`), 0 (`Alloc`) |
+//! | 2 | birth ticks (`Free`, `Forget`); old size (48) and old interval code (8) (`Resize`); 0 (`Alloc`) |
 //! | 3 | stack (32), carried weight as `f32` bits (32; `Resize` only) |
 
 use crate::sampler::weight::IntervalCode;
@@ -40,6 +40,8 @@ pub(crate) struct Record {
     pub(crate) size: u64,
     /// `Resize`: the size before. Otherwise 0.
     pub(crate) old_size: u64,
+    /// `Resize`: the interval that the block had before (`sampler::regrow`). Otherwise 0.
+    pub(crate) old_interval: IntervalCode,
     /// `Free`, `Forget`: when the block was born. Otherwise 0.
     pub(crate) birth: Ticks,
     /// `Resize`: the sum of s/p over this block's earlier sizes since it was sampled, for the variance of totals.
@@ -53,7 +55,7 @@ impl Record {
     /// The record's four words.
     pub(crate) fn encode(&self) -> [u64; RECORD_WORDS] {
         let aux = match self.kind {
-            Kind::Resize => self.old_size,
+            Kind::Resize => self.old_size.min(SIZE_MASK) | (u64::from(self.old_interval.0) << 56),
             Kind::Free | Kind::Forget => self.birth.0,
             Kind::Alloc => 0,
         };
@@ -81,7 +83,8 @@ impl Record {
             stack: StackId(words[3] as u32),
             interval: IntervalCode((words[1] >> 56) as u8),
             size: words[1] & SIZE_MASK,
-            old_size: if kind == Kind::Resize { words[2] } else { 0 },
+            old_size: if kind == Kind::Resize { words[2] & SIZE_MASK } else { 0 },
+            old_interval: IntervalCode(if kind == Kind::Resize { (words[2] >> 56) as u8 } else { 0 }),
             birth: if matches!(kind, Kind::Free | Kind::Forget) { Ticks(words[2]) } else { Ticks(0) },
             carried: f32::from_bits((words[3] >> 32) as u32),
         })
@@ -102,6 +105,7 @@ mod tests {
                 interval: IntervalCode(200),
                 size: SIZE_MASK,
                 old_size: if kind == Kind::Resize { 77 } else { 0 },
+                old_interval: IntervalCode(if kind == Kind::Resize { 9 } else { 0 }),
                 birth: if matches!(kind, Kind::Free | Kind::Forget) { Ticks(u64::MAX) } else { Ticks(0) },
                 carried: if kind == Kind::Resize { 1.5 } else { 0.0 },
             };
