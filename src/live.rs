@@ -101,10 +101,10 @@ impl LiveTable {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Looks a block up without taking it out; for a forked child and for tests.
-    #[cfg(test)]
-    fn contains(&self, address: usize) -> bool {
-        self.with_shard(address, |table| table.find(address).is_some()).unwrap_or(false)
+    /// Is this block listed, under this number of a profile?
+    pub(crate) fn is_listed_as(&self, address: usize, session: u32) -> bool {
+        self.with_shard(address, |table| table.get(address).is_some_and(|block| block.identity.session == session))
+            .unwrap_or(false)
     }
 
     /// Frees the locks that threads of the parent may have held at the fork, in a child that starts a profile.
@@ -157,6 +157,13 @@ impl Table {
             }
         }
         None
+    }
+
+    fn get(&mut self, address: usize) -> Option<LargeBlock> {
+        let at = self.find(address)?;
+        let cell = *self.cells().get(at)?;
+        // SAFETY: a cell with an address has been written with its identity.
+        Some(LargeBlock { address, identity: unsafe { cell.identity.assume_init() } })
     }
 
     fn insert(&mut self, block: LargeBlock) -> bool {
@@ -272,7 +279,7 @@ mod tests {
             assert_eq!(table.len(), oracle.len());
         }
         for address in oracle.keys() {
-            assert!(table.contains(*address));
+            assert!(table.is_listed_as(*address, 1));
         }
     }
 

@@ -4,9 +4,11 @@
 
 #![allow(unsafe_code, reason = "system calls; each is wrapped once, here")]
 
+pub(crate) mod barrier;
 pub(crate) mod clock;
 pub(crate) mod fork;
 pub(crate) mod lock;
 pub(crate) mod map;
+pub(crate) mod process;
 pub(crate) mod sync;
 pub(crate) mod thread;

@@ -1,6 +1,7 @@
 //! The calling thread: its id, its errno, and a callback at its end.
 
 use std::cell::Cell;
+use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The kernel's id of the calling thread, cached; never 0. One system call at a thread's first question.
@@ -59,13 +60,13 @@ impl ExitKey {
 
     /// Has `at_exit(value)` called when the calling thread ends, with `value` as given. False where the system has no
     /// key left. The destructor may arm again, to run in a later round.
-    pub(crate) fn arm(&self, at_exit: unsafe extern "C" fn(*mut libc::c_void), value: *mut libc::c_void) -> bool {
+    pub(crate) fn arm(&self, at_exit: unsafe extern "C" fn(*mut c_void), value: *mut c_void) -> bool {
         let Some(key) = self.key_for(at_exit) else { return false };
         // SAFETY: the key was made by pthread_key_create and is never deleted.
         unsafe { libc::pthread_setspecific(key, value) == 0 }
     }
 
-    fn key_for(&self, at_exit: unsafe extern "C" fn(*mut libc::c_void)) -> Option<libc::pthread_key_t> {
+    fn key_for(&self, at_exit: unsafe extern "C" fn(*mut c_void)) -> Option<libc::pthread_key_t> {
         // Acquire: pairs with the Release of the exchange below.
         match self.key.load(Ordering::Acquire) {
             0 => {}
@@ -86,5 +87,73 @@ impl ExitKey {
                 if theirs == u64::MAX { None } else { libc::pthread_key_t::try_from(theirs - 1).ok() }
             }
         }
+    }
+}
+
+/// A thread of ours: all signals blocked, named, not made by the standard library (whose start-up would allocate from
+/// the program's heap).
+#[derive(Debug)]
+pub(crate) struct OwnThread {
+    id: libc::pthread_t,
+}
+
+// SAFETY: a pthread's id may be joined from any thread.
+unsafe impl Send for OwnThread {}
+
+/// Stack of our threads: symbols of large binaries need some; it is touched as used.
+const OWN_STACK_BYTES: usize = 2 << 20;
+
+/// Runs `f` on a new thread called `name` (at most 15 bytes).
+pub(crate) fn spawn(name: &CStr, f: Box<dyn FnOnce() + Send>) -> std::io::Result<OwnThread> {
+    // SAFETY: all zero is a valid set to be filled.
+    let (mut all, mut old): (libc::sigset_t, libc::sigset_t) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    // SAFETY: a valid set.
+    unsafe { libc::sigfillset(&raw mut all) };
+    // Blocked before it exists, so that there is no moment in which it could take the program's signals.
+    // SAFETY: valid sets.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut old) };
+    let made = create(f);
+    // SAFETY: the set that was in force.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const old, std::ptr::null_mut()) };
+    let id = made?;
+    // SAFETY: the thread exists until it is joined, and the name is a C string.
+    unsafe { libc::pthread_setname_np(id, name.as_ptr()) };
+    Ok(OwnThread { id })
+}
+
+fn create(f: Box<dyn FnOnce() + Send>) -> std::io::Result<libc::pthread_t> {
+    // SAFETY: all zero is a valid place for attributes.
+    let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };
+    // SAFETY: initializes them.
+    unsafe { libc::pthread_attr_init(&raw mut attributes) };
+    // SAFETY: initialized above.
+    unsafe { libc::pthread_attr_setstacksize(&raw mut attributes, OWN_STACK_BYTES) };
+    let start = Box::into_raw(Box::new(f));
+    let mut id: libc::pthread_t = 0;
+    // SAFETY: `start` is given to exactly one thread, which frees it.
+    let failed = unsafe { libc::pthread_create(&raw mut id, &raw const attributes, run, start.cast()) };
+    // SAFETY: initialized above, used no more.
+    unsafe { libc::pthread_attr_destroy(&raw mut attributes) };
+    if failed != 0 {
+        // SAFETY: no thread took it.
+        drop(unsafe { Box::from_raw(start) });
+        return Err(std::io::Error::from_raw_os_error(failed));
+    }
+    Ok(id)
+}
+
+extern "C" fn run(start: *mut c_void) -> *mut c_void {
+    // SAFETY: what `create` gave to this thread alone.
+    let start = unsafe { Box::from_raw(start.cast::<Box<dyn FnOnce() + Send>>()) };
+    // A panic may not leave a C function. What `f` holds is gone then; its owner sees its channel closed.
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(start));
+    std::ptr::null_mut()
+}
+
+impl OwnThread {
+    /// Waits for its end.
+    pub(crate) fn join(self) {
+        // SAFETY: joined once, since `self` is consumed.
+        unsafe { libc::pthread_join(self.id, std::ptr::null_mut()) };
     }
 }
