@@ -62,10 +62,10 @@ async fn sync(args: &Args) -> Result<(), Box<dyn Error>> {
 /// Valgrind brings the viewer along where it is installed; it is online as well.
 #[cfg(feature = "heap-profile")]
 fn how_to_open(profile: &std::path::Path) -> String {
-    let installed = std::path::Path::new("/usr/libexec/valgrind/dh_view.html");
-    let viewer = match installed.exists() {
-        true => format!("file://{}", installed.display()),
-        false => "https://nnethercote.github.io/dh_view/dh_view.html".to_owned(),
+    let installed = ["/usr/libexec/valgrind/dh_view.html", "/usr/lib/valgrind/dh_view.html"];
+    let viewer = match installed.into_iter().find(|viewer| std::path::Path::new(viewer).exists()) {
+        Some(viewer) => format!("file://{viewer}"),
+        None => "https://nnethercote.github.io/dh_view/dh_view.html".to_owned(),
     };
     format!("open {viewer} in a browser, 'Load\u{2026}' {}, choose 'bytes at t-end'", profile.display())
 }

@@ -75,7 +75,12 @@ impl ImapSession {
         let store = Arc::clone(store);
         // a connection that breaks shows on the client's side, as an error or as a count that is short
         tokio::spawn(async move { serve(&store, far).await });
-        let mut client = Client::new(near);
+        ImapSession::over(near).await
+    }
+
+    /// Logs in over `stream`, which a server has just accepted.
+    pub async fn over(stream: DuplexStream) -> Result<ImapSession, SyncError> {
+        let mut client = Client::new(stream);
         client.read_response().await.ok_or(SyncError::NoGreeting)??;
         let session = client.login(USER, PASSWORD).await.map_err(|(error, _)| error)?;
         Ok(ImapSession { session, selected: String::new() })

@@ -6,9 +6,11 @@ use async_imap::error::Error;
 use async_imap::types::Flag;
 use async_imap::{Client, Session};
 use futures::{StreamExt, TryStreamExt};
+use rustymail::email::LazyEmail;
 use rustymail::server::{PASSWORD, USER, serve};
+use rustymail::session::{ImapSession, SyncError};
 use rustymail::store::{Folder, MailStore, StoreConfig};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt as _, DuplexStream};
 
 fn store() -> Arc<MailStore> {
     Arc::new(MailStore::new(StoreConfig { emails: 23, folders: 3, seed: 5, attachment_kib: 2 }))
@@ -96,4 +98,37 @@ async fn an_endless_command_ends_the_connection() {
     let store = store();
     let mut session = logged_in(&store).await;
     assert!(session.run_command_and_check_ok(format!("NOOP {}", "x".repeat(100_000))).await.is_err());
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_in_a_fetch_is_an_error() {
+    let store = store();
+    let uids: Vec<u32> = (1..=store.folders()[0].messages).map(Folder::uid).collect();
+    let whole = uids.len();
+    // enough for the first messages, not for all
+    for limit in [20_000, 1_000_000] {
+        let (near, proxy) = tokio::io::duplex(4096);
+        let (proxy_far, far) = tokio::io::duplex(4096);
+        let served = Arc::clone(&store);
+        tokio::spawn(async move { serve(&served, far).await });
+        tokio::spawn(async move {
+            let (mut from_client, mut to_client) = tokio::io::split(proxy);
+            let (from_server, mut to_server) = tokio::io::split(proxy_far);
+            let mut from_server = from_server.take(limit);
+            // both halves end with the first of the two
+            tokio::select! {
+                _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+                _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+            }
+        });
+        let mut session = ImapSession::over(near).await.unwrap();
+        assert_eq!(session.select_new("INBOX", 1).await.unwrap(), uids);
+        let fetched = session.fetch_emails::<LazyEmail>(&uids).await;
+        match limit {
+            20_000 => assert!(
+                matches!(fetched, Err(SyncError::Incomplete { asked, got, .. }) if asked == whole && got < whole)
+            ),
+            _ => assert_eq!(fetched.unwrap().len(), whole),
+        }
+    }
 }
