@@ -8,3 +8,4 @@ mod store;
 mod sys;
 mod tree;
 mod units;
+mod unwind;

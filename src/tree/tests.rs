@@ -1,3 +1,5 @@
+#![allow(clippy::cast_possible_truncation, reason = "small test numbers")]
+
 use super::*;
 
 fn nodes(n: usize) -> Vec<Node> {
