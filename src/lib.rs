@@ -10,3 +10,4 @@ mod store;
 mod sys;
 mod tree;
 mod units;
+mod unwind;

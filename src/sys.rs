@@ -10,5 +10,7 @@ pub(crate) mod fork;
 pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod process;
+pub(crate) mod modules;
+pub(crate) mod stack;
 pub(crate) mod sync;
 pub(crate) mod thread;
