@@ -1,3 +1,4 @@
 //! The operating system, and nothing else: the only place for `libc`.
 
+pub(crate) mod file;
 pub(crate) mod sync;

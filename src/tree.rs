@@ -19,3 +19,15 @@ pub(crate) struct Node {
 
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Node>() == 32, "a node is half a cache line; the store's layout depends on it");
+
+/// The tree's own words in the store.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct TreeState {
+    /// The next id that nobody has.
+    pub(crate) next: AtomicU32,
+    /// Nodes whose memory exists; ids below are usable.
+    pub(crate) laid_out: AtomicU32,
+    /// Captures folded into a prefix.
+    pub(crate) folded: AtomicU64,
+}

@@ -6,8 +6,11 @@
 //! |---|---|
 //! | 0 | ticks of the event |
 //! | 1 | size in bytes (48 bits), kind (8), interval code (8) |
-//! | 2 | birth ticks (`Free`, `Forget`), old size (`Resize`), 0 (`Alloc`) |
-//! | 3 | stack (32), carried weight as `f32` bits (32; `Resize` only) |
+//! | 2 | birth ticks (`Free`, `Forget`); old size (48) and carried weight as the upper half of `f32` bits (16) (`Resize`); 0 (`Alloc`) |
+//! | 3 | stack (32), age in ticks as `f32` bits (32; `Resize` only) |
+//!
+//! A resize needs its birth too: the block's weight changes, and with it its part in a site's mean age. Age and carried
+//! weight are rounded to 24 and 8 significant bits; neither has to cancel to the last bit.
 
 use crate::sampler::weight::IntervalCode;
 use crate::units::{StackId, Ticks};
@@ -40,9 +43,10 @@ pub(crate) struct Record {
     pub(crate) size: u64,
     /// `Resize`: the size before. Otherwise 0.
     pub(crate) old_size: u64,
-    /// `Free`, `Forget`: when the block was born. Otherwise 0.
+    /// `Free`, `Forget`, `Resize`: when the block was born (`Resize`: to 24 significant bits of its age). `Alloc`: 0.
     pub(crate) birth: Ticks,
-    /// `Resize`: the sum of s/p over this block's earlier sizes since it was sampled, for the variance of totals.
+    /// `Resize`: the sum of s/p over this block's earlier sizes since it was sampled, in bytes, for the variance of
+    /// totals (kept to 8 significant bits). Otherwise 0.
     pub(crate) carried: f32,
 }
 
@@ -52,21 +56,28 @@ const SIZE_MASK: u64 = (1 << SIZE_BITS) - 1;
 impl Record {
     /// The record's four words.
     pub(crate) fn encode(&self) -> [u64; RECORD_WORDS] {
-        let aux = match self.kind {
-            Kind::Resize => self.old_size,
-            Kind::Free | Kind::Forget => self.birth.0,
-            Kind::Alloc => 0,
+        let (aux, age) = match self.kind {
+            Kind::Resize => (
+                self.old_size.min(SIZE_MASK) | (u64::from(upper_half(self.carried)) << SIZE_BITS),
+                age_bits(self.at.0.saturating_sub(self.birth.0)),
+            ),
+            Kind::Free | Kind::Forget => (self.birth.0, 0),
+            Kind::Alloc => (0, 0),
         };
         [
             self.at.0,
             self.size.min(SIZE_MASK) | (u64::from(self.kind as u8) << SIZE_BITS) | (u64::from(self.interval.0) << 56),
             aux,
-            u64::from(self.stack.0) | (u64::from(self.carried.to_bits()) << 32),
+            u64::from(self.stack.0) | (u64::from(age) << 32),
         ]
     }
 
     /// Reads four words back; `None` where the kind is none that this version writes.
-    #[expect(clippy::cast_possible_truncation, reason = "fields of stated widths")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "fields of stated widths; ages are ≥ 0"
+    )]
     pub(crate) fn decode(words: [u64; RECORD_WORDS]) -> Option<Record> {
         let kind = match (words[1] >> SIZE_BITS) as u8 {
             1 => Kind::Alloc,
@@ -75,17 +86,39 @@ impl Record {
             4 => Kind::Forget,
             _ => return None,
         };
+        let (old_size, birth, carried) = match kind {
+            Kind::Alloc => (0, 0, 0.0),
+            Kind::Free | Kind::Forget => (0, words[2], 0.0),
+            Kind::Resize => {
+                let age = f32::from_bits((words[3] >> 32) as u32) as u64;
+                let carried = f32::from_bits(((words[2] >> SIZE_BITS) as u32) << 16);
+                (words[2] & SIZE_MASK, words[0].saturating_sub(age), carried)
+            }
+        };
         Some(Record {
             at: Ticks(words[0]),
             kind,
             stack: StackId(words[3] as u32),
             interval: IntervalCode((words[1] >> 56) as u8),
             size: words[1] & SIZE_MASK,
-            old_size: if kind == Kind::Resize { words[2] } else { 0 },
-            birth: if matches!(kind, Kind::Free | Kind::Forget) { Ticks(words[2]) } else { Ticks(0) },
-            carried: f32::from_bits((words[3] >> 32) as u32),
+            old_size,
+            birth: Ticks(birth),
+            carried,
         })
     }
+}
+
+/// The sign, exponent and first 7 bits of the fraction, rounded to nearest; a value that is no finite sum gives 0.
+fn upper_half(value: f32) -> u16 {
+    if !(value.is_finite() && value >= 0.0) {
+        return 0;
+    }
+    (value.to_bits().wrapping_add(0x8000) >> 16) as u16
+}
+
+#[expect(clippy::cast_precision_loss, reason = "24 significant bits are what is kept")]
+fn age_bits(age: u64) -> u32 {
+    (age as f32).to_bits()
 }
 
 #[cfg(test)]
@@ -101,12 +134,37 @@ mod tests {
                 stack: StackId(u32::MAX),
                 interval: IntervalCode(200),
                 size: SIZE_MASK,
-                old_size: if kind == Kind::Resize { 77 } else { 0 },
-                birth: if matches!(kind, Kind::Free | Kind::Forget) { Ticks(u64::MAX) } else { Ticks(0) },
+                old_size: if kind == Kind::Resize { SIZE_MASK - 1 } else { 0 },
+                birth: match kind {
+                    Kind::Alloc => Ticks(0),
+                    Kind::Free | Kind::Forget => Ticks(u64::MAX),
+                    Kind::Resize => Ticks(u64::MAX - 5 - (1 << 40)),
+                },
                 carried: if kind == Kind::Resize { 1.5 } else { 0.0 },
             };
             assert_eq!(Record::decode(record.encode()), Some(record));
         }
         assert_eq!(Record::decode([0; 4]), None);
+    }
+
+    #[test]
+    fn a_resize_keeps_age_and_carried_weight_nearly() {
+        for (age, carried) in [(0u64, 0.0f32), (1, 1.0), (123_456_789_012, 987_654_300.0), (u64::MAX / 2, f32::MAX)] {
+            let record = Record {
+                at: Ticks(u64::MAX / 2 + 10),
+                kind: Kind::Resize,
+                stack: StackId(1),
+                interval: IntervalCode(12),
+                size: 2,
+                old_size: 1,
+                birth: Ticks(u64::MAX / 2 + 10 - age),
+                carried,
+            };
+            let back = Record::decode(record.encode()).expect("a kind that exists");
+            let age_back = back.at.0 - back.birth.0;
+            assert!((age_back as f64 - age as f64).abs() <= age as f64 / f64::from(1 << 24), "{age} {age_back}");
+            let error = (f64::from(back.carried) - f64::from(carried)).abs();
+            assert!(error <= f64::from(carried) / 256.0 || carried == f32::MAX, "{carried} {}", back.carried);
+        }
     }
 }
