@@ -1,3 +1,343 @@
 //! The single-producer single-consumer ring of fixed-size records, one per thread.
+//!
+//! Promises: records come out whole and in the order in which they went in; `push` and `advance` never wait, never
+//! allocate, never panic and make no system call; a full ring refuses the record and says so. Two indices count
+//! records and never wrap in practice (2^64); each lies on a cache line of its own and is written by one side alone.
+//! The memory is a slice of words that somebody else owns (the store's mapping, a copy of it, a test's vector), so the
+//! same ring outlives its threads, can be read from a dead process's file, and can be checked by loom.
+//!
+//! It never checks that there is one producer and one consumer: [`registry`] hands a ring to one thread at a time, and
+//! the aggregator's lock admits one consumer.
+//!
+//! | words | content | written by |
+//! |---|---|---|
+//! | 0 | head: records pushed so far | the producer |
+//! | 8 | tail: records consumed so far | the consumer |
+//! | 16 + 4·(i mod capacity) | record i | the producer |
+//!
+//! Source: Lamport's queue with each side's cached copy of the other's index (as in FastForward, MCRingBuffer, rtrb).
 
 pub(crate) mod record;
+pub(crate) mod registry;
+
+use crate::sys::sync::{AtomicU64, Ordering};
+use record::{RECORD_WORDS, Record};
+
+/// Words in a cache line: head and tail are this far apart, so that the two sides don't take it from each other.
+pub(crate) const LINE_WORDS: usize = 8;
+/// Words before the first record: the head's line and the tail's.
+pub(crate) const INDEX_WORDS: usize = 2 * LINE_WORDS;
+
+/// The words that a ring of `records` records needs.
+pub(crate) const fn words_for(records: usize) -> usize {
+    INDEX_WORDS + records * RECORD_WORDS
+}
+
+/// The number of a ring in the store's table of rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub(crate) struct RingId(pub(crate) u32);
+
+/// The ring holds as many unread records as it can: nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// A view of the words of one ring; both sides are made from it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ring<'a> {
+    head: &'a AtomicU64,
+    tail: &'a AtomicU64,
+    /// A power of two of records.
+    records: &'a [[AtomicU64; RECORD_WORDS]],
+}
+
+impl<'a> Ring<'a> {
+    /// The ring over `words`; `None` unless they are [`words_for`] a power of two of records.
+    pub(crate) fn over(words: &'a [AtomicU64]) -> Option<Ring<'a>> {
+        let head = words.first()?;
+        let tail = words.get(LINE_WORDS)?;
+        let (records, rest) = words.get(INDEX_WORDS..)?.as_chunks();
+        (rest.is_empty() && records.len().is_power_of_two()).then_some(Ring { head, tail, records })
+    }
+
+    /// How many records fit.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.records.len() as u64
+    }
+
+    /// The slot of record `index`. Always `Some`: the mask is below the length.
+    #[inline]
+    fn slot(&self, index: u64) -> Option<&'a [AtomicU64; RECORD_WORDS]> {
+        #[expect(clippy::cast_possible_truncation, reason = "masked to below the slice's length")]
+        let slot = (index & (self.records.len() as u64 - 1)) as usize;
+        self.records.get(slot)
+    }
+
+    /// Records pushed so far.
+    pub(crate) fn head(&self) -> u64 {
+        // Acquire pairs with the Release in `push`: all records below the result are whole.
+        self.head.load(Ordering::Acquire)
+    }
+
+    /// Records consumed so far.
+    pub(crate) fn tail(&self) -> u64 {
+        // Relaxed: for the consumer it is its own word; a reader of a copy is alone with it.
+        self.tail.load(Ordering::Relaxed)
+    }
+
+    /// The side that writes.
+    pub(crate) fn producer(self) -> Producer<'a> {
+        // Relaxed: the head is the producer's own word; whoever handed the ring over (`registry`) ordered its last
+        // owner's store before this load.
+        let next = self.head.load(Ordering::Relaxed);
+        // Acquire pairs with the Release in `advance`, as in `push`.
+        let tail = self.tail.load(Ordering::Acquire);
+        Producer { ring: self, next, limit: tail.wrapping_add(self.capacity()) }
+    }
+
+    /// The side that reads, up to `end`, a head seen before.
+    pub(crate) fn consumer_to(self, end: u64) -> Consumer<'a> {
+        Consumer { ring: self, next: self.tail(), end }
+    }
+
+    /// The side that reads, up to the head as it is now.
+    pub(crate) fn consumer(self) -> Consumer<'a> {
+        Consumer { ring: self, next: self.tail(), end: self.head() }
+    }
+}
+
+/// The writing side. Exactly one at a time per ring.
+#[derive(Debug)]
+pub(crate) struct Producer<'a> {
+    ring: Ring<'a>,
+    /// The head; this side alone writes it.
+    next: u64,
+    /// No record at or past this index may be written yet: the tail as last seen, plus the capacity.
+    limit: u64,
+}
+
+impl Producer<'_> {
+    /// Appends one record, or refuses it when the ring is full. About a dozen instructions.
+    #[inline]
+    pub(crate) fn push(&mut self, record: &Record) -> Result<(), Full> {
+        if self.next == self.limit {
+            self.look_at_tail()?;
+        }
+        let Some(slot) = self.ring.slot(self.next) else { return Err(Full) };
+        for (cell, word) in slot.iter().zip(record.encode()) {
+            // Relaxed: published by the head's Release below.
+            cell.store(word, Ordering::Relaxed);
+        }
+        self.next = self.next.wrapping_add(1);
+        // Release pairs with the Acquire in `Ring::head`: who sees this head sees the record's words.
+        self.ring.head.store(self.next, Ordering::Release);
+        Ok(())
+    }
+
+    /// Records that would fit now.
+    pub(crate) fn free(&mut self) -> u64 {
+        let _ = self.look_at_tail();
+        self.limit.wrapping_sub(self.next)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_at_tail(&mut self) -> Result<(), Full> {
+        // Acquire pairs with the Release in `advance`: the consumer has read a slot before we write it anew.
+        let tail = self.ring.tail.load(Ordering::Acquire);
+        self.limit = tail.wrapping_add(self.ring.capacity());
+        if self.next == self.limit { Err(Full) } else { Ok(()) }
+    }
+}
+
+/// The reading side, bounded by a head taken when it was made. Exactly one at a time per ring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Consumer<'a> {
+    ring: Ring<'a>,
+    next: u64,
+    /// The head that was taken; records from here on are for the next consumer.
+    end: u64,
+}
+
+impl Consumer<'_> {
+    /// Records left up to the head that was taken.
+    pub(crate) fn unread(&self) -> u64 {
+        self.end.wrapping_sub(self.next)
+    }
+
+    /// The index of the record that `peek` shows.
+    pub(crate) fn index(&self) -> u64 {
+        self.next
+    }
+
+    /// The next record's words, not consumed; `None` at the head that was taken.
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<[u64; RECORD_WORDS]> {
+        if self.next == self.end {
+            return None;
+        }
+        // Relaxed: `Ring::head`'s Acquire ordered these words before.
+        self.ring.slot(self.next).map(|slot| slot.each_ref().map(|cell| cell.load(Ordering::Relaxed)))
+    }
+
+    /// Consumes the record that `peek` showed; does nothing at the head that was taken.
+    #[inline]
+    pub(crate) fn advance(&mut self) {
+        if self.next != self.end {
+            self.next = self.next.wrapping_add(1);
+            // Release pairs with the Acquire in `look_at_tail` and `producer`: our reads of the slot come before the
+            // producer's next write to it. It also orders what was done with the record before its disappearance.
+            self.ring.tail.store(self.next, Ordering::Release);
+        }
+    }
+
+    /// Drops everything up to the head that was taken and says how many records that were: for a ring whose indices
+    /// make no sense.
+    #[cold]
+    pub(crate) fn skip_all(&mut self) -> u64 {
+        let skipped = self.unread();
+        self.next = self.end;
+        // Release: as in `advance`.
+        self.ring.tail.store(self.next, Ordering::Release);
+        skipped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::record::Kind;
+    use crate::sampler::weight::IntervalCode;
+    use crate::units::{StackId, Ticks};
+
+    pub(super) fn record(at: u64) -> Record {
+        Record {
+            at: Ticks(at),
+            kind: Kind::Alloc,
+            #[expect(clippy::cast_possible_truncation, reason = "a mark that ties the words together")]
+            stack: StackId(at as u32),
+            interval: IntervalCode::EXACT,
+            size: at & 0xffff,
+            old_size: 0,
+            birth: Ticks(0),
+            carried: 0.0,
+        }
+    }
+
+    fn words(records: usize) -> Vec<AtomicU64> {
+        (0..words_for(records)).map(|_| AtomicU64::new(0)).collect()
+    }
+
+    #[test]
+    #[cfg(not(loom))]
+    fn behaves_as_a_bounded_queue() {
+        let seed = 0x9e37_79b9_7f4a_7c15u64;
+        println!("seed {seed:#x}");
+        let mut random = seed;
+        let words = words(8);
+        let ring = Ring::over(&words).expect("a power of two");
+        let mut producer = ring.producer();
+        let mut oracle = std::collections::VecDeque::new();
+        let mut at = 0;
+        for _ in 0..100_000 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            if random & 1 == 0 {
+                at += 1;
+                let pushed = producer.push(&record(at));
+                assert_eq!(pushed.is_ok(), oracle.len() < 8);
+                if pushed.is_ok() {
+                    oracle.push_back(at);
+                }
+            } else if random & 2 == 0 {
+                let mut consumer = ring.consumer();
+                for _ in 0..(random >> 8) % 10 {
+                    let seen = consumer.peek().and_then(Record::decode);
+                    assert_eq!(seen, oracle.pop_front().map(record));
+                    consumer.advance();
+                }
+            } else if random & 0xff == 0xff {
+                // A thread ends and another takes the ring over.
+                producer = ring.producer();
+            }
+        }
+        assert!(at > 10_000);
+    }
+
+    #[test]
+    #[cfg(not(loom))]
+    fn refuses_slices_that_are_no_ring() {
+        for bad in [0, 1, 8, 16, 17, 16 + 4 * 3, 16 + 4 * 4 + 1] {
+            let words: Vec<AtomicU64> = (0..bad).map(|_| AtomicU64::new(0)).collect();
+            assert!(Ring::over(&words).is_none(), "{bad} words");
+        }
+    }
+
+    #[test]
+    #[cfg(not(loom))]
+    fn two_threads_hand_over_a_million_records() {
+        let words = words(64);
+        let ring = Ring::over(&words).expect("a power of two");
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut producer = ring.producer();
+                for at in 1..=1_000_000 {
+                    while producer.push(&record(at)).is_err() {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            let mut expected = 1;
+            while expected <= 1_000_000 {
+                let mut consumer = ring.consumer();
+                if consumer.unread() == 0 {
+                    std::thread::yield_now();
+                }
+                while let Some(words) = consumer.peek() {
+                    assert_eq!(Record::decode(words), Some(record(expected)));
+                    expected += 1;
+                    consumer.advance();
+                }
+            }
+        });
+    }
+
+    /// Three records through a ring of two, in all interleavings: each arrives whole, in order, once.
+    #[test]
+    #[cfg(loom)]
+    fn loom_hands_over_whole_records_in_order() {
+        loom::model(|| {
+            let words: &'static [AtomicU64] = Box::leak(words(2).into_boxed_slice());
+            let ring = Ring::over(words).expect("a power of two");
+            let producer = loom::thread::spawn(move || {
+                let mut producer = ring.producer();
+                let mut pushed = 0;
+                for at in 1..=3 {
+                    if producer.push(&record(at)).is_err() {
+                        break;
+                    }
+                    pushed = at;
+                }
+                pushed
+            });
+            let mut expected = 1;
+            for _ in 0..2 {
+                let mut consumer = ring.consumer();
+                while let Some(words) = consumer.peek() {
+                    assert_eq!(Record::decode(words), Some(record(expected)));
+                    expected += 1;
+                    consumer.advance();
+                }
+            }
+            let pushed = producer.join().expect("no panic");
+            let mut consumer = ring.consumer();
+            while let Some(words) = consumer.peek() {
+                assert_eq!(Record::decode(words), Some(record(expected)));
+                expected += 1;
+                consumer.advance();
+            }
+            assert_eq!(expected, pushed + 1);
+        });
+    }
+}

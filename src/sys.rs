@@ -12,5 +12,6 @@ pub(crate) mod map;
 pub(crate) mod process;
 pub(crate) mod modules;
 pub(crate) mod stack;
+pub(crate) mod file;
 pub(crate) mod sync;
 pub(crate) mod thread;

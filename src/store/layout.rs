@@ -1,0 +1,402 @@
+//! The layout of a store file: the header, the regions behind it, and how a bound in bytes is divided among them.
+//!
+//! Promises: everything is little-endian words of 64 bits (tree nodes: 32 and 64), at fixed places, so that a reader
+//! of another process, another build or another machine finds them; `docs/store-format.md` is this file in words, and
+//! changes with it. Offsets never change while a file lives; what has been laid out (allocated on the file system,
+//! zeroed, usable) only grows.
+
+use crate::ring::words_for;
+use crate::store::row::{ROW_WORDS, Wide};
+use crate::sys::sync::AtomicU64;
+use crate::tree::{Node, TreeState};
+
+/// `UNFREED` and a zero byte, read as a little-endian word.
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"UNFREED\0");
+/// Grows with every change of the layout that an older reader would misread.
+pub(crate) const VERSION: u64 = 1;
+/// Reads differently on a machine of the other byte order.
+pub(crate) const BYTE_ORDER: u64 = 0x0102_0304_0506_0708;
+/// Regions begin at multiples of this, whatever the machine's page size is (aarch64 has up to 64 KiB).
+pub(crate) const PAGE_BYTES: u64 = 4096;
+/// The header's size: one page.
+pub(crate) const HEADER_BYTES: u64 = PAGE_BYTES;
+/// No store is larger: the address range reserved for it, and what a reader believes.
+pub(crate) const MAX_STORE_BYTES: u64 = 2 << 30;
+/// Smaller bounds hold no useful number of sites.
+pub(crate) const MIN_STORE_BYTES: u64 = 128 << 10;
+/// Size classes: blocks of 2^k to 2^(k+1) - 1 bytes, sizes being below 2^48.
+pub(crate) const SIZE_CLASSES: u64 = 48;
+/// As many rings as the drain can merge.
+pub(crate) const MAX_RINGS: u64 = 4096;
+/// The most frames a stack may have; deeper chains in a file are corrupt.
+pub(crate) const MAX_DEPTH: u32 = 1024;
+/// Bytes of a path in a module's row, of a command line and of an executable's path in the header.
+pub(crate) const PATH_BYTES: usize = 896;
+/// Bytes of a build id in a module's row; GNU ids have 20.
+pub(crate) const BUILD_ID_BYTES: usize = 64;
+/// Bytes of a text in the header.
+pub(crate) const TEXT_BYTES: usize = 1024;
+
+/// What a region holds; its index in the header's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Region {
+    Modules = 0,
+    TreeState = 1,
+    Nodes = 2,
+    Sites = 3,
+    SizeClasses = 4,
+    History = 5,
+    /// One word a ring: who has it.
+    Registry = 6,
+    Rings = 7,
+}
+
+/// All regions, in the order of the header's table.
+pub(crate) const REGIONS: [Region; 8] = [
+    Region::Modules,
+    Region::TreeState,
+    Region::Nodes,
+    Region::Sites,
+    Region::SizeClasses,
+    Region::History,
+    Region::Registry,
+    Region::Rings,
+];
+
+impl Region {
+    /// The field's name in error messages.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Region::Modules => "modules",
+            Region::TreeState => "tree state",
+            Region::Nodes => "tree nodes",
+            Region::Sites => "sites",
+            Region::SizeClasses => "size classes",
+            Region::History => "history",
+            Region::Registry => "ring registry",
+            Region::Rings => "rings",
+        }
+    }
+}
+
+/// Where the format begins: never changed after creation.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Format {
+    /// Stored last, so that a file without it is not yet one.
+    pub(crate) magic: AtomicU64,
+    pub(crate) version: AtomicU64,
+    pub(crate) byte_order: AtomicU64,
+    pub(crate) file_bytes: AtomicU64,
+    /// Records a ring; a power of two.
+    pub(crate) ring_records: AtomicU64,
+    /// 1: every block is recorded; 0: a sample.
+    pub(crate) exact_mode: AtomicU64,
+    /// What interval code 1 means, in bytes.
+    pub(crate) fixed_interval_bytes: AtomicU64,
+    spare: AtomicU64,
+}
+
+/// Whose file it is: never changed after creation, but for the unwinder's name.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: AtomicU64,
+    /// Field 22 of `/proc/PID/stat`: ticks since boot.
+    pub(crate) start_time: AtomicU64,
+    /// The inode of `/proc/self/ns/pid`.
+    pub(crate) pid_namespace: AtomicU64,
+    pub(crate) uid: AtomicU64,
+    /// `/proc/sys/kernel/random/boot_id`, 36 characters.
+    pub(crate) boot_id: [AtomicU64; 5],
+    pub(crate) started_unix_ns: AtomicU64,
+    /// The event clock when the profile began.
+    pub(crate) base_ticks: AtomicU64,
+    pub(crate) command_bytes: AtomicU64,
+    pub(crate) executable_bytes: AtomicU64,
+    pub(crate) unwinder_bytes: AtomicU64,
+    spare: [AtomicU64; 2],
+}
+
+/// What changes seldom.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct State {
+    /// 1 running, 2 finished.
+    pub(crate) life: AtomicU64,
+    /// The interval code in force.
+    pub(crate) interval: AtomicU64,
+    /// The open epoch, from 1.
+    pub(crate) epoch: AtomicU64,
+    /// Nanoseconds a tick, `f64` bits.
+    pub(crate) ns_per_tick: AtomicU64,
+    /// How often space could not be had: the bound, or a full file system.
+    pub(crate) refused_growth: AtomicU64,
+    /// Points ever pushed into the history ring.
+    pub(crate) history_points: AtomicU64,
+    spare: [AtomicU64; 2],
+}
+
+/// Which change is under way: the writer's mark for those who read its file after its death.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// The ring + 1 whose record is being applied; 0: none, or no ring's.
+    pub(crate) ring: AtomicU64,
+    /// That record's index in its ring.
+    pub(crate) index: AtomicU64,
+    /// The site's row.
+    pub(crate) row: AtomicU64,
+    /// The row's `begin` before the change.
+    pub(crate) version: AtomicU64,
+    spare: [AtomicU64; 4],
+}
+
+/// The figures of the whole process, attributed (fixed point as in `Amount`).
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Global {
+    pub(crate) live_bytes: AtomicU64,
+    pub(crate) live_blocks: AtomicU64,
+    pub(crate) max_bytes: AtomicU64,
+    pub(crate) max_blocks: AtomicU64,
+    /// Ticks of the latest event that reached the peak.
+    pub(crate) max_at: AtomicU64,
+    /// How often a peak was left.
+    pub(crate) peak_generation: AtomicU64,
+    /// Ticks of the latest record applied.
+    pub(crate) last_at: AtomicU64,
+    spare: AtomicU64,
+}
+
+/// Words of a `Global`.
+pub(crate) const GLOBAL_WORDS: usize = 8;
+
+/// The process's figures at the end of an epoch, between marks as in a `Row`.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct ClosedEpoch {
+    pub(crate) begin: AtomicU64,
+    pub(crate) end: AtomicU64,
+    /// The epoch that ended; 0: none yet.
+    pub(crate) epoch: AtomicU64,
+    /// When.
+    pub(crate) at: AtomicU64,
+    spare: [AtomicU64; 4],
+    pub(crate) global: Global,
+}
+
+/// The exact totals as last copied, between marks as in a `Row`.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct ExactCells {
+    pub(crate) begin: AtomicU64,
+    pub(crate) end: AtomicU64,
+    /// When.
+    pub(crate) at: AtomicU64,
+    /// `ExactTotals` in its order.
+    pub(crate) totals: [AtomicU64; 8],
+    spare: [AtomicU64; 5],
+}
+
+/// The counters of loss, `picture::Loss` as words; any thread adds to them.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct LossCells {
+    pub(crate) dropped_records: AtomicU64,
+    pub(crate) truncated_stacks: AtomicU64,
+    pub(crate) folded_stacks: AtomicU64,
+    pub(crate) folded_sites: AtomicU64,
+    pub(crate) unlisted_modules: AtomicU64,
+    pub(crate) untracked_blocks: AtomicU64,
+    pub(crate) rows_in_doubt: AtomicU64,
+    pub(crate) ringless_threads: AtomicU64,
+    pub(crate) replay_disagreements: AtomicU64,
+    spare: [AtomicU64; 7],
+}
+
+/// One line of the region table.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct RegionCells {
+    /// From the start of the file, in bytes.
+    pub(crate) offset: AtomicU64,
+    pub(crate) row_bytes: AtomicU64,
+    /// Rows that would fit.
+    pub(crate) capacity: AtomicU64,
+    /// Rows whose space exists; grows only.
+    pub(crate) laid_out: AtomicU64,
+    /// Rows in use (for nodes, the tree's own words say).
+    pub(crate) used: AtomicU64,
+    spare: [AtomicU64; 3],
+}
+
+/// The first page of the file.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct Header {
+    pub(crate) format: Format,
+    pub(crate) process: Process,
+    pub(crate) state: State,
+    pub(crate) pending: Pending,
+    pub(crate) global: Global,
+    pub(crate) closed: ClosedEpoch,
+    pub(crate) exact: ExactCells,
+    pub(crate) loss: LossCells,
+    pub(crate) regions: [RegionCells; 8],
+    pub(crate) unwinder: [AtomicU64; 8],
+    pub(crate) command: [AtomicU64; TEXT_BYTES / 8],
+    pub(crate) executable: [AtomicU64; TEXT_BYTES / 8],
+    spare: [AtomicU64; 88],
+}
+
+/// One loaded object.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct ModuleRow {
+    /// 0 empty, 1 loaded, 2 unloaded; stored last.
+    pub(crate) state: AtomicU64,
+    pub(crate) bias: AtomicU64,
+    pub(crate) start: AtomicU64,
+    pub(crate) end: AtomicU64,
+    pub(crate) path_bytes: AtomicU64,
+    pub(crate) build_id_bytes: AtomicU64,
+    spare: [AtomicU64; 2],
+    pub(crate) build_id: [AtomicU64; BUILD_ID_BYTES / 8],
+    pub(crate) path: [AtomicU64; PATH_BYTES / 8],
+}
+
+/// One point of the history ring, whole when both numbers agree.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct HistoryRow {
+    /// The point's number + 1, stored first.
+    pub(crate) begin: AtomicU64,
+    pub(crate) at_ns: AtomicU64,
+    pub(crate) live_bytes: AtomicU64,
+    pub(crate) live_blocks: AtomicU64,
+    pub(crate) total_bytes: AtomicU64,
+    pub(crate) total_blocks: AtomicU64,
+    pub(crate) resident_bytes: AtomicU64,
+    /// (The point's number + 1) << 8 | interval code, stored last.
+    pub(crate) end: AtomicU64,
+}
+
+#[cfg(not(loom))]
+const _: () = {
+    assert!(size_of::<Header>() as u64 == HEADER_BYTES, "the header is one page");
+    assert!(size_of::<Format>() == 64 && size_of::<Process>() == 128 && size_of::<State>() == 64, "whole lines");
+    assert!(size_of::<Pending>() == 64 && size_of::<Global>() == GLOBAL_WORDS * 8, "whole lines");
+    assert!(size_of::<ClosedEpoch>() == 128 && size_of::<ExactCells>() == 128, "whole lines");
+    assert!(size_of::<LossCells>() == 128 && size_of::<RegionCells>() == 64, "whole lines");
+    assert!(size_of::<ModuleRow>() == 1024 && size_of::<HistoryRow>() == 64, "the file format says so");
+    assert!(size_of::<TreeState>() as u64 <= PAGE_BYTES, "the tree's own words have one page");
+    assert!(size_of::<Wide>() == 16, "two words");
+};
+
+/// Where one region lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) offset: u64,
+    pub(crate) row_bytes: u64,
+    pub(crate) capacity: u64,
+}
+
+impl Place {
+    /// One past the region's last byte; `None` where that is no number.
+    pub(crate) fn end(&self) -> Option<u64> {
+        self.offset.checked_add(self.row_bytes.checked_mul(self.capacity)?)
+    }
+}
+
+/// Where everything lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) file_bytes: u64,
+    pub(crate) ring_records: u64,
+    pub(crate) places: [Place; 8],
+}
+
+/// The size of a row of each region; rings of `ring_records` records.
+pub(crate) fn row_bytes(region: Region, ring_records: u64) -> u64 {
+    #[expect(clippy::cast_possible_truncation, reason = "callers bound it by the file's size")]
+    let ring_words = words_for(ring_records as usize);
+    match region {
+        Region::Modules => size_of::<ModuleRow>() as u64,
+        Region::TreeState => PAGE_BYTES,
+        Region::Nodes => size_of::<Node>() as u64,
+        Region::Sites | Region::SizeClasses => ROW_WORDS as u64 * 8,
+        Region::History => size_of::<HistoryRow>() as u64,
+        Region::Registry => 8,
+        Region::Rings => ring_words as u64 * 8,
+    }
+}
+
+impl Layout {
+    /// Divides `bound_bytes` (brought into `MIN_STORE_BYTES..=MAX_STORE_BYTES`): fixed tables first, then 9/32 for
+    /// rings (2,048 of 128 records in 32 MiB), and of the rest 5/9 for sites and 4/9 for nodes: a site costs one row
+    /// of 512 bytes, and the dozen nodes of 32 bytes that its stack does not share.
+    pub(crate) fn plan(bound_bytes: u64, ring_records: u64) -> Layout {
+        let bound = bound_bytes.clamp(MIN_STORE_BYTES, MAX_STORE_BYTES) / PAGE_BYTES * PAGE_BYTES;
+        let ring_records = ring_records.clamp(2, 1 << 16).next_power_of_two();
+        let mut layout = Layout { file_bytes: bound, ring_records, places: [Place::default(); 8] };
+        let mut offset = HEADER_BYTES;
+        let mut put = |region: Region, capacity: u64| {
+            let row_bytes = row_bytes(region, ring_records);
+            layout.places[region as usize] = Place { offset, row_bytes, capacity };
+            offset = (offset + row_bytes * capacity).next_multiple_of(PAGE_BYTES);
+            offset
+        };
+        let ring_bytes = row_bytes(Region::Rings, ring_records);
+        let rings = (bound / 32 * 9 / ring_bytes).clamp(1, MAX_RINGS);
+        put(Region::Modules, (bound >> 15).clamp(16, 4096));
+        put(Region::TreeState, 1);
+        put(Region::SizeClasses, SIZE_CLASSES);
+        put(Region::History, (bound >> 13).clamp(16, 4096));
+        put(Region::Registry, rings);
+        let used = put(Region::Rings, rings);
+        // One page of slack for rounding each of the two regions up.
+        let rest = bound.saturating_sub(used + 2 * PAGE_BYTES);
+        put(Region::Sites, (rest / 9 * 5 / row_bytes(Region::Sites, 0)).max(1));
+        let end = put(Region::Nodes, (rest / 9 * 4 / row_bytes(Region::Nodes, 0)).max(1));
+        layout.file_bytes = end;
+        layout
+    }
+
+    /// The place of `region`.
+    pub(crate) fn place(&self, region: Region) -> Place {
+        self.places[region as usize]
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plan_keeps_its_bound_and_its_regions_apart() {
+        for bound in [0, MIN_STORE_BYTES, 1 << 20, 32 << 20, 1 << 30, u64::MAX] {
+            for records in [0, 2, 16, 128, 8192] {
+                let layout = Layout::plan(bound, records);
+                let limit = bound.clamp(MIN_STORE_BYTES, MAX_STORE_BYTES);
+                assert!(layout.file_bytes <= limit.max(records * 32 + (1 << 18)), "{bound} {records} {layout:?}");
+                let mut spans: Vec<_> =
+                    layout.places.iter().map(|place| (place.offset, place.end().expect("no overflow"))).collect();
+                spans.sort_unstable();
+                assert!(spans[0].0 >= HEADER_BYTES);
+                for pair in spans.windows(2) {
+                    assert!(pair[0].1 <= pair[1].0 && pair[0].1 > pair[0].0, "{spans:?}");
+                }
+                assert!(spans[7].1 <= layout.file_bytes);
+                for place in layout.places {
+                    assert!(place.offset.is_multiple_of(PAGE_BYTES) && place.capacity > 0);
+                }
+            }
+        }
+        let default = Layout::plan(32 << 20, 128);
+        assert!(default.place(Region::Rings).capacity >= 2048);
+        assert!(default.place(Region::Sites).capacity > 20_000);
+        assert!(default.place(Region::Nodes).capacity > 250_000);
+    }
+}

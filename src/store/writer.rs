@@ -1,0 +1,506 @@
+//! The store of this process: its file, its mapping, its rings, and what is written into its header.
+//!
+//! Promises: space is allocated on the file system before it is touched, so a full disk is a bound that was reached
+//! and never a bus error; the file never grows past its bound; the mapping's addresses are never unmapped, since
+//! threads hold pointers into it (what lay there is replaced by fresh memory when the store is finished, and by the
+//! next store after that). A forked child that inherits a `Store` neither removes nor finishes its parent's file.
+//! Only `create`, `lay_out_ahead`, `add_module` and `finish` make system calls; the rest is loads and stores.
+//!
+//! Who may call what: `claim_ring`, `release_ring`, `loss` any thread; attribution, `end_epoch`, `push_history`,
+//! `set_exact_totals` the holder of the aggregator's lock; the others the drain thread, without that lock.
+
+#![allow(unsafe_code, reason = "words over a mapping")]
+
+use crate::ring::registry::Registry;
+use crate::ring::{Ring, RingId};
+use crate::sampler::weight::IntervalCode;
+use crate::store::error::StoreError;
+use crate::store::identity::{self, Identity};
+use crate::store::layout::LossCells;
+use crate::store::layout::{
+    BYTE_ORDER, Header, Layout, MAGIC, MAX_STORE_BYTES, PAGE_BYTES, REGIONS, Region, SIZE_CLASSES, TEXT_BYTES, VERSION,
+};
+use crate::store::picture::{ExactTotals, HistoryPoint, ModulePicture};
+use crate::store::place::{self, Place, failed};
+use crate::store::row::{add, get, set};
+use crate::store::tables::Tables;
+use crate::store::text;
+use crate::sys::file::{self, Reserved};
+use crate::sys::sync::{AtomicU64, Ordering, fence};
+use crate::units::{ModuleId, Ticks};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Header values: how a profile stands.
+pub(crate) const RUNNING: u64 = 1;
+/// As above.
+pub(crate) const FINISHED: u64 = 2;
+
+/// The bound of a sampled profile's store: half of what Docker gives `/dev/shm`.
+pub(crate) const SAMPLED_BOUND_BYTES: u64 = 32 << 20;
+/// The bound of an exact profile's store; the file is sparse.
+pub(crate) const EXACT_BOUND_BYTES: u64 = 1 << 30;
+/// Records a ring of a sampled profile: seconds of samples.
+pub(crate) const SAMPLED_RING_RECORDS: u64 = 128;
+/// Records a ring of an exact profile: a millisecond of allocations.
+pub(crate) const EXACT_RING_RECORDS: u64 = 8192;
+
+/// What a store is created with.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreOptions {
+    pub(crate) place: Place,
+    /// The most bytes the file may take.
+    pub(crate) bound_bytes: u64,
+    /// Records a ring; rounded up to a power of two.
+    pub(crate) ring_records: u64,
+    pub(crate) exact_mode: bool,
+    /// What `IntervalCode::FIXED` means; 0 where governed or exact.
+    pub(crate) fixed_interval_bytes: u64,
+    /// The interval in force at the start.
+    pub(crate) interval: IntervalCode,
+    /// The event clock at the start.
+    pub(crate) base: Ticks,
+    pub(crate) ns_per_tick: f64,
+    /// The wall clock at the start, nanoseconds since 1970.
+    pub(crate) started_unix_ns: u64,
+}
+
+impl StoreOptions {
+    /// The usual bounds of either mode.
+    pub(crate) fn new(exact_mode: bool) -> StoreOptions {
+        StoreOptions {
+            place: Place::Default,
+            bound_bytes: if exact_mode { EXACT_BOUND_BYTES } else { SAMPLED_BOUND_BYTES },
+            ring_records: if exact_mode { EXACT_RING_RECORDS } else { SAMPLED_RING_RECORDS },
+            exact_mode,
+            fixed_interval_bytes: 0,
+            interval: IntervalCode::EXACT,
+            base: Ticks(0),
+            ns_per_tick: 1.0,
+            started_unix_ns: 0,
+        }
+    }
+}
+
+/// Address ranges that no store uses now; ranges are never given back.
+static RANGES: Mutex<Vec<Reserved>> = Mutex::new(Vec::new());
+
+/// This process's store.
+#[derive(Debug)]
+pub(crate) struct Store {
+    tables: Tables<'static>,
+    words: &'static [AtomicU64],
+    layout: Layout,
+    range: Reserved,
+    /// `None`: anonymous memory.
+    file: Option<File>,
+    path: Option<PathBuf>,
+    pid: u32,
+    /// Bytes that a region keeps laid out ahead of its use.
+    ahead_bytes: u64,
+    /// One grower at a time.
+    growth: Mutex<()>,
+    /// The top of the free rings' list.
+    free_rings: AtomicU64,
+    finished: bool,
+}
+
+impl Store {
+    /// Makes a store. In memory only if the place says so, or if `Place::Default` finds no tmpfs; see `path`.
+    pub(crate) fn create(options: &StoreOptions) -> Result<Store, StoreError> {
+        let executable = identity::executable();
+        let (mut file, path) = match place::create(&options.place, &executable)? {
+            Some((file, path)) => (Some(file), Some(path)),
+            None => (file::memory_file(c"unfreed").ok(), None),
+        };
+        let result = Store::create_in(options, &mut file, path.as_deref(), &executable);
+        if let (Err(_), Some(path)) = (&result, &path) {
+            let _ = std::fs::remove_file(path);
+        }
+        result
+    }
+
+    fn create_in(
+        options: &StoreOptions,
+        file: &mut Option<File>,
+        path: Option<&Path>,
+        executable: &str,
+    ) -> Result<Store, StoreError> {
+        let shown = path.unwrap_or(Path::new("memory"));
+        let range = take_range(options.bound_bytes)?;
+        let mut bound = options.bound_bytes.min(range.bytes() as u64);
+        if file.is_some() && file::size_limit() < bound {
+            match path {
+                Some(_) => bound = file::size_limit(),
+                None => *file = None,
+            }
+        }
+        let layout = Layout::plan(bound, options.ring_records);
+        if let Some(file) = &*file {
+            if layout.file_bytes > file::size_limit() {
+                let source = std::io::ErrorKind::FileTooLarge.into();
+                give_back_range(range);
+                return Err(StoreError::NoSpace { path: shown.to_owned(), source });
+            }
+            let prepared = file.set_len(layout.file_bytes).and_then(|()| file::allocate(file, 0, PAGE_BYTES));
+            if let Err(error) = prepared {
+                give_back_range(range);
+                return Err(failed("making room for the store", shown, error));
+            }
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "at most 2 GiB")]
+        let bytes = layout.file_bytes as usize;
+        // SAFETY: a range that no store uses; threads that still hold references from an earlier one use atomics.
+        if let Err(error) = unsafe { range.lay_over(bytes, file.as_ref()) } {
+            give_back_range(range);
+            return Err(failed("mapping the store", shown, error));
+        }
+        // SAFETY: `bytes` are mapped readable and writable at a page boundary, and that address range is never
+        // unmapped; access is atomic alone, and only to pages whose space is allocated.
+        let words: &'static [AtomicU64] =
+            unsafe { std::slice::from_raw_parts(range.base().as_ptr().cast::<AtomicU64>(), bytes / 8) };
+        let Some(tables) = Tables::over(words, &layout) else {
+            give_back_range(range);
+            return Err(StoreError::Truncated { bytes: layout.file_bytes, expected: layout.file_bytes });
+        };
+        let store = Store {
+            tables,
+            words,
+            layout,
+            range,
+            file: file.take(),
+            path: path.map(Path::to_owned),
+            pid: std::process::id(),
+            ahead_bytes: if options.exact_mode { 4 << 20 } else { 256 << 10 },
+            growth: Mutex::new(()),
+            free_rings: AtomicU64::new(0),
+            finished: false,
+        };
+        store.write_header(options, executable).map_err(|error| failed("making room for the store", shown, error))?;
+        Ok(store)
+    }
+
+    fn write_header(&self, options: &StoreOptions, executable: &str) -> std::io::Result<()> {
+        let Header { format, process, state, regions, .. } = self.tables.header;
+        for (region, cells) in REGIONS.iter().zip(regions) {
+            let place = self.layout.place(*region);
+            set(&cells.offset, place.offset);
+            set(&cells.row_bytes, place.row_bytes);
+            set(&cells.capacity, place.capacity);
+        }
+        for region in [Region::TreeState, Region::SizeClasses, Region::Registry] {
+            self.lay_out(region, self.layout.place(region).capacity)?;
+            set(&regions[region as usize].used, self.layout.place(region).capacity);
+        }
+        for region in [Region::Modules, Region::Nodes, Region::Sites, Region::History, Region::Rings] {
+            self.grow(region)?;
+        }
+        for (class, row) in (0..SIZE_CLASSES).zip(self.tables.size_classes) {
+            set(&row.key, class);
+        }
+        // The root: node 0, with row 0; and module 0, which is none.
+        if let Some(root) = self.tables.nodes.first() {
+            // Relaxed: published by the magic below.
+            root.site.store(1, Ordering::Relaxed);
+        }
+        set(&regions[Region::Sites as usize].used, 1);
+        set(&regions[Region::Modules as usize].used, 1);
+        // Relaxed: as above.
+        self.tables.tree_state.next.store(1, Ordering::Relaxed);
+
+        let identity = Identity::own();
+        set(&format.version, VERSION);
+        set(&format.byte_order, BYTE_ORDER);
+        set(&format.file_bytes, self.layout.file_bytes);
+        set(&format.ring_records, self.layout.ring_records);
+        set(&format.exact_mode, u64::from(options.exact_mode));
+        set(&format.fixed_interval_bytes, options.fixed_interval_bytes);
+        set(&process.pid, u64::from(identity.pid));
+        set(&process.start_time, identity.start_time);
+        set(&process.pid_namespace, identity.pid_namespace);
+        set(&process.uid, u64::from(file::user()));
+        text::store(&identity.boot_id, &process.boot_id);
+        set(&process.started_unix_ns, options.started_unix_ns);
+        set(&process.base_ticks, options.base.0);
+        set(&process.command_bytes, text::store(&identity::command(), &self.tables.header.command));
+        set(&process.executable_bytes, text::store(executable, &self.tables.header.executable));
+        set(&state.life, RUNNING);
+        set(&state.interval, u64::from(options.interval.0));
+        set(&state.epoch, 1);
+        set(&state.ns_per_tick, options.ns_per_tick.to_bits());
+        set(&self.tables.header.global.last_at, options.base.0);
+        set(&self.tables.header.global.max_at, options.base.0);
+        set(&self.tables.header.exact.at, options.base.0);
+        set(&self.tables.header.closed.at, options.base.0);
+        // Release: a file that begins with the magic has a whole header.
+        format.magic.store(MAGIC, Ordering::Release);
+        Ok(())
+    }
+
+    /// The tables, for attribution and for the tree.
+    pub(crate) fn tables(&self) -> Tables<'static> {
+        self.tables
+    }
+
+    /// Where the file lies; `None`: in memory only.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// The words of the mapping that belong to this store.
+    pub(super) fn words(&self) -> &'static [AtomicU64] {
+        self.words
+    }
+
+    /// How the words are divided.
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    // ---- growth -------------------------------------------------------------------------------------------------
+
+    /// Keeps a stock of nodes, rows and rings laid out. Called by the drain thread outside the lock, each tick. Cheap
+    /// where nothing is to be done. Where space cannot be had, the stock stays what it is, which is counted.
+    pub(crate) fn lay_out_ahead(&self) {
+        for region in [Region::Nodes, Region::Sites, Region::Rings, Region::Modules, Region::History] {
+            if self.grow(region).is_err() {
+                // Relaxed: a counter.
+                self.tables.header.state.refused_growth.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Nodes or rows have come to their end: at the bound, or where the file system gave no more.
+    pub(crate) fn bound_reached(&self) -> bool {
+        [Region::Nodes, Region::Sites].into_iter().any(|region| {
+            let used = self.tables.used(region);
+            let all = self.tables.laid_out(region);
+            // Relaxed: a counter.
+            let refused = self.tables.header.state.refused_growth.load(Ordering::Relaxed) > 0;
+            used >= self.layout.place(region).capacity || (refused && used >= all)
+        })
+    }
+
+    fn grow(&self, region: Region) -> std::io::Result<()> {
+        let _one = self.growth.lock();
+        let place = self.layout.place(region);
+        let (used, laid_out) = (self.tables.used(region), self.tables.laid_out(region));
+        let bytes = match region {
+            Region::Modules => 32 << 10,
+            Region::History => 4 << 10,
+            _ => self.ahead_bytes,
+        };
+        // A quarter of what is used, so that a program that grows fast finds more.
+        let ahead = (bytes / place.row_bytes).max(4).max(used / 4);
+        if laid_out >= place.capacity || laid_out >= used.saturating_add(ahead) {
+            return Ok(());
+        }
+        self.lay_out(region, used.saturating_add(2 * ahead).min(place.capacity))
+    }
+
+    /// Allocates the space of `region`'s rows up to `rows` and then says that they exist.
+    fn lay_out(&self, region: Region, rows: u64) -> std::io::Result<()> {
+        let place = self.layout.place(region);
+        let cells = &self.tables.header.regions[region as usize];
+        let from = place.offset + place.row_bytes * get(&cells.laid_out);
+        let to = place.offset + place.row_bytes * rows;
+        let (from, to) = (from.next_multiple_of(PAGE_BYTES), to.next_multiple_of(PAGE_BYTES));
+        if let Some(file) = &self.file
+            && to > from
+        {
+            // The page below `from` was allocated with the rows before; regions begin on pages of their own.
+            file::allocate(file, from, to - from)?;
+        }
+        // Release pairs with `Tables::laid_out` and the tree: memory before its use.
+        cells.laid_out.store(rows, Ordering::Release);
+        if region == Region::Nodes {
+            #[expect(clippy::cast_possible_truncation, reason = "at most 2^26 nodes fit")]
+            self.tables.tree_state.laid_out.store(rows as u32, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    // ---- rings --------------------------------------------------------------------------------------------------
+
+    fn registry(&self) -> Registry<'_> {
+        let rings = &self.tables.header.regions[Region::Rings as usize];
+        Registry { top: &self.free_rings, used: &rings.used, laid_out: &rings.laid_out, rings: self.tables.registry }
+    }
+
+    /// A ring for the calling thread alone; `None` when all are taken. Lock-free.
+    pub(crate) fn claim_ring(&self, tid: u32) -> Option<RingId> {
+        self.registry().claim(tid)
+    }
+
+    /// Gives a thread's ring back. What it holds is drained as if it were still the thread's; the next owner appends.
+    pub(crate) fn release_ring(&self, id: RingId) {
+        self.registry().release(id);
+    }
+
+    /// The ring's words, for the thread that claimed it.
+    pub(crate) fn ring(&self, id: RingId) -> Option<Ring<'static>> {
+        self.tables.ring(id)
+    }
+
+    // ---- what is told to readers --------------------------------------------------------------------------------
+
+    /// The counters of loss; any thread may add.
+    pub(crate) fn loss(&self) -> &'static LossCells {
+        &self.tables.header.loss
+    }
+
+    /// The interval in force.
+    pub(crate) fn set_interval(&self, interval: IntervalCode) {
+        set(&self.tables.header.state.interval, u64::from(interval.0));
+    }
+
+    /// A better calibration of the event clock.
+    pub(crate) fn set_ns_per_tick(&self, ns_per_tick: f64) {
+        set(&self.tables.header.state.ns_per_tick, ns_per_tick.to_bits());
+    }
+
+    /// What the unwinder's self-test chose; 64 bytes are kept.
+    pub(crate) fn set_unwinder(&self, name: &str) {
+        let bytes = text::store(name, &self.tables.header.unwinder);
+        set(&self.tables.header.process.unwinder_bytes, bytes);
+    }
+
+    /// Copies the exact totals, summed at `at`. The caller holds the aggregator's lock.
+    pub(crate) fn set_exact_totals(&self, totals: &ExactTotals, at: Ticks) {
+        let cells = &self.tables.header.exact;
+        add(&cells.begin, 1);
+        // Release: as in `Row::begin_change`.
+        fence(Ordering::Release);
+        let words = [
+            totals.total_bytes,
+            totals.total_blocks,
+            totals.freed_bytes,
+            totals.freed_blocks,
+            totals.max_live_bytes,
+            totals.max_live_blocks,
+            totals.older_freed_bytes,
+            totals.older_freed_blocks,
+        ];
+        for (cell, word) in cells.totals.iter().zip(words) {
+            set(cell, word);
+        }
+        set(&cells.at, at.0);
+        // Release: as in `Row::end_change`.
+        cells.end.store(get(&cells.begin), Ordering::Release);
+    }
+
+    /// Appends a point to the history, over the oldest when it is full. The caller holds the aggregator's lock.
+    pub(crate) fn push_history(&self, point: &HistoryPoint) {
+        let state = &self.tables.header.state;
+        let cells = &self.tables.header.regions[Region::History as usize];
+        let number = get(&state.history_points);
+        let index = number % self.layout.place(Region::History).capacity;
+        #[expect(clippy::cast_possible_truncation, reason = "below the capacity")]
+        let row = self.tables.history.get(index as usize);
+        let Some(row) = row.filter(|_| index < self.tables.laid_out(Region::History)) else { return };
+        let mark = number + 1;
+        set(&row.end, 0);
+        set(&row.begin, mark);
+        // Release: the old point is gone before the new one comes.
+        fence(Ordering::Release);
+        set(&row.at_ns, point.at_ns);
+        set(&row.live_bytes, point.live_bytes);
+        set(&row.live_blocks, point.live_blocks);
+        set(&row.total_bytes, point.total_bytes);
+        set(&row.total_blocks, point.total_blocks);
+        set(&row.resident_bytes, point.resident_bytes);
+        // Release: the whole point comes before its mark.
+        row.end.store((mark << 8) | u64::from(point.interval.0), Ordering::Release);
+        set(&state.history_points, number + 1);
+        // Release pairs with `Tables::used`.
+        cells.used.store(get(&cells.used).max(index + 1), Ordering::Release);
+    }
+
+    /// Lists a module; `ModuleId(0)` (and a count) when the table is full. Called by the drain thread.
+    pub(crate) fn add_module(&self, module: &ModulePicture) -> ModuleId {
+        let _ = self.grow(Region::Modules);
+        let _one = self.growth.lock();
+        let cells = &self.tables.header.regions[Region::Modules as usize];
+        let index = get(&cells.used);
+        #[expect(clippy::cast_possible_truncation, reason = "the table has at most 4096 rows")]
+        let (row, id) = (self.tables.modules.get(index as usize), ModuleId(index as u16));
+        let Some(row) = row.filter(|_| index < self.tables.laid_out(Region::Modules)) else {
+            // Relaxed: a counter.
+            self.loss().unlisted_modules.fetch_add(1, Ordering::Relaxed);
+            return ModuleId(0);
+        };
+        set(&row.bias, module.bias);
+        set(&row.start, module.start);
+        set(&row.end, module.end);
+        set(&row.build_id_bytes, text::store_bytes(&module.build_id, &row.build_id));
+        // Half a path would name another file.
+        let path = if module.path.len() <= size_of_val(&row.path) { module.path.as_str() } else { "" };
+        set(&row.path_bytes, text::store(path, &row.path));
+        row.state.store(if module.loaded { 1 } else { 2 }, Ordering::Release);
+        // Release pairs with `Tables::used`: a row in use is whole.
+        cells.used.store(index + 1, Ordering::Release);
+        id
+    }
+
+    /// The module is no longer mapped.
+    pub(crate) fn mark_unloaded(&self, id: ModuleId) {
+        if let Some(row) = self.tables.modules.get(usize::from(id.0)).filter(|_| id.0 != 0) {
+            set(&row.state, 2);
+        }
+    }
+
+    // ---- the end ------------------------------------------------------------------------------------------------
+
+    /// Ends the store in order: marked finished and kept, or removed. Rings should have been drained; what they still
+    /// hold is applied by readers. From here on threads that still write into the mapping reach nobody.
+    pub(crate) fn finish(mut self, keep: bool) {
+        self.end(keep);
+    }
+
+    fn end(&mut self, keep: bool) {
+        if self.finished || self.pid != std::process::id() {
+            return;
+        }
+        self.finished = true;
+        // Release: everything comes before the mark.
+        self.tables.header.state.life.store(FINISHED, Ordering::Release);
+        if let (Some(path), false) = (&self.path, keep) {
+            let _ = std::fs::remove_file(path);
+        }
+        // SAFETY: who still holds references uses atomics and takes any value for what it is: nothing.
+        if unsafe { self.range.lay_over(size_of_val(self.words), None) }.is_ok() {
+            give_back_range(self.range);
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.end(false);
+    }
+}
+
+/// A range for a store of up to `bytes`: one that an earlier store left, or a new one of the largest size that the
+/// address space limit allows.
+fn take_range(bytes: u64) -> Result<Reserved, StoreError> {
+    let mut ranges = RANGES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(range) = ranges.pop() {
+        return Ok(range);
+    }
+    let mut size = MAX_STORE_BYTES;
+    loop {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 2 GiB")]
+        match Reserved::new(size as usize) {
+            Ok(range) => return Ok(range),
+            Err(source) if size <= bytes => return Err(StoreError::NoAddresses { source }),
+            Err(_) => size = (size / 2).max(bytes.next_multiple_of(PAGE_BYTES)),
+        }
+    }
+}
+
+fn give_back_range(range: Reserved) {
+    RANGES.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(range);
+}
+
+const _: () = assert!(TEXT_BYTES >= 256, "a command line must say something");

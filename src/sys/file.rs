@@ -1,0 +1,202 @@
+//! Files that are mapped: made privately, given space before they are touched, laid over reserved addresses.
+//!
+//! Promises: no call here raises a signal that kills (a file size limit is looked up before it is met), none follows a
+//! symbolic link when it creates, and space that `allocate` granted can be touched without a bus error. Nothing here
+//! is called from within an allocation.
+
+#![allow(unsafe_code, reason = "mmap, fallocate, statfs, getrlimit, memfd_create")]
+
+use std::ffi::CStr;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::ptr::NonNull;
+
+/// Creates a file that only this user may open; fails if the name exists, be it as a dangling link.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)
+}
+
+/// Opens a file for reading; never waits (a FIFO would).
+pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY).open(path)
+}
+
+/// A file without a name, in memory; `/proc/PID/fd` shows it to other processes.
+pub(crate) fn memory_file(name: &CStr) -> io::Result<File> {
+    // SAFETY: `name` is a C string that outlives the call.
+    let descriptor = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { File::from_raw_fd(descriptor) })
+}
+
+/// Does `path` lie on a tmpfs? On anything else write-back stalls stores into a shared mapping.
+pub(crate) fn is_tmpfs(path: &Path) -> bool {
+    let mut name = path.as_os_str().as_bytes().to_vec();
+    name.push(0);
+    let Ok(name) = CStr::from_bytes_with_nul(&name) else { return false };
+    let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: a C string and room for one `statfs`.
+    let result = unsafe { libc::statfs(name.as_ptr(), found.as_mut_ptr()) };
+    // SAFETY: all zero bytes are a valid `statfs`, and the call wrote over them.
+    let found = unsafe { found.assume_init() };
+    result == 0 && found.f_type == libc::TMPFS_MAGIC
+}
+
+/// The effective user.
+pub(crate) fn user() -> u32 {
+    // SAFETY: has no preconditions and always succeeds.
+    unsafe { libc::geteuid() }
+}
+
+/// The process's limit on file sizes in bytes: passing it raises SIGXFSZ, which kills by default.
+pub(crate) fn size_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: room for one `rlimit`.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    if result == 0 { limit.rlim_cur } else { 0 }
+}
+
+/// Gives `bytes` from `offset` of `file` their space, so that touching them cannot fail later. New space reads zero;
+/// what was there stays, but on file systems without `fallocate` the range must be unused: zeros are written over it.
+pub(crate) fn allocate(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    let end = offset.checked_add(bytes).ok_or(io::ErrorKind::InvalidInput)?;
+    if end > size_limit() {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
+    let (from, length) = (signed(offset)?, signed(bytes)?);
+    loop {
+        // SAFETY: plain numbers and an open descriptor.
+        let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, from, length) };
+        if result == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::EOPNOTSUPP | libc::ENOSYS) => break,
+            _ => return Err(error),
+        }
+    }
+    let zeros = [0u8; 4096];
+    let mut at = offset;
+    while at < end {
+        let length = usize::try_from(end - at).unwrap_or(zeros.len()).min(zeros.len());
+        file.write_all_at(&zeros[..length], at)?;
+        at += length as u64;
+    }
+    Ok(())
+}
+
+fn signed(value: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(value).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+/// Is the error one of 'no room', rather than 'cannot be'?
+pub(crate) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::ENOMEM))
+}
+
+/// An address range of our own, reserved for the process's life: inaccessible until something is laid over it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reserved {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: an address and a length; what lies there is shared memory, accessed by atomics alone.
+unsafe impl Send for Reserved {}
+
+impl Reserved {
+    /// Reserves `bytes` (a multiple of the page size). Costs no memory, and no commit charge.
+    pub(crate) fn new(bytes: usize) -> io::Result<Reserved> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a fresh mapping wherever the kernel likes; nothing is replaced.
+        let address = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0) };
+        match NonNull::new(address.cast::<u8>()) {
+            Some(base) if address != libc::MAP_FAILED => Ok(Reserved { base, bytes }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// The first address.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// The length.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Lays the first `bytes` of `file` over the range, shared and writable; without a file, fresh zero memory.
+    /// Replaces what was there in one step.
+    ///
+    /// # Safety
+    /// - Whoever still holds references into the range accesses it by atomics alone and bears any value there.
+    pub(crate) unsafe fn lay_over(&self, bytes: usize, file: Option<&File>) -> io::Result<()> {
+        if bytes > self.bytes {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let (flags, descriptor) = match file {
+            Some(file) => (libc::MAP_SHARED | libc::MAP_FIXED, file.as_raw_fd()),
+            None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED, -1),
+        };
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the range is ours alone (`new`), so MAP_FIXED replaces no one else's memory; the caller vouches for
+        // references into it.
+        let address = unsafe { libc::mmap(self.base.as_ptr().cast(), bytes, access, flags, descriptor, 0) };
+        if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_files_hold_what_was_allocated_and_laid_over() {
+        let file = memory_file(c"unfreed-test").expect("memfd");
+        file.set_len(1 << 20).expect("a length");
+        allocate(&file, 4096, 8192).expect("space");
+        let range = Reserved::new(1 << 20).expect("addresses");
+        // SAFETY: nobody has references into the range.
+        unsafe { range.lay_over(1 << 20, Some(&file)) }.expect("a mapping");
+        // SAFETY: inside the range.
+        let place = unsafe { range.base().add(4096) };
+        // SAFETY: mapped and allocated above, and nobody else's.
+        unsafe { place.write(7) };
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 4096).expect("within the file");
+        assert_eq!(byte, [7]);
+        // SAFETY: as above.
+        unsafe { range.lay_over(1 << 20, None) }.expect("fresh memory");
+        // SAFETY: mapped just now.
+        assert_eq!(unsafe { place.read() }, 0);
+    }
+
+    #[test]
+    fn a_file_is_created_once_and_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let path = std::env::temp_dir().join(format!("unfreed-file-{}", std::process::id()));
+        let file = create_private(&path).expect("a new file");
+        assert_eq!(file.metadata().expect("metadata").permissions().mode() & 0o777, 0o600);
+        assert!(create_private(&path).is_err(), "exists");
+        std::fs::remove_file(&path).expect("ours");
+        std::os::unix::fs::symlink("/nonexistent", &path).expect("a link");
+        assert!(create_private(&path).is_err(), "a dangling link");
+        std::fs::remove_file(&path).expect("ours");
+    }
+}
