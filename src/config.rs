@@ -115,7 +115,11 @@ impl Config {
             });
         }
         if self.output.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
-            return Err(Error::Value { name: "output", value: String::new(), allowed: "a file's path; or no_output()" });
+            return Err(Error::Value {
+                name: "output",
+                value: String::new(),
+                allowed: "a file's path; or no_output()",
+            });
         }
         Ok(())
     }
@@ -171,11 +175,7 @@ impl Config {
         if let Some(value) = get("UNFREED_EPOCH") {
             let seconds = value.trim().trim_end_matches('s').parse::<f64>().ok();
             let Some(seconds) = seconds.filter(|seconds| (0.01..=86_400.0).contains(seconds)) else {
-                return Err(Error::Value {
-                    name: "UNFREED_EPOCH",
-                    value,
-                    allowed: "seconds from 0.01 to 86400: 5",
-                });
+                return Err(Error::Value { name: "UNFREED_EPOCH", value, allowed: "seconds from 0.01 to 86400: 5" });
             };
             config.epochs = Epochs::Every(Duration::from_secs_f64(seconds));
         }

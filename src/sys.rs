@@ -6,12 +6,12 @@
 
 pub(crate) mod barrier;
 pub(crate) mod clock;
+pub(crate) mod file;
 pub(crate) mod fork;
 pub(crate) mod lock;
 pub(crate) mod map;
-pub(crate) mod process;
 pub(crate) mod modules;
+pub(crate) mod process;
 pub(crate) mod stack;
-pub(crate) mod file;
 pub(crate) mod sync;
 pub(crate) mod thread;

@@ -16,7 +16,7 @@ pub(crate) enum Order {
     /// Look for modules that were loaded.
     LookAtModules(Sender<()>),
     /// Sleep until the other side is dropped: the tests' stopped drain thread.
-    Pause(Receiver<()>),
+    Pause(Sender<()>, Receiver<()>),
     /// Attribute what is left, reply with the last picture, and end.
     Stop(Sender<Option<Box<Picture>>>),
 }

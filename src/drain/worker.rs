@@ -9,8 +9,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::aggregator::{AGGREGATOR, Aggregator};
 use super::orders::Order;
-use crate::store::Store;
 use crate::store::picture::{ExactTotals, HistoryPoint, Picture};
+use crate::store::{PictureCopy, Store};
 use crate::sys::{clock, process};
 use crate::units::Ticks;
 
@@ -94,7 +94,8 @@ impl Worker {
                 (self.surroundings.refresh_modules)(self.store);
                 let _ = reply.send(());
             }
-            Order::Pause(until) => {
+            Order::Pause(reply, until) => {
+                let _ = reply.send(());
                 let _ = until.recv();
             }
             Order::Stop(reply) => {
@@ -160,9 +161,15 @@ impl Worker {
     fn picture(&mut self, memory: &mut Memory) -> Option<Box<Picture>> {
         self.settle(memory, false);
         self.calibrate();
-        let mut copy = self.store.prepare_copy();
-        AGGREGATOR.drained(|_, now| copy.take(now))?;
-        copy.into_picture().ok().map(Box::new)
+        // A store that outgrew its copy while it was being made is copied again; it is bounded, so this ends.
+        for _ in 0..16 {
+            let mut copy = PictureCopy::begin(self.store);
+            let taken = AGGREGATOR.drained(|_, now| copy.copy(self.store).then_some(now))?;
+            if let Some(now) = taken {
+                return copy.finish(now).ok().map(Box::new);
+            }
+        }
+        None
     }
 
     /// The longer both clocks have run, the better their ratio is known.

@@ -16,14 +16,15 @@ use super::session::{self, Mode, State};
 use super::thread::{self, LATE, LATE_IN_PROFILE, Own, ThreadBlock};
 use crate::live::{LIVE, LargeBlock};
 use crate::ring::record::{Kind, Record};
-use crate::sampler::{governor, interval};
 use crate::sampler::regrow::regrown_interval;
 use crate::sampler::weight::{IntervalCode, probability};
+use crate::sampler::{governor, interval};
 use crate::slots::entry::Identity;
 use crate::slots::{Half, RANGE, Range, SLOT_MAX_BYTES, Slot};
+use crate::sys::stack::Registers;
 use crate::sys::{clock, fork, thread as os};
-use crate::unwind::{self, Registers};
 use crate::units::{StackId, Ticks};
+use crate::unwind;
 
 /// The distance to the next sample point where there is none.
 const NEVER: i64 = i64::MAX / 4;
@@ -116,7 +117,6 @@ impl<'a> Cold<'a> {
             let counted = self.hot.counters();
             block.begin_profile(self.state.profile(), counted);
             own.ring = None;
-            own.spare = crate::tree::Spare::new();
             own.stacks.forget();
         }
         self.draw();
@@ -216,11 +216,7 @@ impl<'a> Cold<'a> {
         }
         match &self.block {
             Some((block, _)) => block.count_older(bytes),
-            None => LATE_IN_PROFILE.add(Counters {
-                older_bytes: bytes as u64,
-                older_blocks: 1,
-                ..Counters::default()
-            }),
+            None => LATE_IN_PROFILE.add(Counters { older_bytes: bytes as u64, older_blocks: 1, ..Counters::default() }),
         }
     }
 
@@ -230,7 +226,7 @@ impl<'a> Cold<'a> {
         let tree = sink.tree()?;
         let stack = match self.block.as_mut() {
             Some((_, own)) => {
-                let captured = unwind::capture(registers, &mut own.stacks, &tree);
+                let captured = unwind::capture(*registers, &mut own.stacks, &tree);
                 if captured.truncated {
                     sink.truncated();
                 }

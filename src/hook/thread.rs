@@ -17,7 +17,6 @@ use crate::sampler::weight::IntervalCode;
 use crate::sys::lock::{Held, Lock};
 use crate::sys::thread::ExitKey;
 use crate::sys::{clock, fork, map, thread};
-use crate::tree::Spare;
 use crate::unwind::ThreadStacks;
 
 /// The cold state of one thread. Lives in a slab of ours; reused when the thread has ended.
@@ -57,7 +56,6 @@ pub(super) struct Own {
     pub(super) random: Random,
     pub(super) ring: Option<(RingId, Producer<'static>)>,
     pub(super) stacks: ThreadStacks,
-    pub(super) spare: Spare,
     /// For the governor: samples and ticks not yet reported.
     pub(super) unreported_samples: u32,
     pub(super) unreported_ticks: u64,
@@ -215,7 +213,6 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
                 random: Random::new(clock::now().0 ^ (u64::from(id) << 32) ^ fresh.addr() as u64),
                 ring: None,
                 stacks: ThreadStacks::new(),
-                spare: Spare::new(),
                 unreported_samples: 0,
                 unreported_ticks: 0,
             }),

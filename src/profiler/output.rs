@@ -7,6 +7,7 @@ use std::path::Path;
 use super::running::{self, Finished};
 use crate::config::Config;
 use crate::report::Snapshot;
+use crate::report::summary::Summary;
 use crate::store::picture::Picture;
 use crate::sys::process;
 
@@ -29,7 +30,8 @@ pub(super) fn write(config: &Config, picture: Picture, store: Option<&Path>) {
     let written = config.output.as_deref().map(|path| (path, snapshot.write_dhat_file(path)));
     let mut text = String::new();
     if !config.quiet {
-        text = snapshot.summary(written.as_ref().and_then(|(path, result)| result.is_ok().then_some(*path)));
+        let saved = written.as_ref().and_then(|(path, result)| result.is_ok().then_some(*path));
+        text = Summary { snapshot: &snapshot, saved }.to_string();
     }
     if let Some((_, Err(error))) = &written {
         text.push_str(&format!("unfreed: {error}\n"));

@@ -29,8 +29,8 @@ use crate::store::picture::{ExactTotals, ModulePicture, Picture};
 use crate::store::{Place, Store, StoreError, StoreOptions};
 use crate::sys::thread::OwnThread;
 use crate::sys::{barrier, clock, fork, lock, process, thread};
-use crate::unwind::{self, LoadedModule, ModuleSink};
 use crate::units::ModuleId;
+use crate::unwind::{self, LoadedModule, ModuleSink};
 
 /// A profile that runs.
 struct Running {
@@ -394,4 +394,3 @@ fn end_by_signal(config: &Config, store: &'static Store, picture: Option<Box<Pic
     }
     process::end_by(signal);
 }
-
