@@ -8,7 +8,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use super::hot::{Counters, HOT, Hot, INSTALMENT_BYTES};
 use super::own;
@@ -73,7 +73,9 @@ impl<'a> Cold<'a> {
         match &cold.block {
             Some((block, own)) => {
                 cold.until = cold.until.saturating_add(own.reserve);
-                if block.seen() != cold.state || child {
+                // A call that came after its cause was adopted left cold words behind.
+                let stale = hot.frees_are_cold() && cold.state.mode() != Mode::Exact;
+                if block.seen() != cold.state || child || stale {
                     cold.adopt();
                 }
             }
@@ -89,30 +91,19 @@ impl<'a> Cold<'a> {
         let Some((block, own)) = self.block.as_mut() else { return };
         if self.child {
             // Only what tells our blocks from others; nothing is recorded here.
-            self.hot.set_words(0, RANGE.bounds(), SLOT_MAX_BYTES);
+            self.hot.set_words(Some((RANGE.bounds(), SLOT_MAX_BYTES)));
             own.reserve = NEVER;
             self.until = NEVER;
             return;
         }
         let before = block.seen();
-        // Bounded: each round but the last saw another change of the mode.
-        for _ in 0..64 {
-            let mode = self.state.mode();
-            if mode == Mode::Exact {
-                self.hot.make_cold();
-            } else {
-                let look_above = if every_free_looks() { 0 } else { SLOT_MAX_BYTES };
-                self.hot.set_words(0, RANGE.bounds(), look_above);
-            }
-            block.set_seen(self.state);
-            // SeqCst: our words before our look; pairs with `session::change` before `make_cold`.
-            fence(Ordering::SeqCst);
-            let now = session::state();
-            if now == self.state {
-                break;
-            }
-            self.state = now;
-        }
+        self.hot.set_words(match self.state.mode() {
+            Mode::Exact => None,
+            // Before the first profile nothing is tracked, so nothing is to be looked for.
+            _ if every_free_looks() && self.state.profile() != 0 => Some((RANGE.bounds(), 0)),
+            _ => Some((RANGE.bounds(), SLOT_MAX_BYTES)),
+        });
+        block.set_seen(self.state);
         if before.profile() != self.state.profile() || before == State::NONE {
             let counted = self.hot.counters();
             block.begin_profile(self.state.profile(), counted);
@@ -162,7 +153,8 @@ impl<'a> Cold<'a> {
         if let Some((block, own)) = self.block {
             let budget = self.until.clamp(0, INSTALMENT_BYTES);
             own.reserve = self.until.saturating_sub(budget);
-            self.hot.grant_budget(budget, counted.alloc_bytes);
+            let exact = self.state.mode() == Mode::Exact && !self.child;
+            self.hot.grant_budget((!exact).then_some(budget), counted.alloc_bytes);
             block.set_busy(false);
         } else {
             LATE.add(counted);
@@ -324,9 +316,12 @@ static SMALL_IN_TABLE: std::sync::atomic::AtomicBool = std::sync::atomic::Atomic
 /// As for [`GlobalAlloc::alloc`].
 #[cold]
 #[inline(never)]
-pub(super) unsafe fn alloc(inner: &dyn GlobalAlloc, layout: Layout, zeroed: bool) -> *mut u8 {
+pub(super) unsafe fn alloc(size: usize, align: usize, inner: &dyn GlobalAlloc, zeroed: bool) -> *mut u8 {
     let registers = Registers::here();
+    // SAFETY: they were a layout; apart, they stay in the registers that they came in.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     HOT.with(|hot| {
+        hot.undo(size);
         if hot.depth.get() != 0 {
             // SAFETY: the caller's layout.
             return unsafe { own::alloc(inner, layout, zeroed) };
@@ -431,7 +426,7 @@ fn settle(ptr: *mut u8, place: &Place, identity: &Identity, size: usize, mode: M
                 }
                 if !SMALL_IN_TABLE.swap(true, Ordering::SeqCst) {
                     session::touch();
-                    thread::make_all_cold(None);
+                    thread::call_all_soon();
                 }
             }
             LIVE.insert(LargeBlock { address: ptr.expose_provenance(), identity: *identity })
@@ -451,7 +446,9 @@ fn slot_memory(slot: Slot) -> i64 {
 /// As for [`GlobalAlloc::dealloc`].
 #[cold]
 #[inline(never)]
-pub(super) unsafe fn dealloc(inner: &dyn GlobalAlloc, ptr: *mut u8, layout: Layout) {
+pub(super) unsafe fn dealloc(ptr: *mut u8, size: usize, align: usize, inner: &dyn GlobalAlloc) {
+    // SAFETY: they were a layout; apart, they stay in the registers that they came in.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     HOT.with(|hot| {
         let found = find(ptr);
         if let Found::Own(slot) = found {
@@ -588,9 +585,18 @@ impl Cold<'_> {
 /// As for [`GlobalAlloc::realloc`].
 #[cold]
 #[inline(never)]
-pub(super) unsafe fn realloc(inner: &dyn GlobalAlloc, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+pub(super) unsafe fn realloc(
+    ptr: *mut u8,
+    layout: Layout,
+    new_size: usize,
+    inner: &dyn GlobalAlloc,
+    spent: bool,
+) -> *mut u8 {
     let registers = Registers::here();
     HOT.with(|hot| {
+        if spent {
+            hot.undo(new_size.saturating_sub(layout.size()));
+        }
         let found = find(ptr);
         if let Found::Own(slot) = found {
             if slot.is_some() && !fork::in_child() {

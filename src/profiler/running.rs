@@ -77,9 +77,13 @@ pub(super) fn start(config: Config) -> Result<u32, Error> {
     if fork::in_child() {
         begin_anew_in_child();
     }
+    fork::arm();
+    barrier::register();
     if !crate::config::slots_off() {
         RANGE.reserve();
     }
+    // Every thread must know our memory when it sees it, before there is any.
+    hook::thread::call_all(session::touch(), None);
     let inside = hook::inside();
     let started = with_running(|running| {
         if running.is_some() {
@@ -99,8 +103,6 @@ pub(super) fn start(config: Config) -> Result<u32, Error> {
 
 /// Everything that `start` does, but for refusing.
 fn begin(config: Config) -> Result<Running, Error> {
-    fork::arm();
-    barrier::register();
     let exact_mode = config.sampling == Sampling::Exact;
     let ns_per_tick = measure_clock();
     let (code, fixed) = match config.sampling {
@@ -178,7 +180,7 @@ fn begin(config: Config) -> Result<Running, Error> {
     }
     let mode = if exact_mode { Mode::Exact } else { Mode::Sampled };
     let state = session::change(mode, true);
-    hook::thread::make_all_cold(Some(state.profile()));
+    hook::thread::call_all(state, Some(state.profile()));
     Ok(Running { config, store, orders, thread })
 }
 
@@ -311,7 +313,7 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
     }
     let running = with_running(Option::take).flatten()?;
     let off = session::change(Mode::Off, false);
-    hook::thread::make_all_cold(None);
+    hook::thread::call_all(off, None);
     let quiet = quiesce(off);
     let picture = ask(&running.orders, Order::Stop).flatten();
     running.thread.join();
