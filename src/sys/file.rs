@@ -118,6 +118,8 @@ pub(crate) struct Reserved {
 
 // SAFETY: an address and a length; what lies there is shared memory, accessed by atomics alone.
 unsafe impl Send for Reserved {}
+// SAFETY: as above.
+unsafe impl Sync for Reserved {}
 
 impl Reserved {
     /// Reserves `bytes` (a multiple of the page size). Costs no memory, and no commit charge.
