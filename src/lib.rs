@@ -1,10 +1,60 @@
-//! (skeleton; the prose comes with the profiler)
-#![allow(dead_code)]
+//! unfreed: which call chains hold memory that is never freed.
+//!
+//! A global allocator that wraps yours, counts every allocation exactly in its thread, samples backtraces into
+//! lock-free per-thread buffers, and attributes live bytes to call sites on a thread of its own. At the end it writes
+//! DHAT JSON, which dh_view opens as it is; if the process is killed instead, the store file is left and
+//! [`Store::open`] reads it.
+//!
+//! For the owners of a Rust service that grows until it is killed. It asks for three lines in your program, no build
+//! flags, no frame pointers, and costs little enough to be left on in production:
+//!
+//! ```no_run
+//! #[global_allocator]
+//! static ALLOC: unfreed::Alloc = unfreed::Alloc::system();
+//!
+//! fn main() -> Result<(), unfreed::Error> {
+//!     let _profiler = unfreed::Profiler::start()?;
+//!     // … the program …
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Two modes: *sampled* (the default: exact totals, and sites estimated from a sample whose interval is governed by a
+//! budget) and *exact* (every block; figures equal to the dhat crate's). Every estimate carries its 95% interval, and
+//! everything that was lost is counted.
+//!
+//! What it does not do: it sees Rust's global allocator alone, not `mmap` or C's `malloc`; it profiles Linux on x86-64
+//! and aarch64 (elsewhere [`Alloc`] passes through and [`Profiler::start`] says so); and a pointer from Rust's
+//! allocator that is given to C's `free`, which was never allowed, aborts (`UNFREED_SLOTS=off` avoids that).
+
 #![deny(unsafe_code)]
 
+mod config;
+pub mod dhat;
+mod drain;
+mod error;
+mod export;
+mod hook;
+#[doc(hidden)]
+pub mod internals;
+mod live;
+mod profiler;
+mod report;
 mod ring;
 mod sampler;
+mod slots;
 mod store;
 mod sys;
 mod tree;
 mod units;
+mod unwind;
+
+pub use error::Error;
+pub use export::FileError;
+pub use hook::Alloc;
+pub use profiler::{Builder, Profiler};
+pub use report::{
+    Diff, Estimate, Frame, Frames, HistoryPoint, Losses, Mode, Module, ProcessState, Site, SiteDiff, SizeClass,
+    Snapshot, Store, Totals,
+};
+pub use store::StoreError;

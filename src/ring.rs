@@ -219,6 +219,7 @@ mod tests {
             interval: IntervalCode::EXACT,
             size: at & 0xffff,
             old_size: 0,
+            old_interval: IntervalCode::EXACT,
             birth: Ticks(0),
             carried: 0.0,
         }

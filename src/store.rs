@@ -26,3 +26,8 @@ pub(crate) mod tables;
 mod tests;
 mod text;
 pub(crate) mod writer;
+
+pub use error::StoreError;
+pub(crate) use place::Place;
+pub(crate) use reader::PictureCopy;
+pub(crate) use writer::{Store, StoreOptions};

@@ -53,7 +53,6 @@ impl FrameKey {
     }
 
     /// The module's row.
-    #[expect(clippy::cast_possible_truncation, reason = "the upper 16 bits, exactly")]
     pub(crate) const fn module(self) -> ModuleId {
         ModuleId((self.0 >> Self::OFFSET_BITS) as u16)
     }

@@ -5,7 +5,7 @@
 //! | word | content |
 //! |---|---|
 //! | 0 | ticks of the event |
-//! | 1 | size in bytes (48 bits), kind (8), interval code (8) |
+//! | 1 | size in bytes (48 bits), kind (4), interval code (6), old interval code (6; `Resize` only) |
 //! | 2 | birth ticks (`Free`, `Forget`); old size (48) and carried weight as the upper half of `f32` bits (16) (`Resize`); 0 (`Alloc`) |
 //! | 3 | stack (32), age in ticks as `f32` bits (32; `Resize` only) |
 //!
@@ -43,6 +43,8 @@ pub(crate) struct Record {
     pub(crate) size: u64,
     /// `Resize`: the size before. Otherwise 0.
     pub(crate) old_size: u64,
+    /// `Resize`: the interval that the block had before (`sampler::regrow`). Otherwise 0.
+    pub(crate) old_interval: IntervalCode,
     /// `Free`, `Forget`, `Resize`: when the block was born (`Resize`: to 24 significant bits of its age). `Alloc`: 0.
     pub(crate) birth: Ticks,
     /// `Resize`: the sum of s/p over this block's earlier sizes since it was sampled, in bytes, for the variance of
@@ -52,6 +54,11 @@ pub(crate) struct Record {
 
 const SIZE_BITS: u32 = 48;
 const SIZE_MASK: u64 = (1 << SIZE_BITS) - 1;
+const INTERVAL_SHIFT: u32 = SIZE_BITS + 4;
+const OLD_INTERVAL_SHIFT: u32 = INTERVAL_SHIFT + CODE_BITS;
+/// Codes are below 2^6: an interval of 2^62 bytes is beyond any.
+const CODE_BITS: u32 = 6;
+const _: () = assert!(OLD_INTERVAL_SHIFT + CODE_BITS == 64, "the fields fill the word");
 
 impl Record {
     /// The record's four words.
@@ -66,7 +73,10 @@ impl Record {
         };
         [
             self.at.0,
-            self.size.min(SIZE_MASK) | (u64::from(self.kind as u8) << SIZE_BITS) | (u64::from(self.interval.0) << 56),
+            self.size.min(SIZE_MASK)
+                | (u64::from(self.kind as u8) << SIZE_BITS)
+                | (code_bits(self.interval) << INTERVAL_SHIFT)
+                | (code_bits(self.old_interval) << OLD_INTERVAL_SHIFT),
             aux,
             u64::from(self.stack.0) | (u64::from(age) << 32),
         ]
@@ -79,7 +89,8 @@ impl Record {
         reason = "fields of stated widths; ages are ≥ 0"
     )]
     pub(crate) fn decode(words: [u64; RECORD_WORDS]) -> Option<Record> {
-        let kind = match (words[1] >> SIZE_BITS) as u8 {
+        let code = |shift: u32| IntervalCode(((words[1] >> shift) & ((1 << CODE_BITS) - 1)) as u8);
+        let kind = match (words[1] >> SIZE_BITS) & 0xF {
             1 => Kind::Alloc,
             2 => Kind::Free,
             3 => Kind::Resize,
@@ -99,13 +110,18 @@ impl Record {
             at: Ticks(words[0]),
             kind,
             stack: StackId(words[3] as u32),
-            interval: IntervalCode((words[1] >> 56) as u8),
+            interval: code(INTERVAL_SHIFT),
             size: words[1] & SIZE_MASK,
             old_size,
+            old_interval: code(OLD_INTERVAL_SHIFT),
             birth: Ticks(birth),
             carried,
         })
     }
+}
+
+fn code_bits(code: IntervalCode) -> u64 {
+    u64::from(code.0) & ((1 << CODE_BITS) - 1)
 }
 
 /// The sign, exponent and first 7 bits of the fraction, rounded to nearest; a value that is no finite sum gives 0.
@@ -132,9 +148,10 @@ mod tests {
                 at: Ticks(u64::MAX - 5),
                 kind,
                 stack: StackId(u32::MAX),
-                interval: IntervalCode(200),
+                interval: IntervalCode(62),
                 size: SIZE_MASK,
                 old_size: if kind == Kind::Resize { SIZE_MASK - 1 } else { 0 },
+                old_interval: IntervalCode(if kind == Kind::Resize { 9 } else { 0 }),
                 birth: match kind {
                     Kind::Alloc => Ticks(0),
                     Kind::Free | Kind::Forget => Ticks(u64::MAX),
@@ -157,6 +174,7 @@ mod tests {
                 interval: IntervalCode(12),
                 size: 2,
                 old_size: 1,
+                old_interval: IntervalCode(12),
                 birth: Ticks(u64::MAX / 2 + 10 - age),
                 carried,
             };

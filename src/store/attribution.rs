@@ -48,7 +48,7 @@ impl Attribution {
         let Some((index, row)) = site_row(tables, record.stack) else { return };
         let weight = self.weights.of(record.size, record.interval);
         let old = match record.kind {
-            Kind::Resize => self.weights.of(record.old_size, record.interval),
+            Kind::Resize => self.weights.of(record.old_size, record.old_interval),
             _ => Weight::default(),
         };
         let epoch = get(&tables.header.state.epoch);

@@ -6,10 +6,12 @@
 #![allow(unsafe_code, reason = "casts between words and structs of atomics")]
 
 use crate::ring::{Ring, RingId};
+use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS};
 use crate::store::layout::{Header, HistoryRow, Layout, ModuleRow, Region};
+use crate::store::picture::round_fixed;
 use crate::store::row::{FigureCells, Row, get};
 use crate::sys::sync::{AtomicU64, Ordering};
-use crate::tree::{Node, TreeState};
+use crate::tree::{Node, Tree, TreeState};
 
 /// A struct that words can be seen as.
 ///
@@ -115,6 +117,20 @@ impl<'a> Tables<'a> {
         }
         // Acquire pairs with the Release of whoever took the row.
         self.header.regions[region as usize].used.load(Ordering::Acquire)
+    }
+
+    /// The calling-context tree over these nodes.
+    pub(crate) fn tree(&self) -> Tree<'a> {
+        Tree { nodes: self.nodes, state: self.tree_state }
+    }
+
+    /// The highest that attributed live bytes have been, and the blocks at that moment, in whole numbers.
+    pub(crate) fn peak_whole(&self) -> (u64, u64) {
+        let global = &self.header.global;
+        (
+            round_fixed(get(&global.max_bytes), BYTES_FRACTION_BITS),
+            round_fixed(get(&global.max_blocks), BLOCKS_FRACTION_BITS),
+        )
     }
 
     /// How many peaks the process has had, and whether it is at its peak: what a row's figures need.

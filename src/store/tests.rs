@@ -182,6 +182,7 @@ impl Oracle {
             interval: block.interval,
             size: block.size,
             old_size: 0,
+            old_interval: IntervalCode::EXACT,
             birth: Ticks(if kind == Kind::Alloc { 0 } else { block.birth }),
             carried: 0.0,
         }
@@ -240,7 +241,12 @@ impl Oracle {
             self.after_rise(block.stack);
         }
         self.blocks[index] = block;
-        Record { old_size, carried: block.carried as f32, ..self.record(Kind::Resize, &block) }
+        Record {
+            old_size,
+            old_interval: block.interval,
+            carried: block.carried as f32,
+            ..self.record(Kind::Resize, &block)
+        }
     }
 
     /// Demands that `picture` shows exactly this.

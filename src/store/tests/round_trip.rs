@@ -72,6 +72,7 @@ fn a_resize_among_the_equal_keeps_the_peak() {
         interval: IntervalCode::EXACT,
         size,
         old_size,
+        old_interval: IntervalCode::EXACT,
         birth: Ticks(if kind == Kind::Alloc { 0 } else { 1_001 }),
         carried: 0.0,
     };
@@ -98,6 +99,7 @@ fn a_free_that_overtakes_its_birth_cancels_it() {
         interval: IntervalCode(12),
         size: 64,
         old_size: 0,
+        old_interval: IntervalCode::EXACT,
         birth: Ticks(1_500),
         carried: 0.0,
     };
@@ -124,6 +126,7 @@ fn a_full_table_of_sites_folds_into_the_root_and_says_so() {
         interval: IntervalCode::EXACT,
         size: 8,
         old_size: 0,
+        old_interval: IntervalCode::EXACT,
         birth: Ticks(if kind == Kind::Alloc { 0 } else { 1_000 }),
         carried: 0.0,
     };

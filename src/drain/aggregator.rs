@@ -1,0 +1,118 @@
+//! The aggregator: takes records out of all rings, in order, and attributes them to sites.
+//!
+//! A drain takes a time T, then the heads, and applies what is up to T, merged by time: a free that is visible before T
+//! has its birth visible too. Whoever needs room in its ring may do it (helping), so a stopped drain thread loses
+//! nothing.
+
+#![allow(unsafe_code, reason = "one cell behind a lock that is not std's")]
+
+use std::cell::UnsafeCell;
+use std::time::Duration;
+
+use crate::ring::record::Record;
+use crate::store::attribution::{self, Attribution};
+use crate::store::tables::Tables;
+use crate::sys::clock;
+use crate::sys::lock::Lock;
+use crate::units::Ticks;
+
+/// The longest that a thread inside an allocation waits for the lock.
+pub(crate) const LONGEST_HELP: Duration = Duration::from_millis(100);
+
+/// The process's aggregator.
+pub(crate) struct Aggregator {
+    lock: Lock,
+    /// `None` while no profile runs. Touched under the lock alone.
+    running: UnsafeCell<Option<Running>>,
+}
+
+struct Running {
+    attribution: Attribution,
+    tables: Tables<'static>,
+}
+
+// SAFETY: the cell is touched only while the lock is held.
+unsafe impl Sync for Aggregator {}
+
+/// The one of this process.
+pub(crate) static AGGREGATOR: Aggregator = Aggregator { lock: Lock::new(), running: UnsafeCell::new(None) };
+
+impl Aggregator {
+    /// Begins a profile over `tables`. Allocates nothing: `attribution` was made before.
+    pub(crate) fn begin(&self, attribution: Attribution, tables: Tables<'static>) {
+        let before = self.exchange(Some(Running { attribution, tables }));
+        // Dropped outside the lock.
+        drop(before);
+    }
+
+    /// Ends the profile: records are refused from here on.
+    pub(crate) fn end(&self) {
+        drop(self.exchange(None));
+    }
+
+    fn exchange(&self, with: Option<Running>) -> Option<Running> {
+        let held = self.lock.take()?;
+        // SAFETY: the lock is held.
+        let before = std::mem::replace(unsafe { &mut *self.running.get() }, with);
+        drop(held);
+        before
+    }
+
+    /// Runs `f` under the lock, waiting at most `limit`. `None`: no profile, no lock in time, or the caller holds it.
+    fn with<T>(&self, limit: Duration, f: impl FnOnce(&mut Running) -> T) -> Option<T> {
+        let held = self.lock.take_within(limit)?;
+        // SAFETY: the lock is held.
+        let running = unsafe { &mut *self.running.get() };
+        let result = running.as_mut().map(f);
+        drop(held);
+        result
+    }
+
+    /// Empties all rings up to now. Returns the number of records, or `None` where the lock was not to be had in time.
+    pub(crate) fn drain(&self, limit: Duration) -> Option<u64> {
+        self.with(limit, |running| running.attribution.drain(&running.tables, clock::now()))
+    }
+
+    /// Attributes one record of a thread without a ring, after what others recorded before it.
+    pub(crate) fn apply(&self, record: &Record) -> bool {
+        self.with(LONGEST_HELP, |running| {
+            running.attribution.drain(&running.tables, record.at);
+            running.attribution.apply(&running.tables, record, None);
+        })
+        .is_some()
+    }
+
+    /// Empties all rings, then runs `f` before anyone else may: for totals, epochs and copies that belong together.
+    /// `f` is bound by the promises of the lock.
+    pub(crate) fn drained<T>(&self, f: impl FnOnce(&Tables<'static>, Ticks) -> T) -> Option<T> {
+        self.with(Duration::from_secs(10), |running| {
+            let now = clock::now();
+            running.attribution.drain(&running.tables, now);
+            f(&running.tables, now)
+        })
+    }
+
+    /// Ends the open epoch. Within [`Aggregator::drained`].
+    pub(crate) fn end_epoch(tables: &Tables<'static>, at: Ticks) {
+        attribution::end_epoch(tables, at);
+    }
+
+    /// Holds the lock for as long as `f` runs: for the tests that stop the drain.
+    pub(crate) fn hold<T>(&self, f: impl FnOnce() -> T) -> Option<T> {
+        let held = self.lock.take()?;
+        let result = f();
+        drop(held);
+        Some(result)
+    }
+
+    /// In a forked child that starts a profile of its own.
+    pub(crate) fn reset_in_child(&self) {
+        self.lock.reset_in_child();
+        if let Some(held) = self.lock.take() {
+            // The parent's: forgotten, not dropped; its mapping is not ours to touch.
+            // SAFETY: the lock is held.
+            std::mem::forget(std::mem::take(unsafe { &mut *self.running.get() }));
+            drop(held);
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What the drain thread can be told, and its replies.
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::store::picture::Picture;
+
+/// An order. Each carries the channel of its reply.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Attribute all that was recorded before this was sent.
+    Flush(Sender<()>),
+    /// The same, and a picture of the result.
+    Picture(Sender<Option<Box<Picture>>>),
+    /// End the epoch.
+    EndEpoch(Sender<()>),
+    /// Look for modules that were loaded.
+    LookAtModules(Sender<()>),
+    /// Sleep until the other side is dropped: the tests' stopped drain thread.
+    Pause(Sender<()>, Receiver<()>),
+    /// Attribute what is left, reply with the last picture, and end.
+    Stop(Sender<Option<Box<Picture>>>),
+}
+
+/// Sends an order made by `make` and waits for its reply. `None`: the thread is gone.
+pub(crate) fn ask<T>(orders: &Sender<Order>, make: impl FnOnce(Sender<T>) -> Order) -> Option<T> {
+    let (reply, answer) = bounded(1);
+    orders.send(make(reply)).ok()?;
+    answer.recv().ok()
+}

@@ -1,0 +1,184 @@
+//! The drain thread: a tick every 100 ms, orders in between.
+//!
+//! A tick keeps stock (nodes, rows, modules), empties the rings, copies the exact totals into the store, ends epochs,
+//! and lets the governor look. An idle one costs about 20 µs, 0.02% of a CPU.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::aggregator::{AGGREGATOR, Aggregator};
+use super::orders::Order;
+use crate::store::picture::{ExactTotals, HistoryPoint, Picture};
+use crate::store::{PictureCopy, Store};
+use crate::sys::{clock, process};
+use crate::units::Ticks;
+
+/// Between ticks: the rings hold far more than this at the governor's rates, and a signal waits no longer.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// What the drain thread needs of the hot side and of the profiler, said as functions so that it knows neither.
+pub(crate) struct Surroundings {
+    /// The exact totals now: of the profile in exact mode, of the process otherwise.
+    pub(crate) totals: fn(exact_mode: bool) -> Option<ExactTotals>,
+    /// Looks for modules that came or went.
+    pub(crate) refresh_modules: fn(store: &'static Store),
+    /// The governor's tick; takes live bytes and the CPU time that draining took since the last, returns the interval.
+    pub(crate) govern: fn(live_bytes: u64, drained_ns: u64) -> crate::sampler::weight::IntervalCode,
+    /// A signal asked the process to end.
+    pub(crate) end_by_signal: Box<dyn Fn(Option<Box<Picture>>, i32) + Send>,
+}
+
+/// The thread's state.
+pub(crate) struct Worker {
+    pub(crate) store: &'static Store,
+    pub(crate) orders: Receiver<Order>,
+    pub(crate) surroundings: Surroundings,
+    pub(crate) exact_mode: bool,
+    /// `None`: epochs end by order alone.
+    pub(crate) epoch: Option<Duration>,
+    /// The event clock and the monotonic one at the start.
+    pub(crate) base: (Ticks, u64),
+}
+
+/// What a worker remembers between ticks.
+struct Memory {
+    epoch_began: Instant,
+    cpu_ns: u64,
+    max_live: (u64, u64),
+}
+
+impl Worker {
+    /// Works until told to stop, or until nobody can tell it anything any more.
+    pub(crate) fn run(mut self) {
+        let mut memory = Memory { epoch_began: Instant::now(), cpu_ns: clock::thread_cpu_ns(), max_live: (0, 0) };
+        let mut next = Instant::now() + TICK;
+        loop {
+            let order = self.orders.recv_deadline(next);
+            match order {
+                Ok(order) => {
+                    if self.obey(order, &mut memory) {
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    next = Instant::now() + TICK;
+                    self.tick(&mut memory);
+                    if let Some(signal) = process::arrived_signal() {
+                        // No loader's lock here: the thread that was interrupted may hold it.
+                        let picture = self.picture(&mut memory);
+                        (self.surroundings.end_by_signal)(picture, signal);
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// True: stop.
+    fn obey(&mut self, order: Order, memory: &mut Memory) -> bool {
+        match order {
+            Order::Flush(reply) => {
+                self.settle(memory, false);
+                let _ = reply.send(());
+            }
+            Order::Picture(reply) => {
+                let _ = reply.send(self.picture(memory));
+            }
+            Order::EndEpoch(reply) => {
+                self.settle(memory, true);
+                let _ = reply.send(());
+            }
+            Order::LookAtModules(reply) => {
+                (self.surroundings.refresh_modules)(self.store);
+                let _ = reply.send(());
+            }
+            Order::Pause(reply, until) => {
+                let _ = reply.send(());
+                let _ = until.recv();
+            }
+            Order::Stop(reply) => {
+                let _ = reply.send(self.picture(memory));
+                return true;
+            }
+        }
+        false
+    }
+
+    fn tick(&mut self, memory: &mut Memory) {
+        self.store.lay_out_ahead();
+        if process::arrived_signal().is_none() {
+            (self.surroundings.refresh_modules)(self.store);
+        }
+        let ends = self.epoch.is_some_and(|length| memory.epoch_began.elapsed() >= length);
+        let totals = self.settle(memory, ends);
+        let cpu = clock::thread_cpu_ns();
+        let drained = cpu.saturating_sub(std::mem::replace(&mut memory.cpu_ns, cpu));
+        let live = totals.total_bytes.saturating_sub(totals.freed_bytes);
+        let interval = (self.surroundings.govern)(live, drained);
+        self.store.set_interval(interval);
+        self.calibrate();
+    }
+
+    /// Empties the rings and brings the store's totals up to date; ends the epoch where asked.
+    fn settle(&mut self, memory: &mut Memory, ends_epoch: bool) -> ExactTotals {
+        if ends_epoch {
+            memory.epoch_began = Instant::now();
+        }
+        let resident = if ends_epoch { process::resident_bytes() } else { 0 };
+        let mut totals = ExactTotals::default();
+        if let Some(read) = (self.surroundings.totals)(self.exact_mode) {
+            totals = read;
+            let live_bytes = totals.total_bytes.saturating_sub(totals.freed_bytes);
+            let live_blocks = totals.total_blocks.saturating_sub(totals.freed_blocks);
+            if live_bytes >= memory.max_live.0 {
+                memory.max_live = (live_bytes, live_blocks);
+            }
+        }
+        let (store, exact_mode, seen) = (self.store, self.exact_mode, memory.max_live);
+        let began = self.base;
+        AGGREGATOR.drained(|tables, now| {
+            (totals.max_live_bytes, totals.max_live_blocks) = if exact_mode { tables.peak_whole() } else { seen };
+            store.set_exact_totals(&totals, now);
+            if ends_epoch {
+                Aggregator::end_epoch(tables, now);
+                store.push_history(&HistoryPoint {
+                    at_ns: clock::monotonic_ns().saturating_sub(began.1),
+                    live_bytes: totals.total_bytes.saturating_sub(totals.freed_bytes),
+                    live_blocks: totals.total_blocks.saturating_sub(totals.freed_blocks),
+                    total_bytes: totals.total_bytes,
+                    total_blocks: totals.total_blocks,
+                    resident_bytes: resident,
+                    interval: crate::sampler::interval::get().0,
+                });
+            }
+        });
+        totals
+    }
+
+    /// Everything recorded so far, as a picture.
+    fn picture(&mut self, memory: &mut Memory) -> Option<Box<Picture>> {
+        self.settle(memory, false);
+        self.calibrate();
+        // A store that outgrew its copy while it was being made is copied again; it is bounded, so this ends.
+        for _ in 0..16 {
+            let mut copy = PictureCopy::begin(self.store);
+            let taken = AGGREGATOR.drained(|_, now| copy.copy(self.store).then_some(now))?;
+            if let Some(now) = taken {
+                return copy.finish(now).ok().map(Box::new);
+            }
+        }
+        None
+    }
+
+    /// The longer both clocks have run, the better their ratio is known.
+    fn calibrate(&self) {
+        let ticks = clock::now().0.saturating_sub(self.base.0.0);
+        let ns = clock::monotonic_ns().saturating_sub(self.base.1);
+        if ticks > 0 && ns > 1_000_000 {
+            #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+            self.store.set_ns_per_tick(ns as f64 / ticks as f64);
+        }
+    }
+}

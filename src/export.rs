@@ -1,0 +1,8 @@
+//! Profiles as files, one module a format.
+//!
+//! Each format streams to a writer; `file` puts what they write at a path so that no half file is ever seen there.
+
+mod dhat;
+mod file;
+
+pub use file::FileError;

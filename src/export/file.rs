@@ -1,0 +1,114 @@
+//! A file that is there as a whole or not at all.
+//!
+//! What is written goes to a new file beside the named one, which then takes its name: a crash leaves the old file,
+//! or none. A symbolic link keeps its place and its target is replaced; a pipe or device (`/dev/stdout`) is written
+//! to as it is. Where the directory takes no new file, or the name cannot be taken over (a file mounted on its
+//! own), an existing file is rewritten in place as the last resort.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::{error, fmt};
+
+/// A file could not be written.
+#[derive(Debug)]
+pub struct FileError {
+    path: PathBuf,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    NoName,
+    IsDirectory,
+    NoParent(PathBuf),
+    Create(io::Error),
+    Write(io::Error),
+}
+
+impl FileError {
+    /// The path that was asked for.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.what {
+            What::NoName => write!(f, "cannot write '{path}': it names no file"),
+            What::IsDirectory => write!(f, "cannot write '{path}': it is a directory; name a file in it"),
+            What::NoParent(parent) => {
+                write!(f, "cannot write '{path}': there is no directory '{}'; make it first", parent.display())
+            }
+            What::Create(error) => write!(f, "cannot create '{path}': {error}"),
+            What::Write(error) => write!(f, "cannot write '{path}': {error}"),
+        }
+    }
+}
+
+impl error::Error for FileError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match &self.what {
+            What::Create(error) | What::Write(error) => Some(error),
+            What::NoName | What::IsDirectory | What::NoParent(_) => None,
+        }
+    }
+}
+
+/// Names tried beside the file before giving up; another writer of the same process number is rare already.
+const NAMES_MAX: u32 = 16;
+
+/// Puts what `write` writes at `path`.
+pub(super) fn replace(path: &Path, write: impl Fn(&mut File) -> io::Result<()>) -> Result<(), FileError> {
+    let fail = |what| FileError { path: path.to_owned(), what };
+    let target = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => return Err(fail(What::IsDirectory)),
+        Ok(found) if !found.is_file() => return rewrite(path, write).map_err(fail),
+        // Through symbolic links, to where the bytes are.
+        Ok(_) => fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
+        Err(_) => path.to_owned(),
+    };
+    if target.file_name().is_none() {
+        return Err(fail(What::NoName));
+    }
+    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        return Err(fail(What::NoParent(parent.to_owned())));
+    }
+    let (mut file, new) = match create_beside(parent) {
+        Ok(created) => created,
+        Err(_) if target.is_file() => return rewrite(&target, write).map_err(fail),
+        Err(error) => return Err(fail(What::Create(error))),
+    };
+    let mut written = write(&mut file).and_then(|()| file.sync_data()).map_err(What::Write);
+    drop(file);
+    if written.is_ok() {
+        match fs::rename(&new, &target) {
+            Ok(()) => return Ok(()),
+            Err(_) if target.is_file() => written = rewrite(&target, write),
+            Err(error) => written = Err(What::Create(error)),
+        }
+    }
+    // It holds nothing that anybody was promised.
+    let _ = fs::remove_file(&new);
+    written.map_err(fail)
+}
+
+fn rewrite(path: &Path, write: impl Fn(&mut File) -> io::Result<()>) -> Result<(), What> {
+    let mut file = OpenOptions::new().write(true).truncate(true).open(path).map_err(What::Create)?;
+    write(&mut file).map_err(What::Write)
+}
+
+fn create_beside(parent: &Path) -> io::Result<(File, PathBuf)> {
+    let mut attempt = 0;
+    loop {
+        let path = parent.join(format!(".unfreed.{}.{attempt}.new", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(file) => return Ok((file, path)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < NAMES_MAX => attempt += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}

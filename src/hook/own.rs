@@ -1,0 +1,68 @@
+//! Our own memory: what the drain thread and the reports allocate, apart from the program's.
+//!
+//! Promises: such blocks come from a half of the range that nothing else uses, so that a free by any thread, inside the
+//! profiler or out, recognises them and counts nothing. Where there is no range they come from the inner allocator and
+//! are listed in the live table under a number that is no profile's.
+
+use std::alloc::{GlobalAlloc, Layout};
+
+use crate::live::{LIVE, LargeBlock};
+use crate::sampler::weight::IntervalCode;
+use crate::slots::entry::Identity;
+use crate::slots::{Half, RANGE, Range};
+use crate::units::{StackId, Ticks};
+
+/// The 'profile' of our own blocks in the live table; profiles have 24 bits.
+pub(super) const OWN: u32 = u32::MAX;
+
+/// A block of ours. Null where neither the range nor the inner allocator has one.
+///
+/// # Safety
+/// As for [`GlobalAlloc::alloc`].
+pub(super) unsafe fn alloc(inner: &dyn GlobalAlloc, layout: Layout, zeroed: bool) -> *mut u8 {
+    if let Some((at, _)) = RANGE.take(Half::Own, layout) {
+        if zeroed {
+            // SAFETY: the slot has at least `layout.size()` bytes.
+            unsafe { at.as_ptr().write_bytes(0, layout.size()) };
+        }
+        return at.as_ptr();
+    }
+    // SAFETY: the caller's layout.
+    let at = unsafe { if zeroed { inner.alloc_zeroed(layout) } else { inner.alloc(layout) } };
+    if !at.is_null() {
+        let identity = Identity {
+            birth: Ticks(0),
+            stack: StackId::ROOT,
+            interval: IntervalCode::EXACT,
+            carried: 0.0,
+            session: OWN,
+        };
+        LIVE.insert(LargeBlock { address: at.expose_provenance(), identity });
+    }
+    at
+}
+
+/// Moves a block of ours; it stays ours.
+///
+/// # Safety
+/// As for [`GlobalAlloc::realloc`]; `ptr` is a slot of the own half.
+pub(super) unsafe fn realloc(inner: &dyn GlobalAlloc, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+    let Ok(new_layout) = Layout::from_size_align(new_size, layout.align()) else { return std::ptr::null_mut() };
+    if let Some((_, slot)) = RANGE.locate(ptr)
+        && new_layout.size() <= Range::slot_bytes(slot)
+    {
+        return ptr;
+    }
+    // SAFETY: a valid layout.
+    let fresh = unsafe { alloc(inner, new_layout, false) };
+    if fresh.is_null() {
+        return fresh;
+    }
+    // SAFETY: two distinct blocks, each of at least the smaller size.
+    unsafe { ptr.copy_to_nonoverlapping(fresh, layout.size().min(new_size)) };
+    if let Some((_, slot)) = RANGE.locate(ptr) {
+        // SAFETY: the caller gave the old block up.
+        unsafe { RANGE.give(slot) };
+    }
+    fresh
+}

@@ -1,0 +1,104 @@
+//! Which mode is in force, and since which start: one word that every cold path compares with what it saw last.
+//!
+//! A change is published in this order: the word (SeqCst), then 'all cold' into every thread's hot words. A thread
+//! adopts in the reverse order: its proper hot words, then a look at the word again. So either the thread sees the new
+//! word, or its hot words end up cold and its next event looks again (Dekker's pattern; both sides are SeqCst).
+
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use super::sink::Sink;
+
+/// What a thread's events are to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Mode {
+    /// Counted alone.
+    Off = 0,
+    /// Counted, and sampled.
+    Sampled = 1,
+    /// Counted, and every one recorded.
+    Exact = 2,
+}
+
+/// The state as one word: change counter (32 bits), number of the profile (24), mode (8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State(u64);
+
+impl State {
+    /// What no thread has adopted yet.
+    pub(crate) const NONE: State = State(u64::MAX);
+
+    pub(super) fn word(self) -> u64 {
+        self.0
+    }
+
+    pub(super) fn of(word: u64) -> State {
+        State(word)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the lower byte")]
+    pub(crate) fn mode(self) -> Mode {
+        match self.0 as u8 {
+            1 => Mode::Sampled,
+            2 => Mode::Exact,
+            _ => Mode::Off,
+        }
+    }
+
+    /// The number of the profile, from 1; 0 before the first.
+    #[expect(clippy::cast_possible_truncation, reason = "24 bits")]
+    pub(crate) fn profile(self) -> u32 {
+        ((self.0 >> 8) & 0xFF_FFFF) as u32
+    }
+}
+
+static STATE: AtomicU64 = AtomicU64::new(0);
+/// Where records go: a `&'static dyn Sink`, boxed once per process so that a thin pointer does.
+static SINK: AtomicPtr<&'static dyn Sink> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The state now. SeqCst: the look of Dekker's pattern.
+#[inline]
+pub(crate) fn state() -> State {
+    State(STATE.load(Ordering::SeqCst))
+}
+
+/// Publishes a change; `new_profile` begins another profile. Callers are serialized by the profiler's own lock.
+pub(crate) fn change(mode: Mode, new_profile: bool) -> State {
+    let mut old = STATE.load(Ordering::SeqCst);
+    loop {
+        let change = (old >> 32).wrapping_add(1) << 32;
+        let profile = ((old >> 8) & 0xFF_FFFF) + u64::from(new_profile);
+        // The number wraps after 16 million starts, past 0, which means 'none'.
+        let profile = if profile > 0xFF_FFFF { 1 } else { profile };
+        let new = change | (profile << 8) | u64::from(mode as u8);
+        match STATE.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => return State(new),
+            // `touch` came between.
+            Err(seen) => old = seen,
+        }
+    }
+}
+
+/// Has every thread adopt the state anew, the mode being what it is. Callable from anywhere; follow with `make_all_cold`.
+pub(crate) fn touch() {
+    STATE.fetch_add(1 << 32, Ordering::SeqCst);
+}
+
+/// Orders every thread's 'busy' mark before our look at it, without a fence on their side: one system call.
+pub(crate) fn barrier() {
+    crate::sys::barrier::everywhere();
+}
+
+/// Names the place where records go. Once per process, before the first change of mode.
+pub(crate) fn set_sink(sink: &'static &'static dyn Sink) {
+    // Release: pairs with the Acquire in `sink`.
+    SINK.store(std::ptr::from_ref(sink).cast_mut(), Ordering::Release);
+}
+
+/// Where records go; `None` before the first start.
+#[inline]
+pub(crate) fn sink() -> Option<&'static dyn Sink> {
+    let sink = SINK.load(Ordering::Acquire);
+    // SAFETY: null or a `&'static` reference, as `set_sink` stored it.
+    unsafe { sink.as_ref() }.copied()
+}

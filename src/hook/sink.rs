@@ -1,0 +1,34 @@
+//! What the hook needs of the cold side, said as a trait so that neither knows the other.
+
+use crate::ring::record::Record;
+use crate::ring::{Producer, RingId};
+use crate::tree::Tree;
+use crate::units::StackId;
+
+/// The receiving end of records. Every method may be called inside an allocation: none allocates through the global
+/// allocator, panics, or waits longer than it says.
+pub(crate) trait Sink: Sync {
+    /// The tree that stacks are numbered in; `None` while no profile runs.
+    fn tree(&self) -> Option<Tree<'static>>;
+
+    /// A ring for the calling thread; `None` where none is left.
+    fn claim_ring(&self, thread: u32) -> Option<(RingId, Producer<'static>)>;
+
+    /// Gives the ring back at the thread's end. What it still holds will be read.
+    fn release_ring(&self, ring: RingId);
+
+    /// The caller's ring is full: empties all rings, waiting up to 100 ms for whoever does so already. False: gave up.
+    fn help(&self) -> bool;
+
+    /// Attributes one record of a thread that has no ring. False: gave up, the record is lost.
+    fn apply(&self, record: &Record) -> bool;
+
+    /// A record of `stack` is lost: counts it, and makes its site 'unknown'.
+    fn dropped(&self, stack: StackId);
+
+    /// A sampled block could not be tracked.
+    fn untracked(&self);
+
+    /// A stack was cut, or could not be unwound to its end.
+    fn truncated(&self);
+}

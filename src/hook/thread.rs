@@ -1,0 +1,506 @@
+//! The cold state of each thread, and the registry of them all.
+//!
+//! Promises: registering takes no heap memory; a thread that ends is folded into the totals of the ended, exactly;
+//! what it still allocates or frees afterwards (other libraries' destructors run after ours) is counted by shared
+//! atomics. Whoever reads another thread's hot words holds the registry's lock, which that thread takes to end.
+
+use std::cell::{Cell, UnsafeCell};
+use std::ffi::c_void;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::hot::{Counters, HOT, Hot};
+use super::session::{self, State};
+use crate::ring::{Producer, RingId};
+use crate::sampler::random::Random;
+use crate::sampler::weight::IntervalCode;
+use crate::sys::lock::{Held, Lock};
+use crate::sys::thread::ExitKey;
+use crate::sys::{clock, fork, map, thread};
+use crate::unwind::ThreadStacks;
+
+/// The cold state of one thread. Lives in a slab of ours; reused when the thread has ended.
+pub(super) struct ThreadBlock {
+    /// The thread's hot words.
+    hot: *const Hot,
+    /// The registry's list, or the slab's free list. Under the registry's lock.
+    next: Cell<*mut ThreadBlock>,
+    previous: Cell<*mut ThreadBlock>,
+    /// In the sum that is being made. Under the registry's lock.
+    marked: Cell<bool>,
+    /// The kernel's id.
+    pub(super) id: u32,
+    /// 1 while the thread is inside the cold path. By the owner; read by `stop`.
+    busy: AtomicU32,
+    /// The state that the thread has adopted (`State` as a word). By the owner; read by `stop`.
+    seen: AtomicU64,
+    /// The profile whose baseline `base` is. By the owner, Release after `base` was written.
+    profile: AtomicU32,
+    /// The counters when the thread adopted that profile. By the owner, before `profile`.
+    base: UnsafeCell<Counters>,
+    /// Exact mode: frees of older blocks since the profile's start. By the owner.
+    older_bytes: AtomicU64,
+    older_blocks: AtomicU64,
+    /// What only the owner touches.
+    own: UnsafeCell<Own>,
+}
+
+/// The part of a thread's cold state that nobody else ever looks at.
+pub(super) struct Own {
+    /// Rounds of destructors seen at the thread's end.
+    rounds: u32,
+    /// Bytes to the next sample point beyond the budget that the hot path holds.
+    pub(super) reserve: i64,
+    /// The interval that this distance was drawn with.
+    pub(super) interval: IntervalCode,
+    pub(super) random: Random,
+    pub(super) ring: Option<(RingId, Producer<'static>)>,
+    pub(super) stacks: ThreadStacks,
+    /// For the governor: samples and ticks not yet reported.
+    pub(super) unreported_samples: u32,
+    pub(super) unreported_ticks: u64,
+}
+
+/// Everything that the registry's lock guards.
+struct Registry {
+    lock: Lock,
+    list: Cell<*mut ThreadBlock>,
+    /// Blocks of ended threads.
+    free: Cell<*mut ThreadBlock>,
+    /// What is left of the slab's current step.
+    slab: Cell<*mut ThreadBlock>,
+    slab_left: Cell<usize>,
+    /// Counters of ended threads, since the process's start.
+    ended: Cell<Counters>,
+    /// The same, since the profile's start.
+    ended_in_profile: Cell<Counters>,
+    profile: Cell<u32>,
+    /// The process's sum when it was last made.
+    latest: Cell<Counters>,
+}
+
+// SAFETY: the cells are touched only while the lock is held.
+unsafe impl Sync for Registry {}
+
+static REGISTRY: Registry = Registry {
+    lock: Lock::new(),
+    list: Cell::new(null_mut()),
+    free: Cell::new(null_mut()),
+    slab: Cell::new(null_mut()),
+    slab_left: Cell::new(0),
+    ended: Cell::new(ZERO),
+    ended_in_profile: Cell::new(ZERO),
+    profile: Cell::new(0),
+    latest: Cell::new(ZERO),
+};
+
+const ZERO: Counters = Counters {
+    alloc_bytes: 0,
+    alloc_blocks: 0,
+    kept_bytes: 0,
+    reallocs: 0,
+    free_bytes: 0,
+    free_blocks: 0,
+    older_bytes: 0,
+    older_blocks: 0,
+};
+
+/// Counts for threads that have no block: ended ones, and those that could not register.
+pub(super) struct Shared {
+    fields: [AtomicU64; 8],
+}
+
+/// Since the process's start.
+pub(super) static LATE: Shared = Shared { fields: [const { AtomicU64::new(0) }; 8] };
+/// Since the profile's start.
+pub(super) static LATE_IN_PROFILE: Shared = Shared { fields: [const { AtomicU64::new(0) }; 8] };
+
+impl Shared {
+    pub(super) fn add(&self, c: Counters) {
+        let values = [
+            c.alloc_bytes,
+            c.alloc_blocks,
+            c.kept_bytes,
+            c.reallocs,
+            c.free_bytes,
+            c.free_blocks,
+            c.older_bytes,
+            c.older_blocks,
+        ];
+        for (field, value) in self.fields.iter().zip(values) {
+            if value != 0 {
+                // Release: pairs with the Acquire in `read`, as the hot counters do.
+                field.fetch_add(value, Ordering::Release);
+            }
+        }
+    }
+
+    fn read(&self) -> Counters {
+        let [a, b, c, d, e, f, g, h] = &self.fields;
+        // The frees first, as in `totals`.
+        let get = |field: &AtomicU64| field.load(Ordering::Acquire);
+        let (free_bytes, free_blocks, older_bytes, older_blocks) = (get(e), get(f), get(g), get(h));
+        Counters {
+            alloc_bytes: get(a),
+            alloc_blocks: get(b),
+            kept_bytes: get(c),
+            reallocs: get(d),
+            free_bytes,
+            free_blocks,
+            older_bytes,
+            older_blocks,
+        }
+    }
+
+    fn zero(&self) {
+        for field in &self.fields {
+            field.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What `hot.block` says after the thread's end: no block any more, and none to be made.
+pub(super) fn retired() -> *mut ThreadBlock {
+    std::ptr::dangling_mut()
+}
+
+static EXIT: ExitKey = ExitKey::new();
+
+/// Blocks of one slab step.
+const SLAB_BYTES: usize = map::STEP_BYTES;
+
+/// The calling thread's block, made on the first call. `None`: it has ended, or can't be registered.
+pub(super) fn block(hot: &Hot) -> Option<*mut ThreadBlock> {
+    // Relaxed: the owner's own word.
+    let block = hot.block.load(Ordering::Relaxed);
+    if block == retired() {
+        return None;
+    }
+    if !block.is_null() {
+        return Some(block);
+    }
+    register(hot)
+}
+
+#[cold]
+fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
+    if fork::in_child() {
+        return None;
+    }
+    let fresh = {
+        let held = REGISTRY.lock.take()?;
+        take_slab(&held)?
+    };
+    let id = thread::id();
+    // SAFETY: `fresh` is a block's worth of memory that nobody else uses.
+    unsafe {
+        fresh.write(ThreadBlock {
+            hot: std::ptr::from_ref(hot),
+            next: Cell::new(null_mut()),
+            previous: Cell::new(null_mut()),
+            marked: Cell::new(false),
+            id,
+            busy: AtomicU32::new(0),
+            seen: AtomicU64::new(State::NONE.word()),
+            profile: AtomicU32::new(0),
+            base: UnsafeCell::new(ZERO),
+            older_bytes: AtomicU64::new(0),
+            older_blocks: AtomicU64::new(0),
+            own: UnsafeCell::new(Own {
+                rounds: 0,
+                reserve: 0,
+                interval: IntervalCode::EXACT,
+                random: Random::new(clock::now().0 ^ (u64::from(id) << 32) ^ fresh.addr() as u64),
+                ring: None,
+                stacks: ThreadStacks::new(),
+                unreported_samples: 0,
+                unreported_ticks: 0,
+            }),
+        });
+    }
+    if !EXIT.arm(at_thread_exit, fresh.cast()) {
+        // Without a callback its counters would be read after its memory is gone: it counts by the shared atomics.
+        if let Some(held) = REGISTRY.lock.take() {
+            give_slab(&held, fresh);
+        }
+        hot.block.store(retired(), Ordering::Relaxed);
+        return None;
+    }
+    let held = REGISTRY.lock.take()?;
+    let first = REGISTRY.list.get();
+    // SAFETY: just written, and ours.
+    unsafe { &*fresh }.next.set(first);
+    // SAFETY: null, or a live block of the list, whose lock is held.
+    if let Some(first) = unsafe { first.as_ref() } {
+        first.previous.set(fresh);
+    }
+    REGISTRY.list.set(fresh);
+    drop(held);
+    hot.block.store(fresh, Ordering::Relaxed);
+    Some(fresh)
+}
+
+fn take_slab(_held: &Held<'_>) -> Option<*mut ThreadBlock> {
+    let free = REGISTRY.free.get();
+    if !free.is_null() {
+        // SAFETY: a block of the free list, under the lock.
+        REGISTRY.free.set(unsafe { &*free }.next.get());
+        return Some(free);
+    }
+    if REGISTRY.slab_left.get() == 0 {
+        let step = map::anonymous(SLAB_BYTES)?;
+        REGISTRY.slab.set(step.as_ptr().cast());
+        REGISTRY.slab_left.set(SLAB_BYTES / size_of::<ThreadBlock>());
+    }
+    let taken = REGISTRY.slab.get();
+    // SAFETY: at least one more block fits in the step, so one past `taken` is within it or its end.
+    REGISTRY.slab.set(unsafe { taken.add(1) });
+    REGISTRY.slab_left.set(REGISTRY.slab_left.get() - 1);
+    Some(taken)
+}
+
+fn give_slab(_held: &Held<'_>, block: *mut ThreadBlock) {
+    // SAFETY: the block is its thread's no more, and the lock is held.
+    unsafe { &*block }.next.set(REGISTRY.free.get());
+    REGISTRY.free.set(block);
+}
+
+/// Rounds of key destructors that we let pass, so that other libraries' destructors are mostly done:
+/// PTHREAD_DESTRUCTOR_ITERATIONS is 4 in glibc and musl.
+const ROUNDS: u32 = 3;
+
+unsafe extern "C" fn at_thread_exit(value: *mut c_void) {
+    let block: *mut ThreadBlock = value.cast();
+    // SAFETY: the value that `register` armed: this thread's live block.
+    let own = unsafe { &mut *(*block).own.get() };
+    own.rounds += 1;
+    if own.rounds < ROUNDS && EXIT.arm(at_thread_exit, value) {
+        return;
+    }
+    thread::keeping_errno(|| HOT.with(|hot| retire(hot, block)));
+}
+
+/// Ends the thread's registration: folds its counters, gives back what it holds.
+fn retire(hot: &Hot, block: *mut ThreadBlock) {
+    hot.make_cold();
+    if fork::in_child() {
+        hot.block.store(retired(), Ordering::Relaxed);
+        return;
+    }
+    let depth = hot.depth.replace(1);
+    let Some(held) = REGISTRY.lock.take() else { return };
+    // SAFETY: this thread's own block.
+    let me = unsafe { &*block };
+    REGISTRY.ended.set(REGISTRY.ended.get().plus(hot.counters()));
+    REGISTRY.ended_in_profile.set(REGISTRY.ended_in_profile.get().plus(me.in_profile(hot, REGISTRY.profile.get())));
+    unlink(&held, me);
+    hot.block.store(retired(), Ordering::Relaxed);
+    drop(held);
+    // SAFETY: this thread's own part, and no cold path is open in it.
+    let own = unsafe { &mut *me.own.get() };
+    if let Some((ring, _)) = own.ring.take()
+        && me.seen() == session::state()
+        && let Some(sink) = session::sink()
+    {
+        sink.release_ring(ring);
+    }
+    own.stacks.release();
+    if let Some(held) = REGISTRY.lock.take() {
+        give_slab(&held, block);
+    }
+    hot.depth.set(depth);
+}
+
+fn unlink(_held: &Held<'_>, block: &ThreadBlock) {
+    let (previous, next) = (block.previous.get(), block.next.get());
+    // SAFETY: null, or a live block of the list, whose lock is held.
+    match unsafe { previous.as_ref() } {
+        Some(previous) => previous.next.set(next),
+        None => REGISTRY.list.set(next),
+    }
+    // SAFETY: as above.
+    if let Some(next) = unsafe { next.as_ref() } {
+        next.previous.set(previous);
+    }
+}
+
+impl ThreadBlock {
+    /// The owner's part.
+    ///
+    /// # Safety
+    /// - Called by the thread whose block this is.
+    /// - No other reference from this call is alive: `depth` keeps the cold path from being entered twice.
+    #[expect(clippy::mut_from_ref, reason = "the cell is the owner's alone, as the duties say")]
+    pub(super) unsafe fn own(&self) -> &mut Own {
+        // SAFETY: the caller's duties.
+        unsafe { &mut *self.own.get() }
+    }
+
+    /// The state that this thread adopted last.
+    pub(super) fn seen(&self) -> State {
+        State::of(self.seen.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_seen(&self, state: State) {
+        self.seen.store(state.word(), Ordering::Relaxed);
+    }
+
+    /// Marks the thread as inside the cold path. `session::barrier` orders this before a stopper's look.
+    #[inline]
+    pub(super) fn set_busy(&self, busy: bool) {
+        // Release: what was done inside is done before 'not busy' is seen; pairs with the Acquire in `anyone_behind`.
+        self.busy.store(u32::from(busy), Ordering::Release);
+    }
+
+    /// Begins a profile for this thread: what is counted from here on is the profile's.
+    pub(super) fn begin_profile(&self, profile: u32, counted: Counters) {
+        // 0 is no profile: a reader between the two stores takes neither the old baseline nor half of the new one.
+        self.profile.store(0, Ordering::Release);
+        // SAFETY: by the owner; readers hold the registry's lock and look at `profile` first.
+        unsafe { *self.base.get() = counted };
+        self.older_bytes.store(0, Ordering::Relaxed);
+        self.older_blocks.store(0, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `totals`.
+        self.profile.store(profile, Ordering::Release);
+    }
+
+    /// Exact mode: a block older than the profile left.
+    pub(super) fn count_older(&self, bytes: usize) {
+        self.older_bytes.store(self.older_bytes.load(Ordering::Relaxed).wrapping_add(bytes as u64), Ordering::Release);
+        self.older_blocks.store(self.older_blocks.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    }
+
+    /// What this thread counted since it adopted `profile`; nothing if it has not yet. By the owner.
+    fn in_profile(&self, hot: &Hot, profile: u32) -> Counters {
+        if self.profile.load(Ordering::Relaxed) != profile {
+            return ZERO;
+        }
+        hot.counters().minus(self.base()).plus(self.older())
+    }
+
+    fn hot(&self) -> &Hot {
+        // SAFETY: the block is registered and the registry's lock held (or this is its own thread): the thread can't
+        // end, so its words exist.
+        unsafe { &*self.hot }
+    }
+
+    fn base(&self) -> Counters {
+        // SAFETY: the caller has seen `profile` as the running one: `base` was written before that and not since.
+        unsafe { *self.base.get() }
+    }
+
+    fn older(&self) -> Counters {
+        Counters {
+            older_bytes: self.older_bytes.load(Ordering::Acquire),
+            older_blocks: self.older_blocks.load(Ordering::Acquire),
+            ..ZERO
+        }
+    }
+}
+
+/// All threads' counters: since the process's start, and since the start of the profile.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct AllCounters {
+    pub(crate) process: Counters,
+    pub(crate) profile: Counters,
+}
+
+/// Sums all threads' counters; live figures from them are never negative. Takes the registry's lock: 20 ns a thread.
+/// `None` where the calling thread holds that lock already.
+pub(crate) fn totals() -> Option<AllCounters> {
+    let _held = REGISTRY.lock.take()?;
+    let profile = REGISTRY.profile.get();
+    // All frees before all allocations.
+    let late = LATE.read();
+    let late_in_profile = LATE_IN_PROFILE.read();
+    let mut process = REGISTRY.ended.get().plus(late);
+    let mut in_profile = REGISTRY.ended_in_profile.get().plus(late_in_profile);
+    for_each(|block| {
+        let frees = block.hot().frees();
+        process = process.plus(frees);
+        // Acquire: pairs with the Release in `begin_profile`. A thread that adopts the profile between the two rounds
+        // is left out of both: what it counted since is younger than this sum.
+        let counts = block.profile.load(Ordering::Acquire) == profile;
+        block.marked.set(counts);
+        if counts {
+            in_profile = in_profile.plus(frees).minus(block.base()).plus(block.older());
+        }
+    });
+    for_each(|block| {
+        let allocs = block.hot().allocs();
+        process = process.plus(allocs);
+        if block.marked.get() {
+            in_profile = in_profile.plus(allocs);
+        }
+    });
+    REGISTRY.latest.set(process);
+    Some(AllCounters { process, profile: in_profile })
+}
+
+/// Blocks allocated by threads without a block.
+pub(super) fn late_blocks() -> u64 {
+    LATE.read().alloc_blocks
+}
+
+/// Visits every registered thread. The lock must be held.
+fn for_each(mut f: impl FnMut(&ThreadBlock)) {
+    let mut at = REGISTRY.list.get();
+    // SAFETY: list pointers are live blocks while the lock is held.
+    while let Some(block) = unsafe { at.as_ref() } {
+        f(block);
+        at = block.next.get();
+    }
+}
+
+/// Has every thread go cold, so that it adopts the state. With `profile`: begins the sums of another profile.
+pub(crate) fn make_all_cold(profile: Option<u32>) {
+    let Some(_held) = REGISTRY.lock.take() else { return };
+    if let Some(profile) = profile {
+        REGISTRY.profile.set(profile);
+        REGISTRY.ended_in_profile.set(ZERO);
+        LATE_IN_PROFILE.zero();
+    }
+    for_each(|block| block.hot().make_cold());
+}
+
+/// Is any other thread inside the cold path under an older state than `now`?
+pub(crate) fn anyone_behind(now: State) -> bool {
+    let Some(_held) = REGISTRY.lock.take() else { return false };
+    let me = thread::id();
+    let mut behind = false;
+    for_each(|block| {
+        // Acquire: pairs with the Release that ends the cold path.
+        behind |= block.id != me && block.busy.load(Ordering::Acquire) != 0 && block.seen() != now;
+    });
+    behind
+}
+
+/// Registered threads now.
+pub(crate) fn count() -> usize {
+    let Some(_held) = REGISTRY.lock.take() else { return 0 };
+    let mut n = 0;
+    for_each(|_| n += 1);
+    n
+}
+
+/// In a forked child that starts a profile of its own: only the calling thread exists, and the locks may be held by
+/// threads that don't.
+pub(crate) fn reset_in_child() {
+    REGISTRY.lock.reset_in_child();
+    let Some(_held) = REGISTRY.lock.take() else { return };
+    HOT.with(|hot| {
+        let mine = hot.block.load(Ordering::Relaxed);
+        let keep = if mine == retired() { null_mut() } else { mine };
+        // The other threads' words may be gone with their stacks: their sum is as the parent's last look had it.
+        REGISTRY.ended.set(REGISTRY.latest.get().minus(hot.counters()));
+        LATE.zero();
+        REGISTRY.list.set(keep);
+        // SAFETY: null or this thread's own block.
+        if let Some(block) = unsafe { keep.as_ref() } {
+            block.next.set(null_mut());
+            block.previous.set(null_mut());
+            // SAFETY: by the owner, outside the cold path.
+            unsafe { block.own() }.ring = None;
+        }
+    });
+}

@@ -1,0 +1,130 @@
+//! The public handle; the only module that knows both the hot and the cold side.
+
+mod builder;
+mod link;
+mod output;
+mod running;
+
+use std::fmt;
+
+use crate::drain::orders::Order;
+use crate::error::Error;
+use crate::report::Snapshot;
+use crate::store::picture::Picture;
+pub use builder::Builder;
+pub(crate) use running::{current_config, current_ticket};
+
+/// A running profile. Dropping it stops the profile and writes the results.
+///
+/// One profile runs in a process at a time; another may be started after this one is dropped. If the process ends by
+/// `std::process::exit`, or by SIGINT or SIGTERM where the program has no handler for them, the results are written as
+/// well. After `kill -9`, an abort or the kernel's out-of-memory killer the store file is left, and
+/// [`Store::open`](crate::Store::open) reads it.
+///
+/// In a forked child the parent's profiler does nothing; the child may start its own.
+///
+/// ```no_run
+/// #[global_allocator]
+/// static ALLOC: unfreed::Alloc = unfreed::Alloc::system();
+///
+/// fn main() -> Result<(), unfreed::Error> {
+///     let _profiler = unfreed::Profiler::start()?;
+///     // … the program …
+///     Ok(())
+/// }
+/// ```
+#[must_use = "the profile ends when this is dropped: bind it to a variable that lives as long as it is to run"]
+pub struct Profiler {
+    ticket: u32,
+}
+
+impl Profiler {
+    /// Starts a profile with the defaults: sampled and governed, `dhat-heap.json` and a summary on stderr at the end.
+    /// Takes about a millisecond.
+    ///
+    /// # Errors
+    /// [`Error::NotInstalled`], [`Error::AlreadyRunning`], [`Error::Unsupported`], or no memory or thread to be had.
+    pub fn start() -> Result<Profiler, Error> {
+        Builder::new().start()
+    }
+
+    /// Chooses what the profile is to be.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Starts what the environment asks for: `None` where `UNFREED` is unset or `off`.
+    ///
+    /// `UNFREED=off|sampled|exact`, `UNFREED_SAMPLE_INTERVAL` (bytes; K, M, G), `UNFREED_OVERHEAD` (percent of CPU
+    /// time), `UNFREED_OUTPUT` (a path, or `none`), `UNFREED_DIR` (where the store goes), `UNFREED_EPOCH` (seconds).
+    ///
+    /// # Errors
+    /// A bad value, by the variable's name, the value and what is allowed; and those of [`Profiler::start`].
+    pub fn from_env() -> Result<Option<Profiler>, Error> {
+        match Builder::from_env()? {
+            Some(builder) => builder.start().map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn of_ticket(ticket: u32) -> Profiler {
+        Profiler { ticket }
+    }
+
+    /// Makes everything recorded before this call part of the figures. Returns when that is done.
+    pub fn flush(&self) {
+        running::order(self.ticket, Order::Flush);
+    }
+
+    /// Ends the epoch: a round is over. The history of totals gets a point, and readers of the store see this state.
+    pub fn advance_epoch(&self) {
+        running::order(self.ticket, Order::EndEpoch);
+    }
+
+    /// The profile so far; includes everything recorded before this call. Costs a copy of the store's used part; symbols
+    /// are looked up when they are first asked for.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let _inside = crate::hook::inside();
+        Snapshot::from_picture(picture(self.ticket).map(|picture| *picture).unwrap_or_default())
+    }
+}
+
+/// The picture of the running profile of this ticket.
+pub(crate) fn picture(ticket: u32) -> Option<Box<Picture>> {
+    running::order(ticket, Order::Picture).flatten()
+}
+
+/// Sends an order for the tests: see `internals`.
+pub(crate) fn order_for_tests<T>(make: impl FnOnce(crossbeam_channel::Sender<T>) -> Order) -> Option<T> {
+    running::order(current_ticket(), make)
+}
+
+/// Stops the running profile as dropping its handle would, without writing a file: a failed assertion of the dhat
+/// surface writes its own.
+pub(crate) fn stop_for_assertion(ticket: u32) -> Option<Box<Picture>> {
+    let _inside = crate::hook::inside();
+    let mut finished = running::stop(ticket)?;
+    let picture = finished.picture.take();
+    finished.end();
+    picture
+}
+
+/// Starts a profile of this configuration; for the dhat surface.
+pub(crate) fn start_with(config: crate::config::Config) -> Result<Profiler, Error> {
+    running::start(config).map(Profiler::of_ticket)
+}
+
+impl Drop for Profiler {
+    fn drop(&mut self) {
+        let _inside = crate::hook::inside();
+        output::finish(self.ticket);
+    }
+}
+
+impl fmt::Debug for Profiler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Profiler").field("running", &(current_ticket() == self.ticket)).finish()
+    }
+}

@@ -1,0 +1,107 @@
+//! The one place where the hot side's records meet the store: the hook's `Sink`.
+//!
+//! Promises: a store is not ended while a thread may still use it. Threads inside the cold path are waited for by
+//! `stop` through their busy marks; those without a mark (ended threads, our own) are counted here.
+
+#![allow(unsafe_code, reason = "a pointer to the store of the running profile")]
+
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use crate::drain::aggregator::{AGGREGATOR, LONGEST_HELP};
+use crate::hook::sink::Sink;
+use crate::ring::record::Record;
+use crate::ring::{Producer, RingId};
+use crate::store::Store;
+use crate::tree::Tree;
+use crate::units::StackId;
+
+/// The store of the running profile; null between profiles.
+static STORE: AtomicPtr<Store> = AtomicPtr::new(std::ptr::null_mut());
+/// Calls that are using it now, of threads that `stop` may not see as busy.
+static USERS: AtomicU32 = AtomicU32::new(0);
+
+/// The hook's way to the store.
+#[derive(Debug)]
+pub(crate) struct Link;
+
+/// What the hook is given, once per process.
+pub(crate) static SINK: &dyn Sink = &Link;
+
+/// Opens the way to `store`.
+pub(crate) fn connect(store: &'static Store) {
+    STORE.store(std::ptr::from_ref(store).cast_mut(), Ordering::SeqCst);
+}
+
+/// Closes it. What was begun may go on until `in_use` is false.
+pub(crate) fn disconnect() {
+    STORE.store(std::ptr::null_mut(), Ordering::SeqCst);
+}
+
+/// Is anybody between finding the store and being done with it?
+pub(crate) fn in_use() -> bool {
+    USERS.load(Ordering::SeqCst) != 0
+}
+
+/// In a forked child: whoever was counted does not exist here.
+pub(crate) fn reset_in_child() {
+    USERS.store(0, Ordering::SeqCst);
+    disconnect();
+}
+
+fn store() -> Option<&'static Store> {
+    // SeqCst: pairs with `disconnect` and `in_use`: either we see null, or `stop` sees us.
+    let store = STORE.load(Ordering::SeqCst);
+    // SAFETY: null, or a store that `stop` frees only after `disconnect` and once nobody uses it.
+    unsafe { store.as_ref() }
+}
+
+fn using<T>(f: impl FnOnce(&'static Store) -> T) -> Option<T> {
+    USERS.fetch_add(1, Ordering::SeqCst);
+    let result = store().map(f);
+    USERS.fetch_sub(1, Ordering::SeqCst);
+    result
+}
+
+impl Sink for Link {
+    fn tree(&self) -> Option<Tree<'static>> {
+        store().map(|store| store.tables().tree())
+    }
+
+    fn claim_ring(&self, thread: u32) -> Option<(RingId, Producer<'static>)> {
+        let store = store()?;
+        let Some(id) = store.claim_ring(thread) else {
+            // Relaxed: a counter.
+            store.loss().ringless_threads.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        Some((id, store.ring(id)?.producer()))
+    }
+
+    fn release_ring(&self, ring: RingId) {
+        using(|store| store.release_ring(ring));
+    }
+
+    fn help(&self) -> bool {
+        AGGREGATOR.drain(LONGEST_HELP).is_some()
+    }
+
+    fn apply(&self, record: &Record) -> bool {
+        using(|_| AGGREGATOR.apply(record)).unwrap_or(false)
+    }
+
+    fn dropped(&self, stack: StackId) {
+        using(|store| {
+            // Relaxed: a counter.
+            store.loss().dropped_records.fetch_add(1, Ordering::Relaxed);
+            store.tables().tree().taint(stack);
+        });
+    }
+
+    fn untracked(&self) {
+        using(|store| store.loss().untracked_blocks.fetch_add(1, Ordering::Relaxed));
+    }
+
+    fn truncated(&self) {
+        using(|store| store.loss().truncated_stacks.fetch_add(1, Ordering::Relaxed));
+    }
+}

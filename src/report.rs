@@ -1,0 +1,39 @@
+//! What a profile says: pure queries over a decoded store.
+//!
+//! A `Snapshot` is one picture of a store with its symbols, resolved at the first question that needs names. It
+//! never changes, never looks at the running profiler, and can be sent to and shared between threads. Estimates
+//! carry their 95% interval; exact figures are plain integers.
+//!
+//! | file | question |
+//! |---|---|
+//! | `snapshot`, `facts`, `site` | what was recorded, how, and what was lost |
+//! | `estimate`, `gamma` | how sure is an estimate |
+//! | `symbolize`, `module_file`, `frame` | which function is this address |
+//! | `trim`, `points` | which frames to show, and which sites are then one |
+//! | `diff` | what changed between two snapshots |
+//! | `summary` | the same for people, on a page |
+
+mod diff;
+mod estimate;
+mod facts;
+mod frame;
+mod gamma;
+mod module_file;
+pub(crate) mod points;
+mod site;
+mod snapshot;
+mod stored;
+pub(crate) mod summary;
+mod symbolize;
+#[cfg(any(test, feature = "_synthetic"))]
+pub(crate) mod synthetic;
+pub(crate) mod trim;
+
+pub use diff::{Diff, SiteDiff};
+pub use estimate::Estimate;
+pub use facts::{HistoryPoint, Losses, Mode, Module, ProcessState, SizeClass, Totals};
+pub use frame::{Frame, Frames};
+pub use site::Site;
+pub use snapshot::Snapshot;
+pub use stored::Store;
+pub(crate) use trim::Trim;

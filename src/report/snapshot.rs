@@ -1,0 +1,224 @@
+//! A profile at one moment, and the questions that it answers.
+//!
+//! Made from a picture of the store; reads no store itself and changes nothing. Names are resolved once, at the
+//! first question that shows frames, and the memory for debug information is given back before the answer.
+
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
+
+use super::diff::Diff;
+use super::estimate::Estimate;
+use super::facts::{HistoryPoint, Losses, Mode, Module, ProcessState, SizeClass, Totals};
+use super::frame::Frame;
+use super::site::Site;
+use super::symbolize::SymbolTable;
+use super::trim::Trim;
+use crate::sampler::weight::IntervalCode;
+use crate::store::picture::{Amount, Picture, SitePicture};
+
+/// A profile at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(crate) picture: Picture,
+    pub(crate) trim: Trim,
+    /// The largest mean sample interval that any block may have been drawn with; 0.0 in exact mode.
+    largest_interval_bytes: f64,
+    symbols: OnceLock<SymbolTable>,
+    /// The frames to show of each site, made when first asked for.
+    site_frames: Box<[OnceLock<Box<[Frame]>>]>,
+}
+
+impl Snapshot {
+    /// A snapshot of a picture, with the frames that dhat's default trimming would hide hidden, at any depth.
+    pub(crate) fn from_picture(picture: Picture) -> Snapshot {
+        Snapshot::trimmed(picture, Trim::default())
+    }
+
+    /// A snapshot of a picture that shows of each stack what `trim` says.
+    pub(crate) fn trimmed(picture: Picture, trim: Trim) -> Snapshot {
+        let bytes = |code: IntervalCode| code.interval_bytes(picture.fixed_interval_bytes);
+        let current = bytes(picture.interval);
+        let largest = picture.history.iter().map(|point| bytes(point.interval)).fold(current, f64::max);
+        let site_frames = picture.sites.iter().map(|_| OnceLock::new()).collect();
+        let largest_interval_bytes = if picture.exact_mode { 0.0 } else { largest };
+        Snapshot { picture, trim, largest_interval_bytes, symbols: OnceLock::new(), site_frames }
+    }
+
+    /// The exact totals. They hold in every mode, and do not depend on the sample.
+    pub fn totals(&self) -> Totals {
+        Totals::of(&self.picture.exact)
+    }
+
+    /// Whether figures of sites are exact or estimates.
+    pub fn mode(&self) -> Mode {
+        if self.picture.exact_mode { Mode::Exact } else { Mode::Sampled }
+    }
+
+    /// The mean sample interval in force, in bytes; 0 in exact mode.
+    pub fn sample_interval_bytes(&self) -> u64 {
+        self.interval_bytes(self.picture.interval)
+    }
+
+    /// Whether the interval was fixed by the user, not governed.
+    pub fn is_interval_fixed(&self) -> bool {
+        !self.picture.exact_mode && self.picture.fixed_interval_bytes > 0
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number of bytes, as stored")]
+    fn interval_bytes(&self, code: IntervalCode) -> u64 {
+        if self.picture.exact_mode { 0 } else { code.interval_bytes(self.picture.fixed_interval_bytes) as u64 }
+    }
+
+    /// All sites: each a whole stack that allocated, in no particular order. Cheap; names are resolved when the
+    /// first frame is asked for.
+    pub fn sites(&self) -> impl ExactSizeIterator<Item = Site<'_>> + Clone {
+        (0..self.picture.sites.len()).map(|index| self.site(index))
+    }
+
+    pub(crate) fn site(&self, index: usize) -> Site<'_> {
+        Site { snapshot: self, index }
+    }
+
+    /// What blocks of each power of two of sizes amount to; classes that never had a block are left out.
+    pub fn size_classes(&self) -> Vec<SizeClass> {
+        let classes = self.picture.size_classes.iter().zip(0u32..);
+        let used = classes.filter(|(class, _)| class.total != Amount::default() || class.live != Amount::default());
+        used.map(|(class, exponent)| {
+            let unseen = self.unseen_block_weight(&class.total);
+            SizeClass {
+                min_bytes: 1u64.checked_shl(exponent).unwrap_or(u64::MAX),
+                max_bytes: 1u64.checked_shl(exponent + 1).map_or(u64::MAX, |next| next - 1),
+                live_bytes: self.bytes(&class.live),
+                live_blocks: Estimate::blocks(&class.live, unseen),
+                total_bytes: self.bytes(&class.total),
+                total_blocks: Estimate::blocks(&class.total, unseen),
+            }
+        })
+        .collect()
+    }
+
+    /// What changed since an earlier snapshot.
+    pub fn since<'a>(&'a self, earlier: &'a Snapshot) -> Diff<'a> {
+        Diff::between(earlier, self)
+    }
+
+    /// What is missing from this profile, and why.
+    pub fn losses(&self) -> Losses {
+        Losses::of(&self.picture.loss)
+    }
+
+    /// How stacks were unwound: `framehop + replay`, say.
+    pub fn unwinder(&self) -> &str {
+        &self.picture.unwinder
+    }
+
+    /// The program and libraries, also those that are no longer loaded.
+    pub fn modules(&self) -> impl Iterator<Item = Module> {
+        // Row 0 stands for 'no module'.
+        self.picture.modules.iter().skip(1).map(Module::of)
+    }
+
+    /// Exact counts at the end of each epoch, oldest first.
+    pub fn history(&self) -> impl ExactSizeIterator<Item = HistoryPoint> {
+        self.picture.history.iter().map(|point| HistoryPoint {
+            at_ns: point.at_ns,
+            live_bytes: point.live_bytes,
+            live_blocks: point.live_blocks,
+            total_bytes: point.total_bytes,
+            total_blocks: point.total_blocks,
+            resident_bytes: point.resident_bytes,
+            sample_interval_bytes: self.interval_bytes(point.interval),
+        })
+    }
+
+    /// What became of the process.
+    pub fn process_state(&self) -> ProcessState {
+        ProcessState::of(self.picture.life)
+    }
+
+    /// The process's id, in its own namespace.
+    pub fn pid(&self) -> u32 {
+        self.picture.pid
+    }
+
+    /// The process's command line.
+    pub fn command(&self) -> &str {
+        &self.picture.command
+    }
+
+    /// When the profiler started, by the wall clock.
+    pub fn started(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(self.picture.started_unix_ns)
+    }
+
+    /// From the profiler's start to this snapshot.
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.picture.elapsed_ns)
+    }
+
+    /// How old the exact totals may be at most: zero but for the file of another, or dead, process.
+    pub fn totals_age(&self) -> Duration {
+        Duration::from_nanos(self.picture.totals_stale_ns)
+    }
+
+    /// The sum over all sites of live and total amounts: what the exact totals are estimated at.
+    pub(crate) fn attributed(&self) -> (Amount, Amount) {
+        let (mut live, mut total) = (Amount::default(), Amount::default());
+        for site in &self.picture.sites {
+            add(&mut live, &site.figures.live);
+            add(&mut total, &site.figures.total);
+        }
+        (live, total)
+    }
+
+    pub(crate) fn bytes(&self, amount: &Amount) -> Estimate {
+        Estimate::bytes(amount, self.largest_interval_bytes)
+    }
+
+    /// The weight in blocks of a block that was not recorded, where `total` has all that were.
+    pub(crate) fn unseen_block_weight(&self, total: &Amount) -> f64 {
+        if self.picture.exact_mode { 0.0 } else { Estimate::mean_block_weight(total) }
+    }
+
+    pub(crate) fn symbols(&self) -> &SymbolTable {
+        // What symbols take is ours, also where the program asks while it is profiled.
+        let _inside = crate::hook::inside();
+        self.symbols.get_or_init(|| SymbolTable::resolve(&self.picture))
+    }
+
+    /// The frames to show of a site.
+    pub(crate) fn frames_of(&self, index: usize) -> &[Frame] {
+        let (Some(cell), Some(site)) = (self.site_frames.get(index), self.picture.sites.get(index)) else {
+            return &[];
+        };
+        cell.get_or_init(|| self.shown_frames(site))
+    }
+
+    fn shown_frames(&self, site: &SitePicture) -> Box<[Frame]> {
+        let symbols = self.symbols();
+        let all: Vec<&Frame> = site.frames.iter().flat_map(|&key| symbols.frames(key)).collect();
+        let roles: Vec<_> = all.iter().map(|frame| (frame.symbol.role, frame.address)).collect();
+        let shown = all.get(self.trim.shown(&roles)).unwrap_or_default();
+        shown.iter().map(|&frame| frame.clone()).collect()
+    }
+}
+
+/// Adds an amount to a sum.
+pub(crate) fn add(sum: &mut Amount, amount: &Amount) {
+    sum.bytes = sum.bytes.saturating_add(amount.bytes);
+    sum.blocks = sum.blocks.saturating_add(amount.blocks);
+    sum.sampled_bytes = sum.sampled_bytes.saturating_add(amount.sampled_bytes);
+    sum.sampled_blocks = sum.sampled_blocks.saturating_add(amount.sampled_blocks);
+    sum.samples = sum.samples.saturating_add(amount.samples);
+    sum.bytes_variance = sum.bytes_variance.saturating_add(amount.bytes_variance);
+    sum.blocks_variance = sum.blocks_variance.saturating_add(amount.blocks_variance);
+}
+
+#[cfg(any(test, feature = "_synthetic"))]
+impl Snapshot {
+    /// Names all frames by their offset, before anything was symbolized.
+    pub(crate) fn name_frames(&self, name: impl Fn(u64) -> Option<String>) {
+        let set = self.symbols.set(SymbolTable::made_up(&self.picture, name));
+        assert!(set.is_ok(), "named before symbolized");
+    }
+}

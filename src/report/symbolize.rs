@@ -1,0 +1,235 @@
+//! From code addresses to names: once a snapshot, each distinct address once.
+//!
+//! Addresses are sorted by module; a module's file is opened, asked and closed before the next, so that the memory
+//! of one module's debug information is the most that is held. A lookup asks for the return address less one, which
+//! lies in the call. Functions inlined there come first, the real function last. Names are shared between frames.
+//!
+//! A module whose file is gone or was replaced is not symbolized from the wrong file (`module_file`); what is not
+//! known is shown as `???` with module and offset. Where the file is the right one and cannot be read, or where the
+//! module has no file, a picture of our own process asks the `backtrace` crate.
+//! Source: DWARF by `addr2line`, whose readers `backtrace` uses as well.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::frame::{Frame, Symbol};
+use super::module_file;
+use super::trim::{Role, role};
+use crate::store::picture::{Life, ModulePicture, Picture};
+use crate::units::FrameKey;
+
+/// Functions inlined into one another at one address; compilers stop long before.
+const INLINED_MAX: usize = 64;
+
+/// Every distinct frame of a picture, symbolized.
+#[derive(Debug, Default)]
+pub(crate) struct SymbolTable {
+    /// Sorted.
+    keys: Vec<FrameKey>,
+    /// `keys[i]`'s symbols are `frames[starts[i]..starts[i + 1]]`, the innermost inlined function first.
+    starts: Vec<usize>,
+    frames: Vec<Frame>,
+}
+
+impl SymbolTable {
+    /// Symbolizes every frame of every site.
+    pub(crate) fn resolve(picture: &Picture) -> SymbolTable {
+        let mut keys: Vec<FrameKey> = picture.sites.iter().flat_map(|site| site.frames.iter().copied()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.shrink_to_fit();
+        let mut names = Names::default();
+        let mut table = SymbolTable { starts: Vec::with_capacity(keys.len() + 1), ..SymbolTable::default() };
+        for of_module in keys.chunk_by(|a, b| a.module() == b.module()) {
+            table.resolve_module(picture, of_module, &mut names);
+        }
+        table.starts.push(table.frames.len());
+        table.keys = keys;
+        table
+    }
+
+    fn resolve_module(&mut self, picture: &Picture, keys: &[FrameKey], names: &mut Names) {
+        let row = keys.first().map_or(0, |key| usize::from(key.module().0));
+        let module = if row == 0 { None } else { picture.modules.get(row) };
+        let source = module.map_or(Source::Unknown, |module| Source::of(module, picture));
+        let path = module.filter(|module| !module.path.is_empty()).map(|module| names.share(&module.path));
+        let bias = module.map_or(0, |module| module.bias);
+        for &key in keys {
+            let first = self.frames.len();
+            self.starts.push(first);
+            if key == FrameKey::TRUNCATED {
+                let symbol = Symbol { role: Role::Cut, ..Symbol::default() };
+                self.frames.push(Frame { address: 0, symbol: Arc::new(symbol) });
+                continue;
+            }
+            let address = bias.wrapping_add(key.offset());
+            let push = |found: Found<'_>| {
+                if self.frames.len() - first < INLINED_MAX {
+                    let role = role(found.name.as_deref(), found.file.as_deref(), path.as_deref());
+                    let symbol = Symbol {
+                        name: found.name.map(|name| names.share(&name)),
+                        file: found.file.map(|file| names.share(&file)),
+                        line: found.line,
+                        column: found.column,
+                        inlined: true,
+                        module: path.clone(),
+                        offset: key.offset(),
+                        role,
+                    };
+                    self.frames.push(Frame { address, symbol: Arc::new(symbol) });
+                }
+            };
+            source.lookup(address, key.offset(), push);
+            match self.frames.get_mut(first..).unwrap_or_default() {
+                [] => {
+                    let role = role(None, None, path.as_deref());
+                    let symbol = Symbol { module: path.clone(), offset: key.offset(), role, ..Symbol::default() };
+                    self.frames.push(Frame { address, symbol: Arc::new(symbol) });
+                }
+                [.., outermost] => Arc::make_mut(&mut outermost.symbol).inlined = false,
+            }
+        }
+    }
+
+    /// The frames at one return address, the innermost inlined function first; never empty for a key of the
+    /// picture.
+    pub(crate) fn frames(&self, key: FrameKey) -> &[Frame] {
+        let Ok(i) = self.keys.binary_search(&key) else { return &[] };
+        match (self.starts.get(i), self.starts.get(i + 1)) {
+            (Some(&start), Some(&end)) => self.frames.get(start..end).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+
+    /// The index of a key among all; what `frames_at` takes.
+    pub(crate) fn index(&self, key: FrameKey) -> Option<usize> {
+        self.keys.binary_search(&key).ok()
+    }
+
+    /// All frames, and for each key the start of its own (one more than keys).
+    pub(crate) fn all(&self) -> (&[Frame], &[usize]) {
+        (&self.frames, &self.starts)
+    }
+}
+
+/// Names and paths, each held once.
+#[derive(Default)]
+struct Names(HashSet<Arc<str>>);
+
+impl Names {
+    fn share(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(text) {
+            return Arc::clone(known);
+        }
+        let shared: Arc<str> = text.into();
+        self.0.insert(Arc::clone(&shared));
+        shared
+    }
+}
+
+/// One function at an address.
+#[derive(Default)]
+struct Found<'a> {
+    name: Option<Cow<'a, str>>,
+    file: Option<Cow<'a, str>>,
+    line: u32,
+    column: u32,
+}
+
+/// Where a module's symbols come from.
+enum Source {
+    File(Box<addr2line::Loader>),
+    /// The code lies in this process, and no other file can be taken for its own.
+    OwnProcess,
+    Unknown,
+}
+
+impl Source {
+    fn of(module: &ModulePicture, picture: &Picture) -> Source {
+        let file = module_file::find(module, picture.pid);
+        if let Some(loader) = file.as_ref().and_then(|path| addr2line::Loader::new(path).ok()) {
+            return Source::File(Box::new(loader));
+        }
+        let is_own = picture.life == Life::Running && picture.pid == std::process::id() && module.loaded;
+        // `backtrace` opens the path without looking at the build id: only where it would open the right file.
+        if is_own && (file.is_some() || !Path::new(&module.path).exists()) {
+            return Source::OwnProcess;
+        }
+        Source::Unknown
+    }
+
+    fn lookup(&self, address: u64, offset: u64, push: impl FnMut(Found<'_>)) {
+        match self {
+            Source::File(loader) => lookup_in_file(loader, offset.saturating_sub(1), push),
+            Source::OwnProcess => lookup_in_process(address, push),
+            Source::Unknown => {}
+        }
+    }
+}
+
+fn lookup_in_file(loader: &addr2line::Loader, probe: u64, mut push: impl FnMut(Found<'_>)) {
+    let linked = || loader.find_symbol(probe).map(|name| addr2line::demangle_auto(Cow::Borrowed(name), None));
+    let mut innermost: Option<Found<'_>> = None;
+    if let Ok(mut frames) = loader.find_frames(probe) {
+        // One behind, since the last one is the real function.
+        while let Ok(Some(frame)) = frames.next() {
+            if let Some(inlined) = innermost.take() {
+                push(inlined);
+            }
+            let mut found = Found::default();
+            if let Some(location) = frame.location {
+                found.file = location.file.map(|file| Cow::Owned(file.to_owned()));
+                found.line = location.line.unwrap_or(0);
+                found.column = location.column.unwrap_or(0);
+            }
+            found.name = frame.function.and_then(|name| name.demangle().ok().map(|name| Cow::Owned(name.into_owned())));
+            innermost = Some(found);
+        }
+    }
+    match innermost {
+        Some(mut function) => {
+            // Under `debug = "line-tables-only"` DWARF has bare names; the linker's symbol has the whole path.
+            if function.name.as_deref().is_none_or(|name| !name.contains("::")) {
+                function.name = linked().or(function.name);
+            }
+            push(function);
+        }
+        None => {
+            if let Some(name) = linked() {
+                push(Found { name: Some(name), ..Found::default() });
+            }
+        }
+    }
+}
+
+fn lookup_in_process(address: u64, mut push: impl FnMut(Found<'_>)) {
+    // It takes a return address, and subtracts the one itself.
+    let Ok(address) = usize::try_from(address) else { return };
+    backtrace::resolve(std::ptr::without_provenance_mut(address), |symbol| {
+        push(Found {
+            name: symbol.name().map(|name| Cow::Owned(format!("{name:#}"))),
+            file: symbol.filename().map(|file| Cow::Owned(file.to_string_lossy().into_owned())),
+            line: symbol.lineno().unwrap_or(0),
+            column: symbol.colno().unwrap_or(0),
+        });
+    });
+}
+
+#[cfg(any(test, feature = "_synthetic"))]
+impl SymbolTable {
+    /// Every distinct frame of a picture, named by its offset alone.
+    pub(crate) fn made_up(picture: &Picture, name: impl Fn(u64) -> Option<String>) -> SymbolTable {
+        let mut table = SymbolTable::resolve(picture);
+        for frame in &mut table.frames {
+            let symbol = Arc::make_mut(&mut frame.symbol);
+            symbol.name = name(symbol.offset).map(Arc::from);
+            symbol.file = Some("/home/user/app/src/lib.rs".into());
+            symbol.line = u32::try_from(symbol.offset & 0xfff).unwrap_or(0);
+            symbol.column = 5;
+            symbol.role = role(symbol.name.as_deref(), symbol.file.as_deref(), None);
+        }
+        table
+    }
+}

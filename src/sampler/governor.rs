@@ -1,0 +1,220 @@
+//! The governor: chooses the sample interval R so that nobody has to.
+//!
+//! Promises: R moves in powers of two; it rises within 1,024 samples of the whole process, on the thread that took
+//! the last of them, and falls only at the drain thread's tick, one step at a time and seldom. The choice depends on
+//! the past alone, and each draw keeps the R that it was made with, so the estimates stay unbiased whatever it does.
+//! Costs one shared addition in 16 samples and 0.2 µs in 1,024.
+//!
+//! It keeps two budgets: the measured time of captures and draining within a share of the process's CPU time, and the
+//! memory of live samples within 8 MiB + 1% of live bytes.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+
+use super::interval;
+use super::weight::IntervalCode;
+use crate::sys::clock;
+
+/// 1 KiB: a small program is seen almost whole.
+pub(crate) const FINEST: IntervalCode = IntervalCode(10);
+/// 1 GiB: coarser than any budget asks for, on any machine.
+pub(crate) const COARSEST: IntervalCode = IntervalCode(30);
+/// Samples between looks.
+const LOOK_EVERY: u64 = 1024;
+/// Samples that a thread keeps to itself.
+const BATCH: u32 = 16;
+/// Memory that live samples may always take.
+const MEMORY_BASE_BYTES: u64 = 8 << 20;
+/// A step down needs the cost below this share of the budget: halving R doubles the cost, and as much again is left.
+const LOWER_BELOW: f64 = 0.25;
+/// Ticks that must have passed since the last change before R falls: a second at the drain thread's 100 ms.
+const QUIET_TICKS: u8 = 10;
+
+static GOVERNED: AtomicBool = AtomicBool::new(false);
+/// The budget, in parts of 2^20 of the process's CPU time.
+static BUDGET: AtomicU64 = AtomicU64::new(0);
+/// Nanoseconds a tick, in 1/2^32.
+static NS_PER_TICK: AtomicU64 = AtomicU64::new(1 << 32);
+static SAMPLES: AtomicU64 = AtomicU64::new(0);
+/// Ticks spent on captures since the last look.
+static SPENT: AtomicU64 = AtomicU64::new(0);
+/// Process CPU time at the last look.
+static LAST_CPU_NS: AtomicU64 = AtomicU64::new(0);
+static LOOKING: AtomicBool = AtomicBool::new(false);
+/// Cost since the last tick that looked, for lowering.
+static TICK_SPENT_NS: AtomicU64 = AtomicU64::new(0);
+static TICK_CPU_NS: AtomicU64 = AtomicU64::new(0);
+static QUIET: AtomicU8 = AtomicU8::new(0);
+/// Bytes of slots and entries that live samples take.
+static SAMPLE_BYTES: AtomicI64 = AtomicI64::new(0);
+/// The process's live bytes at the last tick.
+static LIVE_BYTES: AtomicU64 = AtomicU64::new(0);
+/// `SAMPLE_BYTES` when R was last raised for them: samples taken before that stay, whatever R is now.
+static BYTES_AT_RAISE: AtomicI64 = AtomicI64::new(0);
+
+/// Begins: `budget` is a share of CPU time, `None` leaves R alone.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "validated: a small positive share")]
+pub(crate) fn begin(budget: Option<f64>, ns_per_tick: f64) {
+    BUDGET.store((budget.unwrap_or(0.0) * 1_048_576.0) as u64, Ordering::Relaxed);
+    NS_PER_TICK.store((ns_per_tick * 4_294_967_296.0) as u64, Ordering::Relaxed);
+    SAMPLES.store(0, Ordering::Relaxed);
+    SPENT.store(0, Ordering::Relaxed);
+    TICK_SPENT_NS.store(0, Ordering::Relaxed);
+    let cpu = clock::process_cpu_ns();
+    LAST_CPU_NS.store(cpu, Ordering::Relaxed);
+    TICK_CPU_NS.store(cpu, Ordering::Relaxed);
+    QUIET.store(0, Ordering::Relaxed);
+    SAMPLE_BYTES.store(0, Ordering::Relaxed);
+    BYTES_AT_RAISE.store(0, Ordering::Relaxed);
+    GOVERNED.store(budget.is_some(), Ordering::Relaxed);
+}
+
+/// The memory of live samples changed by `bytes`. Called on the cold path.
+#[inline]
+pub(crate) fn sample_memory(bytes: i64) {
+    // Relaxed: a sum that only budgets read.
+    SAMPLE_BYTES.fetch_add(bytes, Ordering::Relaxed);
+}
+
+/// One block was sampled, at a cost of `ticks`. Called on the cold path.
+#[inline]
+pub(crate) fn sampled(samples: &mut u32, spent: &mut u64, ticks: u64) {
+    *samples += 1;
+    *spent = spent.saturating_add(ticks);
+    if *samples < BATCH || !GOVERNED.load(Ordering::Relaxed) {
+        return;
+    }
+    // Relaxed, all here: sums whose small errors a later look corrects.
+    SPENT.fetch_add(*spent, Ordering::Relaxed);
+    let before = SAMPLES.fetch_add(u64::from(*samples), Ordering::Relaxed);
+    let after = before + u64::from(*samples);
+    *samples = 0;
+    *spent = 0;
+    if before / LOOK_EVERY != after / LOOK_EVERY {
+        look();
+    }
+}
+
+/// Draining cost `ns` of CPU time; charged with the captures.
+pub(crate) fn drained(ns: u64) {
+    let per_tick = NS_PER_TICK.load(Ordering::Relaxed).max(1);
+    let ticks = u128::from(ns) << 32;
+    SPENT.fetch_add(u64::try_from(ticks / u128::from(per_tick)).unwrap_or(0), Ordering::Relaxed);
+}
+
+/// After 1,024 samples: raises R as far as their cost asks.
+#[cold]
+fn look() {
+    if LOOKING.swap(true, Ordering::Acquire) {
+        return;
+    }
+    let cpu = clock::process_cpu_ns();
+    let used = cpu.saturating_sub(LAST_CPU_NS.swap(cpu, Ordering::Relaxed));
+    let spent = take_spent_ns();
+    let steps = steps_up(spent, used, BUDGET.load(Ordering::Relaxed));
+    if steps > 0 {
+        raise(steps);
+    }
+    let memory = SAMPLE_BYTES.load(Ordering::Relaxed);
+    let budget = memory_budget();
+    if memory > budget.max(BYTES_AT_RAISE.load(Ordering::Relaxed).saturating_add(budget / 16)) {
+        BYTES_AT_RAISE.store(memory, Ordering::Relaxed);
+        raise(1);
+    }
+    // Release: pairs with the Acquire of the swap.
+    LOOKING.store(false, Ordering::Release);
+}
+
+fn take_spent_ns() -> u64 {
+    let ticks = SPENT.swap(0, Ordering::Relaxed);
+    let per_tick = NS_PER_TICK.load(Ordering::Relaxed);
+    let ns = u64::try_from((u128::from(ticks) * u128::from(per_tick)) >> 32).unwrap_or(u64::MAX);
+    TICK_SPENT_NS.fetch_add(ns, Ordering::Relaxed);
+    ns
+}
+
+fn memory_budget() -> i64 {
+    i64::try_from(MEMORY_BASE_BYTES + LIVE_BYTES.load(Ordering::Relaxed) / 100).unwrap_or(i64::MAX)
+}
+
+/// How many doublings bring a cost of `spent` in `used` ns under `budget` (in 1/2^20). At most 4 at once: the next
+/// look is 1,024 samples away, and a burst should not blind the profile.
+fn steps_up(spent: u64, used: u64, budget: u64) -> u8 {
+    let share = (u128::from(spent) << 20) / u128::from(used.max(1));
+    let mut allowed = u128::from(budget);
+    for steps in 0..4 {
+        if share <= allowed {
+            return steps;
+        }
+        allowed *= 2;
+    }
+    4
+}
+
+fn raise(steps: u8) {
+    let (now, fixed) = interval::get();
+    let raised = IntervalCode(now.0.saturating_add(steps).min(COARSEST.0));
+    if raised != now {
+        interval::set(raised, fixed);
+        QUIET.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The drain thread's tick: lowers R where the cost has been far below the budgets for a while. Takes the process's
+/// live bytes. Returns the interval in force.
+pub(crate) fn tick(live_bytes: u64) -> IntervalCode {
+    let (now, fixed) = interval::get();
+    LIVE_BYTES.store(live_bytes, Ordering::Relaxed);
+    if !GOVERNED.load(Ordering::Relaxed) {
+        return now;
+    }
+    if QUIET.fetch_add(1, Ordering::Relaxed) < QUIET_TICKS {
+        return now;
+    }
+    QUIET.store(0, Ordering::Relaxed);
+    take_spent_ns();
+    let cpu = clock::process_cpu_ns();
+    let used = cpu.saturating_sub(TICK_CPU_NS.swap(cpu, Ordering::Relaxed));
+    let spent = TICK_SPENT_NS.swap(0, Ordering::Relaxed);
+    let memory = SAMPLE_BYTES.load(Ordering::Relaxed);
+    if memory < BYTES_AT_RAISE.load(Ordering::Relaxed) {
+        BYTES_AT_RAISE.store(memory, Ordering::Relaxed);
+    }
+    if now.0 > FINEST.0
+        && lowers(spent, used, BUDGET.load(Ordering::Relaxed))
+        && memory.saturating_mul(2) < memory_budget()
+    {
+        let lowered = IntervalCode(now.0 - 1);
+        interval::set(lowered, fixed);
+        return lowered;
+    }
+    now
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a comparison of shares")]
+fn lowers(spent: u64, used: u64, budget: u64) -> bool {
+    // An idle process says nothing of its cost: at least 1 ms of work is asked.
+    used > 1_000_000 && spent as f64 * 1_048_576.0 < used as f64 * budget as f64 * LOWER_BELOW
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rises_as_far_as_the_cost_asks_and_no_further() {
+        let budget = 10_485; // 1%
+        assert_eq!(steps_up(10, 1000, budget), 0);
+        assert_eq!(steps_up(20, 1000, budget), 1);
+        assert_eq!(steps_up(39, 1000, budget), 2);
+        assert_eq!(steps_up(500, 1000, budget), 4);
+        assert_eq!(steps_up(0, 0, budget), 0);
+    }
+
+    #[test]
+    fn falls_only_where_doubling_the_cost_stays_within_the_budget() {
+        let budget = 10_485;
+        assert!(lowers(20_000, 10_000_000, budget));
+        assert!(!lowers(40_000, 10_000_000, budget));
+        assert!(!lowers(0, 1000, budget), "an idle process");
+    }
+}

@@ -1,0 +1,125 @@
+//! A lock-free stack of free slot numbers, linked through the slots' entries.
+//!
+//! Treiber's stack with a tag against ABA: the head is (tag, index + 1) in one word, and the tag grows with every
+//! change, so that a popper that slept through 2^32 changes would be needed to go wrong. Entries are never unmapped, so
+//! reading the link of a slot that somebody else just took is harmless: the exchange then fails.
+
+use crate::slots::entry::Entry;
+use crate::sys::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// What a free list is linked through.
+pub(crate) trait Linked {
+    fn next(&self) -> &AtomicU32;
+}
+
+impl Linked for Entry {
+    fn next(&self) -> &AtomicU32 {
+        &self.next
+    }
+}
+
+/// The list's head.
+#[derive(Debug)]
+pub(crate) struct FreeList {
+    /// Tag in the upper half; index + 1 in the lower, 0: empty.
+    head: AtomicU64,
+}
+
+impl FreeList {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> FreeList {
+        FreeList { head: AtomicU64::new(0) }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> FreeList {
+        FreeList { head: AtomicU64::new(0) }
+    }
+
+    /// Takes the number that was given back last.
+    pub(crate) fn pop<L: Linked>(&self, links: &[L]) -> Option<u32> {
+        // Acquire: pairs with the Release in `push`, so that the link read below is the pusher's.
+        let mut head = self.head.load(Ordering::Acquire);
+        loop {
+            let index = low(head).checked_sub(1)?;
+            let next = links.get(index as usize)?.next().load(Ordering::Relaxed);
+            let new = tagged(head, next);
+            // Acquire on both ways: the next round reads through the head that it returns.
+            match self.head.compare_exchange(head, new, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => return Some(index),
+                Err(seen) => head = seen,
+            }
+        }
+    }
+
+    /// Gives `index` back.
+    pub(crate) fn push<L: Linked>(&self, links: &[L], index: u32) {
+        let Some(link) = links.get(index as usize) else { return };
+        // Relaxed: `head` is only compared; the exchange publishes.
+        let mut head = self.head.load(Ordering::Relaxed);
+        loop {
+            link.next().store(low(head), Ordering::Relaxed);
+            // Release: pairs with the Acquire in `pop`.
+            match self.head.compare_exchange(head, tagged(head, index + 1), Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(seen) => head = seen,
+            }
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+fn low(head: u64) -> u32 {
+    head as u32
+}
+
+fn tagged(old: u64, link: u32) -> u64 {
+    ((old >> 32).wrapping_add(1) << 32) | u64::from(link)
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    struct Link(AtomicU32);
+
+    impl Linked for Link {
+        fn next(&self) -> &AtomicU32 {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn two_threads_never_hold_the_same_slot() {
+        loom::model(|| {
+            let links = Arc::new([Link(AtomicU32::new(0)), Link(AtomicU32::new(0))]);
+            let owners = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
+            let list = Arc::new(FreeList::new());
+            list.push(&links[..], 0);
+            list.push(&links[..], 1);
+            let work = move |list: &FreeList, links: &[Link], owners: &[AtomicU32]| {
+                for _ in 0..2 {
+                    if let Some(index) = list.pop(links) {
+                        assert_eq!(owners[index as usize].swap(1, Ordering::Relaxed), 0, "held twice");
+                        owners[index as usize].store(0, Ordering::Relaxed);
+                        list.push(links, index);
+                    }
+                }
+            };
+            let other = {
+                let (list, links, owners) = (list.clone(), links.clone(), owners.clone());
+                thread::spawn(move || work(&list, &links[..], &owners[..]))
+            };
+            work(&list, &links[..], &owners[..]);
+            other.join().unwrap();
+            let mut left = Vec::new();
+            while let Some(index) = list.pop(&links[..]) {
+                left.push(index);
+            }
+            left.sort_unstable();
+            assert_eq!(left, [0, 1], "nothing lost");
+        });
+    }
+}

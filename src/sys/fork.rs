@@ -1,0 +1,59 @@
+//! Are we the process that armed this? By a page that the kernel wipes in every forked child.
+//!
+//! `_Fork`, raw `clone` and `SYS_fork` skip `pthread_atfork` handlers; MADV_WIPEONFORK (Linux 4.14) misses none of them.
+//! Where the advice is refused, an `atfork` handler is the second best.
+
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+
+/// The word in the wiped page: 1 in the arming process, 0 in its children. Null: not armed.
+static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(null_mut());
+
+static HANDLER: AtomicBool = AtomicBool::new(false);
+
+/// Arms the mark for this process (again, in a child that starts a profile of its own). False where no page is to be had.
+pub(crate) fn arm() -> bool {
+    // Acquire: pairs with the Release below.
+    let mark = MARK.load(Ordering::Acquire);
+    if !mark.is_null() {
+        // SAFETY: the page is never unmapped.
+        unsafe { &*mark }.store(1, Ordering::Release);
+        return true;
+    }
+    let Some(page) = super::map::anonymous(super::map::STEP_BYTES) else { return false };
+    // SAFETY: advice on the page just mapped.
+    let wiped = unsafe { libc::madvise(page.as_ptr().cast(), super::map::STEP_BYTES, libc::MADV_WIPEONFORK) } == 0;
+    if !wiped && !HANDLER.swap(true, Ordering::Relaxed) {
+        // SAFETY: the handler only stores to an atomic.
+        unsafe { libc::pthread_atfork(None, None, Some(clear_mark)) };
+    }
+    let mark = page.as_ptr().cast::<AtomicU32>();
+    // SAFETY: a fresh page, aligned, zeroed: a valid atomic.
+    unsafe { &*mark }.store(1, Ordering::Relaxed);
+    // Release: pairs with the Acquire loads; whoever sees the pointer sees the 1.
+    if MARK.compare_exchange(null_mut(), mark, Ordering::Release, Ordering::Relaxed).is_err() {
+        // SAFETY: nobody else has seen this page.
+        unsafe { super::map::unmap(page.as_ptr(), super::map::STEP_BYTES) };
+    }
+    true
+}
+
+extern "C" fn clear_mark() {
+    let mark = MARK.load(Ordering::Acquire);
+    if !mark.is_null() {
+        // SAFETY: the page is never unmapped.
+        unsafe { &*mark }.store(0, Ordering::Release);
+    }
+}
+
+/// True in a forked child of the process that armed the mark. Two loads.
+#[inline]
+pub(crate) fn in_child() -> bool {
+    let mark = MARK.load(Ordering::Acquire);
+    if mark.is_null() {
+        return false;
+    }
+    // SAFETY: the page is never unmapped; in a child it reads as zero.
+    // Relaxed: the value can't change while this process runs, but by its own `arm`.
+    unsafe { &*mark }.load(Ordering::Relaxed) == 0
+}

@@ -1,0 +1,159 @@
+//! The calling thread: its id, its errno, and a callback at its end.
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_void};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The kernel's id of the calling thread, cached; never 0. One system call at a thread's first question.
+///
+/// In a forked child the forking thread keeps its parent's number: unique enough for the locks that use it.
+pub(crate) fn id() -> u32 {
+    thread_local! { static ID: Cell<u32> = const { Cell::new(0) } }
+    ID.with(|cell| {
+        if cell.get() == 0 {
+            // SAFETY: gettid has no preconditions.
+            let id = unsafe { libc::syscall(libc::SYS_gettid) };
+            cell.set(u32::try_from(id).unwrap_or(1));
+        }
+        cell.get()
+    })
+}
+
+/// Runs `f` and leaves errno as it was: an allocator must not change it.
+#[inline]
+pub(crate) fn keeping_errno<T>(f: impl FnOnce() -> T) -> T {
+    let saved = errno();
+    let result = f();
+    set_errno(saved);
+    result
+}
+
+/// The calling thread's errno.
+#[inline]
+pub(crate) fn errno() -> i32 {
+    // SAFETY: always valid for the calling thread.
+    let cell = unsafe { libc::__errno_location() };
+    // SAFETY: the C library's own cell of this thread.
+    unsafe { *cell }
+}
+
+/// Sets the calling thread's errno.
+#[inline]
+pub(crate) fn set_errno(value: i32) {
+    // SAFETY: always valid for the calling thread.
+    let cell = unsafe { libc::__errno_location() };
+    // SAFETY: the C library's own cell of this thread.
+    unsafe { *cell = value };
+}
+
+/// A pthread key whose destructor runs at the end of each thread that called [`ExitKey::arm`].
+#[derive(Debug)]
+pub(crate) struct ExitKey {
+    /// Key + 1; 0: not made; `u64::MAX`: can't be made.
+    key: AtomicU64,
+}
+
+impl ExitKey {
+    pub(crate) const fn new() -> ExitKey {
+        ExitKey { key: AtomicU64::new(0) }
+    }
+
+    /// Has `at_exit(value)` called when the calling thread ends, with `value` as given. False where the system has no
+    /// key left. The destructor may arm again, to run in a later round.
+    pub(crate) fn arm(&self, at_exit: unsafe extern "C" fn(*mut c_void), value: *mut c_void) -> bool {
+        let Some(key) = self.key_for(at_exit) else { return false };
+        // SAFETY: the key was made by pthread_key_create and is never deleted.
+        unsafe { libc::pthread_setspecific(key, value) == 0 }
+    }
+
+    fn key_for(&self, at_exit: unsafe extern "C" fn(*mut c_void)) -> Option<libc::pthread_key_t> {
+        // Acquire: pairs with the Release of the exchange below.
+        match self.key.load(Ordering::Acquire) {
+            0 => {}
+            u64::MAX => return None,
+            made => return libc::pthread_key_t::try_from(made - 1).ok(),
+        }
+        let mut key: libc::pthread_key_t = 0;
+        // SAFETY: `key` is a valid place for the new key.
+        let made = unsafe { libc::pthread_key_create(&raw mut key, Some(at_exit)) } == 0;
+        let value = if made { u64::from(key) + 1 } else { u64::MAX };
+        match self.key.compare_exchange(0, value, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => made.then_some(key),
+            Err(theirs) => {
+                if made {
+                    // SAFETY: our own key, never armed.
+                    unsafe { libc::pthread_key_delete(key) };
+                }
+                if theirs == u64::MAX { None } else { libc::pthread_key_t::try_from(theirs - 1).ok() }
+            }
+        }
+    }
+}
+
+/// A thread of ours: all signals blocked, named, not made by the standard library (whose start-up would allocate from
+/// the program's heap).
+#[derive(Debug)]
+pub(crate) struct OwnThread {
+    id: libc::pthread_t,
+}
+
+// SAFETY: a pthread's id may be joined from any thread.
+unsafe impl Send for OwnThread {}
+
+/// Stack of our threads: symbols of large binaries need some; it is touched as used.
+const OWN_STACK_BYTES: usize = 2 << 20;
+
+/// Runs `f` on a new thread called `name` (at most 15 bytes).
+pub(crate) fn spawn(name: &CStr, f: Box<dyn FnOnce() + Send>) -> std::io::Result<OwnThread> {
+    // SAFETY: all zero is a valid set to be filled.
+    let (mut all, mut old): (libc::sigset_t, libc::sigset_t) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    // SAFETY: a valid set.
+    unsafe { libc::sigfillset(&raw mut all) };
+    // Blocked before it exists, so that there is no moment in which it could take the program's signals.
+    // SAFETY: valid sets.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut old) };
+    let made = create(f);
+    // SAFETY: the set that was in force.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const old, std::ptr::null_mut()) };
+    let id = made?;
+    // SAFETY: the thread exists until it is joined, and the name is a C string.
+    unsafe { libc::pthread_setname_np(id, name.as_ptr()) };
+    Ok(OwnThread { id })
+}
+
+fn create(f: Box<dyn FnOnce() + Send>) -> std::io::Result<libc::pthread_t> {
+    // SAFETY: all zero is a valid place for attributes.
+    let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };
+    // SAFETY: initializes them.
+    unsafe { libc::pthread_attr_init(&raw mut attributes) };
+    // SAFETY: initialized above.
+    unsafe { libc::pthread_attr_setstacksize(&raw mut attributes, OWN_STACK_BYTES) };
+    let start = Box::into_raw(Box::new(f));
+    let mut id: libc::pthread_t = 0;
+    // SAFETY: `start` is given to exactly one thread, which frees it.
+    let failed = unsafe { libc::pthread_create(&raw mut id, &raw const attributes, run, start.cast()) };
+    // SAFETY: initialized above, used no more.
+    unsafe { libc::pthread_attr_destroy(&raw mut attributes) };
+    if failed != 0 {
+        // SAFETY: no thread took it.
+        drop(unsafe { Box::from_raw(start) });
+        return Err(std::io::Error::from_raw_os_error(failed));
+    }
+    Ok(id)
+}
+
+extern "C" fn run(start: *mut c_void) -> *mut c_void {
+    // SAFETY: what `create` gave to this thread alone.
+    let start = unsafe { Box::from_raw(start.cast::<Box<dyn FnOnce() + Send>>()) };
+    // A panic may not leave a C function. What `f` holds is gone then; its owner sees its channel closed.
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(start));
+    std::ptr::null_mut()
+}
+
+impl OwnThread {
+    /// Waits for its end.
+    pub(crate) fn join(self) {
+        // SAFETY: joined once, since `self` is consumed.
+        unsafe { libc::pthread_join(self.id, std::ptr::null_mut()) };
+    }
+}

@@ -1,0 +1,135 @@
+//! One remembered frame: a state of the unwinder and everything that the step out of it read.
+//!
+//! Promises: `first_difference` reads only words that a step read before, at the same addresses, on a stack whose
+//! lower end has not moved above them; it says the truth about each, shallow to deep, up to the first difference.
+//!
+//! Why this proves a stack: a step of the unwinder is a function of its state (address, sp, frame pointer) and of the
+//! words that it reads. Equal state and equal words give the equal next state, and so on to the bottom. Return
+//! addresses alone prove nothing: an over-aligned local can hide a frame between two equal ones.
+#![allow(unsafe_code, reason = "reads of stack words that were bounds-checked when they were remembered")]
+
+use crate::sys::stack;
+use crate::units::FrameKey;
+
+/// What a step of the unwinder depends on, beside the memory that it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(super) struct State {
+    /// Instruction pointer (of the first frame) or return address.
+    pub(super) address: u64,
+    /// The stack pointer there.
+    pub(super) sp: u64,
+    /// The frame pointer register there.
+    pub(super) fp: u64,
+}
+
+/// The capturing function itself: its address is an instruction pointer, and it has no node in the tree.
+pub(super) const FIRST: u32 = 1;
+/// The step's words are all here, so that comparing them replaces the step.
+const REPLAYABLE: u32 = 2;
+/// The step read at least one word.
+const WORDS: u32 = 4;
+/// `key` is filled in.
+pub(super) const KEYED: u32 = 8;
+
+/// Words that a step may read and still be remembered; both architectures' rules read at most two.
+const MAX_WORDS: usize = 2;
+
+/// A state, the words that the step from it to its caller read, and the stack's number down to here. One cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Frame {
+    pub(super) state: State,
+    /// What was read; the second repeats the first where only one word was.
+    values: [u64; MAX_WORDS],
+    /// Where, in bytes above `state.sp`.
+    offsets: [u32; MAX_WORDS],
+    /// The tree's key, if `KEYED`.
+    pub(super) key: FrameKey,
+    /// The number of the stack that ends here; for the first frame its caller's.
+    pub(super) id: u32,
+    pub(super) flags: u32,
+}
+
+const _: () = assert!(size_of::<Frame>() == 64, "one cache line a frame");
+
+impl Frame {
+    /// `state`, and nothing known of the step out of it.
+    #[inline]
+    pub(super) fn new(state: State, first: bool, words: &Words) -> Frame {
+        let mut flags = if first { FIRST } else { 0 };
+        if !words.lost {
+            flags |= REPLAYABLE;
+        }
+        if words.count > 0 {
+            flags |= WORDS;
+        }
+        Frame { state, values: words.values, offsets: words.offsets, key: FrameKey(0), id: 0, flags }
+    }
+
+    /// The state is this frame's.
+    #[inline]
+    pub(super) fn is(&self, state: &State, first: bool) -> bool {
+        self.state == *state && (self.flags & FIRST != 0) == first
+    }
+}
+
+/// The words that one step reads, gathered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words {
+    values: [u64; MAX_WORDS],
+    offsets: [u32; MAX_WORDS],
+    count: u8,
+    /// More was read, or farther away, than a frame can hold, or whether it can be read was asked of the system.
+    pub(super) lost: bool,
+}
+
+impl Words {
+    pub(super) const fn new() -> Words {
+        Words { values: [0; MAX_WORDS], offsets: [0; MAX_WORDS], count: 0, lost: false }
+    }
+
+    /// Notes that `value` was read `offset` bytes above the state's sp.
+    #[inline]
+    pub(super) fn note(&mut self, offset: u64, value: u64) {
+        let Ok(offset) = u32::try_from(offset) else {
+            self.lost = true;
+            return;
+        };
+        match self.count {
+            0 => (self.values, self.offsets, self.count) = ([value; MAX_WORDS], [offset; MAX_WORDS], 1),
+            1 => {
+                self.values[1] = value;
+                self.offsets[1] = offset;
+                self.count = 2;
+            }
+            _ => self.lost = true,
+        }
+    }
+}
+
+/// Compares the words of `frames[from]`, `frames[from - 1]`, … (deepest first in memory, so shallow to deep) with the
+/// stack. `None` if all are as remembered down to the bottom; else the first frame whose step has to be done again:
+/// its own state is proved, what lies below it is not. 1 to 1.5 ns a frame.
+///
+/// # Safety
+/// - `frames[from].state` is a state of the calling thread's stack as it is now.
+/// - All frames were noted on this same stack, by steps that read words between their sp and the stack's end.
+#[inline]
+pub(super) unsafe fn first_difference(frames: &[Frame], from: usize) -> Option<usize> {
+    frames[..=from].iter().rposition(|frame| {
+        if frame.flags & REPLAYABLE == 0 {
+            return true;
+        }
+        if frame.flags & WORDS == 0 {
+            return false;
+        }
+        let [first, second] = frame.offsets.map(|offset| {
+            let word = stack::pointer::<u64>(frame.state.sp.wrapping_add(u64::from(offset)));
+            // SAFETY: at or above the sp of a live frame (each frame is proved before its caller is looked at) and
+            // below the end of the stack, where a step read it before; aligned, since steps refuse other addresses.
+            unsafe { word.read_volatile() }
+        });
+        ((first ^ frame.values[0]) | (second ^ frame.values[1])) != 0
+    })
+}

@@ -1,0 +1,292 @@
+//! Which modules are loaded, told to the unwinder and to the store: at start and at every tick of the drain thread.
+//!
+//! Promises: `start` ends with a published set whose method passed the self-test; `refresh` costs one call of the
+//! loader when nothing changed, and keeps workspaces in stock. A module that may be unloaded has its unwind tables
+//! copied under the loader's lock, so that no walk ever reads unmapped tables; sets that went out of force are freed
+//! when no walk uses them. A module that is unloaded and loaded again is another module, unless all of it is the same
+//! (path, place, build id, tables).
+//!
+//! Both allocate; neither is ever called inside an allocation. One caller at a time; a second waits, except in a
+//! forked child whose parent was busy here: that starts afresh.
+#![allow(unsafe_code, reason = "slices into loaded modules and owned copies, with the lifetime of their set")]
+
+use core::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use framehop::{ExplicitModuleSectionInfo, Module, Unwinder as _};
+
+use super::selftest;
+use super::set::{self, Set, Span, Tables, Unwinder};
+use super::step::Method;
+use super::{CAPACITY, METHOD, workspace};
+use crate::sys::modules::{self, Changes, View};
+use crate::sys::stack;
+use crate::units::ModuleId;
+
+/// A module as the store wants to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LoadedModule {
+    /// The path it was loaded from (the program's own is looked up); a bare name for the vdso.
+    pub(crate) path: String,
+    /// The GNU build id, or empty.
+    pub(crate) build_id: Vec<u8>,
+    /// What is added to an address of its file to get an address in the process.
+    pub(crate) bias: u64,
+    /// Its executable addresses in the process.
+    pub(crate) text: Range<u64>,
+    /// The kernel's own module.
+    pub(crate) vdso: bool,
+}
+
+/// Where modules are listed: the store.
+pub(crate) trait ModuleSink {
+    /// A module was found; its row, or `ModuleId(0)` where there is none left (its frames are then bare addresses).
+    fn add(&mut self, module: &LoadedModule) -> ModuleId;
+    /// The module in this row is not loaded any more.
+    fn unload(&mut self, id: ModuleId);
+}
+
+/// Free workspaces to begin with.
+const FEWEST_WORKSPACES: usize = 4;
+
+struct Listed {
+    module: LoadedModule,
+    id: ModuleId,
+    base: u64,
+    /// Our own copy of the tables, if it may be unloaded.
+    copy: Option<Arc<Tables>>,
+    sections: Sections,
+}
+
+/// The unwind tables, where they are read from and where they say they are.
+#[derive(Clone, Copy)]
+struct Sections {
+    eh_frame_hdr: &'static [u8],
+    eh_frame_hdr_address: u64,
+    eh_frame: &'static [u8],
+    eh_frame_address: u64,
+}
+
+struct Registry {
+    listed: Vec<Listed>,
+    changes: Changes,
+    unwinder: Unwinder,
+    generation: u64,
+    /// Our count of framehop's module generations: one a new unwinder, one a module added or removed.
+    rules_generation: u64,
+    retired: Vec<*mut Set>,
+}
+
+/// The registry when nobody works on it; else null.
+static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(core::ptr::null_mut());
+/// The process whose registry that is.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+fn with_registry<T>(work: impl FnOnce(&mut Registry) -> T) -> T {
+    let pid = std::process::id();
+    let mut registry = loop {
+        // Acquire: partner of the Release below.
+        let taken = REGISTRY.swap(core::ptr::null_mut(), Ordering::Acquire);
+        if !taken.is_null() {
+            // SAFETY: put there by `Box::into_raw` below, and taken out by us alone.
+            break unsafe { Box::from_raw(taken) };
+        }
+        let owner = OWNER.load(Ordering::Relaxed);
+        if owner != pid && OWNER.compare_exchange(owner, pid, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            // The first in this process, or the parent was at work when it forked: what it held is left alone.
+            break Box::new(Registry {
+                listed: Vec::new(),
+                changes: Changes::default(),
+                unwinder: Unwinder::new(),
+                generation: set::generation(),
+                rules_generation: 0,
+                retired: Vec::new(),
+            });
+        }
+        std::thread::yield_now();
+    };
+    let answer = work(&mut registry);
+    OWNER.store(pid, Ordering::Relaxed);
+    REGISTRY.store(Box::into_raw(registry), Ordering::Release);
+    answer
+}
+
+/// Lists all modules in `sink`, stocks the pools for stacks of up to `max_frames` (4..=1024) frames, tests on known
+/// calls which method unwinds this program right, and returns its name. May be called again.
+pub(crate) fn start(max_frames: usize, sink: &mut dyn ModuleSink) -> &'static str {
+    let capacity = max_frames.clamp(4, 1024) + 1;
+    stack::start();
+    with_registry(|registry| {
+        registry.listed.clear();
+        registry.unwinder = Unwinder::new();
+        registry.rules_generation += 1;
+        registry.look(sink);
+        registry.publish();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        CAPACITY.store(capacity, Ordering::Relaxed);
+        workspace::stock(FEWEST_WORKSPACES.max(cores * 2), capacity, registry.rules_generation);
+    });
+    let (method, name) = [(Method::Framehop, "framehop + replay"), (Method::FramePointers, "frame pointers")]
+        .into_iter()
+        .find(|(method, _)| selftest::passes(*method))
+        .unwrap_or((Method::Backtrace, "backtrace"));
+    METHOD.store(method as u8, Ordering::Relaxed);
+    name
+}
+
+/// Looks whether modules came or went, and keeps the pools in stock. The drain thread calls it at every tick.
+pub(crate) fn refresh(sink: &mut dyn ModuleSink) {
+    with_registry(|registry| {
+        if modules::changes() != registry.changes {
+            registry.look(sink);
+            registry.publish();
+        }
+        set::reap(&mut registry.retired);
+        workspace::stock(FEWEST_WORKSPACES, CAPACITY.load(Ordering::Relaxed), registry.rules_generation);
+    });
+}
+
+impl Registry {
+    /// Compares what is loaded with what is listed, and changes the list, the sink and the unwinder accordingly.
+    fn look(&mut self, sink: &mut dyn ModuleSink) {
+        let mut seen = vec![false; self.listed.len()];
+        let mut fresh = Vec::new();
+        self.changes = modules::visit(|view| match self.listed.iter().position(|listed| listed.is(&view)) {
+            Some(at) => seen[at] = true,
+            None => fresh.push(Listed::new(&view)),
+        });
+        let mut seen = seen.into_iter();
+        let mut gone = 0;
+        self.listed.retain(|listed| {
+            let stays = seen.next().unwrap_or(true);
+            if !stays {
+                sink.unload(listed.id);
+                self.unwinder.remove_module(listed.module.text.start);
+                gone += 1;
+            }
+            stays
+        });
+        self.rules_generation += gone + fresh.len() as u64;
+        for mut listed in fresh {
+            listed.id = sink.add(&listed.module);
+            self.unwinder.add_module(listed.unwinder_module());
+            self.listed.push(listed);
+        }
+    }
+
+    fn publish(&mut self) {
+        self.generation += 1;
+        let mut spans: Vec<Span> = self
+            .listed
+            .iter()
+            .filter(|listed| listed.id != ModuleId(0))
+            .map(|listed| Span {
+                start: listed.module.text.start,
+                end: listed.module.text.end,
+                bias: listed.module.bias,
+                module: listed.id,
+            })
+            .collect();
+        spans.sort_by_key(|span| span.start);
+        let highest = self.unwinder.max_known_code_address().max(1 << 47);
+        let set = Set {
+            unwinder: self.unwinder.clone(),
+            spans: spans.into(),
+            generation: self.generation,
+            rules_generation: self.rules_generation,
+            address_mask: u64::MAX >> highest.leading_zeros(),
+            tables: self.listed.iter().filter_map(|listed| listed.copy.clone()).collect(),
+        };
+        let old = set::publish(Box::new(set));
+        if !old.is_null() {
+            self.retired.push(old);
+        }
+        set::reap(&mut self.retired);
+    }
+}
+
+impl Listed {
+    fn new(view: &View<'_>) -> Listed {
+        let path = if view.index == 0 && view.path.is_empty() {
+            std::fs::read_link("/proc/self/exe").map_or_else(|_| String::new(), |p| p.to_string_lossy().into_owned())
+        } else {
+            String::from_utf8_lossy(view.path).into_owned()
+        };
+        let copy = may_be_unloaded(view).then(|| {
+            Arc::new(Tables { eh_frame_hdr: view.eh_frame_hdr.into(), eh_frame: view.eh_frame_section().into() })
+        });
+        let (eh_frame_hdr, eh_frame) = match &copy {
+            Some(tables) => (&*tables.eh_frame_hdr, &*tables.eh_frame),
+            None => (view.eh_frame_hdr, view.eh_frame),
+        };
+        Listed {
+            module: LoadedModule {
+                path,
+                build_id: view.build_id.to_vec(),
+                bias: view.bias,
+                text: view.text.clone(),
+                vdso: view.vdso,
+            },
+            id: ModuleId(0),
+            base: view.base,
+            sections: Sections {
+                eh_frame_hdr: for_ever(eh_frame_hdr),
+                eh_frame_hdr_address: view.eh_frame_hdr_address,
+                eh_frame: for_ever(eh_frame),
+                eh_frame_address: view.eh_frame_address,
+            },
+            copy,
+        }
+    }
+
+    /// The same module, loaded at the same place ever since or again.
+    fn is(&self, view: &View<'_>) -> bool {
+        self.module.text == view.text
+            && self.module.bias == view.bias
+            && self.module.build_id == view.build_id
+            && ((view.index == 0 && view.path.is_empty()) || self.module.path == String::from_utf8_lossy(view.path))
+            && self.copy.as_ref().is_none_or(|tables| {
+                *tables.eh_frame_hdr == *view.eh_frame_hdr && *tables.eh_frame == *view.eh_frame_section()
+            })
+    }
+
+    fn unwinder_module(&self) -> Module<&'static [u8]> {
+        let Sections { eh_frame_hdr, eh_frame_hdr_address, eh_frame, eh_frame_address } = self.sections;
+        let bias = self.module.bias;
+        let file = |address: u64, bytes: &[u8]| {
+            let start = address.wrapping_sub(bias);
+            start..start.saturating_add(bytes.len() as u64)
+        };
+        let text = self.module.text.start.wrapping_sub(bias)..self.module.text.end.wrapping_sub(bias);
+        let present = !eh_frame_hdr.is_empty() && !eh_frame.is_empty();
+        Module::new(
+            String::new(),
+            self.module.text.clone(),
+            self.base,
+            ExplicitModuleSectionInfo {
+                base_svma: self.base.wrapping_sub(bias),
+                text_svma: Some(text),
+                eh_frame_svma: present.then(|| file(eh_frame_address, eh_frame)),
+                eh_frame: present.then_some(eh_frame),
+                eh_frame_hdr_svma: present.then(|| file(eh_frame_hdr_address, eh_frame_hdr)),
+                eh_frame_hdr: present.then_some(eh_frame_hdr),
+                ..ExplicitModuleSectionInfo::default()
+            },
+        )
+    }
+}
+
+/// All but the program, the kernel's module, libc, and the module that this code is in: those stay while we run.
+fn may_be_unloaded(view: &View<'_>) -> bool {
+    let here = (may_be_unloaded as fn(&View<'_>) -> bool) as usize as u64;
+    let stays = view.index == 0 || view.vdso || [here, modules::libc_address()].iter().any(|a| view.text.contains(a));
+    !stays
+}
+
+/// The lifetime that framehop's modules want. What keeps the promise: the module stays loaded (`may_be_unloaded`), or
+/// the bytes are a copy that every set with this module owns (`Set::tables`).
+fn for_ever(bytes: &[u8]) -> &'static [u8] {
+    // SAFETY: see above; no slice outlives the set (or the registry) that holds its owner.
+    unsafe { core::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) }
+}

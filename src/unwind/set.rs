@@ -1,0 +1,116 @@
+//! The published unwinder: framehop's modules, and the table that turns addresses into (module, offset).
+//!
+//! Promises: a set never changes; a new one takes its place by one pointer swap; who holds a `Slot`'s hazard on a set
+//! can use it until the hazard is cleared, since `retire` frees only sets that no hazard names.
+//!
+//! Source: hazard pointers (Michael 2004), one word a workspace.
+#![allow(unsafe_code, reason = "a pointer to the published set, freed by hazard")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use framehop::{MustNotAllocateDuringUnwind, UnwinderNative};
+
+use super::workspace;
+use crate::units::{FrameKey, ModuleId};
+
+/// framehop over tables that live as long as their set.
+pub(super) type Unwinder = UnwinderNative<&'static [u8], MustNotAllocateDuringUnwind>;
+
+/// Unwind tables of a module that may be unloaded: our own copy.
+pub(super) struct Tables {
+    pub(super) eh_frame_hdr: Box<[u8]>,
+    pub(super) eh_frame: Box<[u8]>,
+}
+
+/// One module's executable addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) bias: u64,
+    pub(super) module: ModuleId,
+}
+
+/// All that a walk needs to know about the loaded modules.
+pub(super) struct Set {
+    pub(super) unwinder: Unwinder,
+    /// Sorted by start, disjoint.
+    pub(super) spans: Box<[Span]>,
+    /// Counts publications; remembered frames of another generation are worthless.
+    pub(super) generation: u64,
+    /// framehop's (wrapping 16-bit) module generation, as we count it; see `workspace`.
+    pub(super) rules_generation: u64,
+    /// Address bits of a return address; the others may be a signature (aarch64).
+    pub(super) address_mask: u64,
+    /// What the unwinder's slices point into.
+    pub(super) tables: Vec<Arc<Tables>>,
+}
+
+impl Set {
+    /// The tree's key of a return address. Binary search; consecutive frames mostly lie in one module, so `hint`
+    /// (an index into the spans) is tried first.
+    pub(super) fn key(&self, return_address: u64, hint: &mut usize) -> FrameKey {
+        // The call itself: a call that never returns may be the last instruction of its module.
+        let call = return_address.wrapping_sub(1);
+        let inside = |span: &&Span| span.start <= call && call < span.end;
+        let span = self.spans.get(*hint).filter(inside).or_else(|| {
+            *hint = self.spans.partition_point(|span| span.start <= call).checked_sub(1)?;
+            self.spans.get(*hint).filter(inside)
+        });
+        match span {
+            Some(span) => FrameKey::new(span.module, return_address.wrapping_sub(span.bias)),
+            None => FrameKey::new(ModuleId(0), return_address),
+        }
+    }
+}
+
+/// The set in force; null before the first start.
+static PUBLISHED: AtomicPtr<Set> = AtomicPtr::new(core::ptr::null_mut());
+/// Its generation, so that a repeated stack need not touch the set; 0 before the first start.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// The generation in force.
+#[inline]
+pub(super) fn generation() -> u64 {
+    // Acquire: partner of `publish`; who sees a generation sees (at least) its set.
+    GENERATION.load(Ordering::Acquire)
+}
+
+/// Puts `set` in force. Returns the one before, to be retired.
+pub(super) fn publish(set: Box<Set>) -> *mut Set {
+    let generation = set.generation;
+    // SeqCst: one order with the hazards (see `protect`).
+    let old = PUBLISHED.swap(Box::into_raw(set), Ordering::SeqCst);
+    GENERATION.store(generation, Ordering::Release);
+    old
+}
+
+/// Names the published set in `hazard` and returns it; `None` before the first start. Sets change once a tick at
+/// most, so the second round is rare and the limit never met.
+#[inline]
+pub(super) fn protect(hazard: &AtomicPtr<Set>) -> Option<&Set> {
+    for _ in 0..16 {
+        let set = PUBLISHED.load(Ordering::Acquire);
+        // SeqCst, both: either `reap` sees our hazard, or we see that another set was published before it looked.
+        hazard.store(set, Ordering::SeqCst);
+        if PUBLISHED.load(Ordering::SeqCst) == set {
+            // SAFETY: null, or made by `publish` and not freed while our hazard names it.
+            return unsafe { set.as_ref() };
+        }
+    }
+    None
+}
+
+/// Frees those of the retired sets that no hazard names; the others stay for the next tick. Their number is bounded
+/// by that of the workspaces.
+pub(super) fn reap(retired: &mut Vec<*mut Set>) {
+    retired.retain(|&set| {
+        let used = workspace::hazards().any(|hazard| hazard.load(Ordering::SeqCst) == set);
+        if !used {
+            // SAFETY: made by `publish`, not in force any more, named by no hazard, and in this list once.
+            drop(unsafe { Box::from_raw(set) });
+        }
+        used
+    });
+}

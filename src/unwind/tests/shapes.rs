@@ -1,0 +1,273 @@
+//! Single shapes, each with the danger that it stands for.
+
+use std::hint::black_box;
+
+use super::*;
+
+#[test]
+fn the_self_test_chooses_tables_and_replay() {
+    let session = Session::start(128);
+    assert_eq!(session.method, "framehop + replay");
+    assert!(session.sink.rows.len() >= 3, "the program, libc, the loader");
+    assert!(session.sink.rows[0].0.path.contains("unfreed"));
+    session.finish(0);
+}
+
+#[inline(never)]
+fn twice(sink: &Sink) -> [(Captured, Vec<FrameKey>); 2] {
+    let mut pairs = Vec::new();
+    while pairs.len() < black_box(2) {
+        pairs.push(sample_and_trace(sink));
+    }
+    pairs.try_into().unwrap()
+}
+
+#[test]
+fn a_repeated_stack_is_the_same_and_the_systems() {
+    let session = Session::start(128);
+    let [(first, system), (second, _)] = twice(&session.sink);
+    assert_is(&first, &system);
+    assert_eq!(first, second);
+    session.finish(2);
+}
+
+/// The trap: an over-aligned frame absorbs, or not, a frame between it and one call instruction, with the same sp and
+/// the same return addresses above and below.
+#[test]
+fn an_aligned_local_does_not_hide_a_frame() {
+    #[repr(align(128))]
+    struct Wide([u64; 16]);
+    #[inline(never)]
+    fn target(sink: &Sink, sps: &mut Vec<u64>) -> Captured {
+        let wide = black_box(Wide([1; 16]));
+        sps.push(Registers::here().sp);
+        let (captured, system) = sample_and_trace(sink);
+        assert_is(&captured, &system);
+        black_box(wide.0[3]);
+        captured
+    }
+    #[inline(never)]
+    fn via(sink: &Sink, sps: &mut Vec<u64>) -> Captured {
+        black_box(target(sink, sps))
+    }
+    #[inline(never)]
+    fn pad(depth: usize, sink: &Sink, same: &mut usize) {
+        let mut sps = Vec::with_capacity(80);
+        let mut ids = Vec::new();
+        for i in 0..80 {
+            let callee: fn(&Sink, &mut Vec<u64>) -> Captured = black_box(if i % 2 == 0 { target } else { via });
+            ids.push(callee(sink, &mut sps).stack);
+        }
+        *same += usize::from(sps[0] == sps[1]);
+        assert_ne!(ids[0], ids[1]);
+        assert!((2..80).all(|i| ids[i] == ids[i % 2]));
+        if depth > 0 {
+            pad(depth - 1, sink, same);
+            black_box(depth);
+        }
+    }
+    let session = Session::start(128);
+    let mut same = 0;
+    pad(40, &session.sink, &mut same);
+    assert!(same > 5, "the trap must be there: {same} of 41 had one sp for both");
+    session.finish(80 * 41);
+}
+
+#[inline(never)]
+fn recurse(depth: usize, each: &mut dyn FnMut(usize)) {
+    if depth > 0 {
+        recurse(depth - 1, each);
+    }
+    each(depth);
+    black_box(depth);
+}
+
+/// Ten thousand frames, a capture at each on the way back: the leaf-most are kept, the marker is the root's child.
+#[test]
+fn ten_thousand_frames() {
+    let session = Session::start(128);
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .stack_size(64 << 20)
+            .spawn_scoped(scope, || {
+                let mut last = 0;
+                recurse(10_000, &mut |depth| {
+                    let captured = sample();
+                    if depth < 9_800 {
+                        assert!(captured.truncated);
+                        assert_eq!(captured.frames, 128);
+                        let frames = frames(&captured);
+                        assert_eq!(frames.len(), 129);
+                        assert_eq!(frames[128], FrameKey::TRUNCATED);
+                        if depth % 100 == 0 {
+                            let (captured, system) = sample_and_trace(&session.sink);
+                            assert!(captured.truncated);
+                            let found = self::frames(&captured);
+                            assert_eq!(found[..128], system[..128]);
+                        }
+                    } else if depth > 9_950 {
+                        assert!(!captured.truncated);
+                    }
+                    last = depth;
+                });
+                assert_eq!(last, 10_000);
+            })
+            .unwrap()
+            .join()
+            .unwrap();
+    });
+    session.finish(10_001);
+}
+
+/// The outermost frames come and go out of the window: what was cut is found again.
+#[test]
+fn around_the_cut() {
+    let session = Session::start(16);
+    for _ in 0..3 {
+        for depth in [3, 9, 12, 30, 14, 8, 5, 31, 2] {
+            recurse(depth, &mut |_| {
+                let (captured, system) = sample_and_trace(&session.sink);
+                let found = frames(&captured);
+                let kept = captured.frames as usize;
+                let common = kept.min(system.len());
+                assert_eq!(found[..common], system[..common]);
+                assert_eq!(captured.truncated, found.last() == Some(&FrameKey::TRUNCATED));
+                assert!(if captured.truncated { kept == 16 } else { kept + 1 >= system.len() });
+            });
+        }
+    }
+    session.finish(100);
+}
+
+#[test]
+fn threads_with_16_kib_of_stack() {
+    let session = Session::start(128);
+    let mut attributes = core::mem::MaybeUninit::uninit();
+    // SAFETY: a place for the attributes.
+    unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) };
+    // SAFETY: initialised.
+    assert_eq!(unsafe { libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), 16 * 1024) }, 0);
+    extern "C" fn body(data: *mut libc::c_void) -> *mut libc::c_void {
+        // No standard thread-local with a destructor here: the hook's has none, and little stack is left.
+        let mut stacks = ThreadStacks::new();
+        let mut first = None;
+        for _ in 0..100 {
+            let captured = small(&mut stacks);
+            assert!(!captured.truncated && captured.frames >= 2, "{captured:?} {:x?}", frames(&captured));
+            assert_eq!(*first.get_or_insert(captured), captured);
+        }
+        stacks.release();
+        data
+    }
+    #[inline(never)]
+    fn small(stacks: &mut ThreadStacks) -> Captured {
+        let registers = Registers::here();
+        assert!(registers.sp - stack::bounds(registers.sp).low < STACK_NEEDED, "a short stack");
+        black_box(capture(registers, stacks, &tree()))
+    }
+    tree();
+    for _ in 0..20 {
+        let mut thread = core::mem::MaybeUninit::uninit();
+        // SAFETY: a valid function and attributes.
+        let failed =
+            unsafe { libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), body, core::ptr::null_mut()) };
+        assert_eq!(failed, 0);
+        // SAFETY: created above.
+        let thread = unsafe { thread.assume_init() };
+        // SAFETY: running, and joined once.
+        unsafe { libc::pthread_join(thread, core::ptr::null_mut()) };
+    }
+    session.finish(2000);
+}
+
+/// A coroutine's stack: outside the thread's bounds, so walked on a private stack by probing.
+#[test]
+fn on_a_stack_that_nobody_knows() {
+    struct Job<'s> {
+        sink: &'s Sink,
+        captured: Option<Captured>,
+    }
+    unsafe extern "C" fn on_it(data: *mut u8) {
+        // SAFETY: the job below.
+        let job = unsafe { &mut *data.cast::<Job<'_>>() };
+        for _ in 0..3 {
+            recurse(20, &mut |_| {
+                let (captured, system) = sample_and_trace(job.sink);
+                let found = frames(&captured);
+                assert!(captured.frames > 2);
+                let common = system.len().min(captured.frames as usize);
+                assert_eq!(found[..common], system[..common]);
+                job.captured = Some(captured);
+            });
+        }
+    }
+    let session = Session::start(128);
+    for pages in [16, 64] {
+        let pages = stack::map_pages(pages * 4096).map(|p| (p, pages * 4096)).unwrap();
+        let mut job = Job { sink: &session.sink, captured: None };
+        let top = pages.0.as_ptr().expose_provenance() as u64 + pages.1 as u64;
+        // SAFETY: fresh pages, 64 KiB at least.
+        unsafe { stack::call_on_stack(top, on_it, (&raw mut job).cast()) };
+        assert!(job.captured.is_some());
+        // SAFETY: mapped above, not used any more.
+        unsafe { stack::unmap_pages(pages.0, pages.1) };
+        // On the thread's own stack nothing is confused by it.
+        let [(captured, system), _] = twice(&session.sink);
+        assert_is(&captured, &system);
+    }
+    session.finish(100);
+}
+
+#[test]
+fn start_again_and_forget() {
+    for round in 0..20 {
+        let session = Session::start([128, 300, 8][round % 3]);
+        let [(captured, system), (again, _)] = twice(&session.sink);
+        assert_eq!(captured, again);
+        if !captured.truncated {
+            assert_is(&captured, &system);
+        }
+        STACKS.with(|stacks| {
+            // SAFETY: this thread's own.
+            unsafe { &mut *stacks.0.get() }.forget();
+        });
+        let [(captured, _), _] = twice(&session.sink);
+        assert_eq!(captured.frames, again.frames);
+        session.finish(4);
+    }
+}
+
+/// One call site for all rounds.
+#[inline(never)]
+fn repeat(rounds: usize, each: &mut dyn FnMut(usize)) {
+    let mut round = 0;
+    while round < black_box(rounds) {
+        each(round);
+        round += 1;
+    }
+}
+
+#[test]
+fn a_full_tree_folds_and_recovers() {
+    let session = Session::start(128);
+    let nodes: Vec<Node> = (0..4096).map(|_| Node::new()).collect();
+    let state = TreeState::new(6);
+    let small = Tree { nodes: &nodes, state: &state };
+    let mut stacks = ThreadStacks::new();
+    #[inline(never)]
+    fn at(stacks: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
+        black_box(capture(Registers::here(), stacks, tree))
+    }
+    let mut all = Vec::new();
+    repeat(2, &mut |_| all.push(at(&mut stacks, &small)));
+    state.lay_out(4096);
+    repeat(2, &mut |_| all.push(at(&mut stacks, &small)));
+    assert_eq!(all[0], all[1]);
+    assert!(small.is_folded(all[0].stack));
+    assert_eq!(small.frames(all[0].stack).count(), 5);
+    assert_eq!(state.folded.load(Ordering::Relaxed), 2);
+    assert_eq!(small.frames(all[2].stack).count(), all[2].frames as usize);
+    assert_eq!(all[2], all[3]);
+    stacks.release();
+    session.finish(4);
+}
