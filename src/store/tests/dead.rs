@@ -149,8 +149,8 @@ fn a_killed_process_loses_nothing() {
 fn pushed_records(path: &Path) -> usize {
     let bytes = std::fs::read(path).expect("the file");
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes")) as usize;
-    // The region table begins at word 96; rings are region 7; offset, row size, capacity, laid out, used.
-    let region = (96 + 7 * 8) * 8;
+    // The region table begins at word 128; rings are region 7; offset, row size, capacity, laid out, used.
+    let region = (128 + 7 * 8) * 8;
     let (offset, row_bytes, used) = (word(region), word(region + 8), word(region + 32));
     (0..used).map(|ring| word(offset + ring * row_bytes)).sum()
 }

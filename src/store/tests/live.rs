@@ -107,6 +107,7 @@ fn hammer(store: &Store, stacks: &[StackId], closed: &Mutex<Closed>, stop: &Atom
                 interval: IntervalCode::EXACT,
                 size,
                 old_size: 0,
+                old_interval: IntervalCode::EXACT,
                 birth: Ticks(if alloc { 0 } else { birth }),
                 carried: 0.0,
             };

@@ -43,6 +43,7 @@ fn records_per_second(stacks: u64, rings: usize, interval: u8) -> f64 {
                     interval: IntervalCode(interval),
                     size,
                     old_size: 0,
+                    old_interval: IntervalCode::EXACT,
                     birth: Ticks(birth),
                     carried: 0.0,
                 };
