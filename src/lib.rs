@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 #![deny(unsafe_code)]
 
+mod leak;
 mod ring;
 mod sampler;
 mod store;

@@ -1,0 +1,165 @@
+//! The gates: what must hold besides a refuted balance before growth is called a leak. They reject warm-ups,
+//! batches, and whatever did not last. Pure functions of a rung, its site's cohorts and the moment.
+
+use super::config::LeakConfig;
+use super::history::{COHORTS, History, SAMPLE};
+use super::ladder::{RUNG_EPOCHS, Rung};
+use super::state::{Tier, Withdrawal};
+
+/// Growth in the run's last quarter, as a share of what an even run would have had there.
+const LEAST_RECENT: f32 = 0.2;
+/// A verdict that holds is withdrawn only when the ratio is below the gate by so many standard errors.
+const HOLD_ERRORS: f32 = 1.5;
+/// Expected survivors per stretch of the run when it is asked in how many stretches some survive.
+const SURVIVORS_PER_STRETCH: f32 = 3.0;
+
+/// The moment of judging.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment<'a> {
+    /// The epoch just ended.
+    pub(crate) now: u32,
+    /// Epochs since the profile began.
+    pub(crate) age: u32,
+    pub(crate) config: &'a LeakConfig,
+}
+
+/// Survivors by birth over one stretch of time: a site's cohorts, or the sum of a group's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Survivors {
+    /// In samples; index k: births from `origin + k·width`.
+    pub(crate) live: [f32; COHORTS],
+    pub(crate) born: [f32; COHORTS],
+    pub(crate) origin: u32,
+    pub(crate) width: u32,
+}
+
+impl Survivors {
+    /// Those of one site: `History`'s fields.
+    pub(crate) fn new(live: &[u32; COHORTS], born: &[u32; COHORTS], origin: u32, width_shift: u8) -> Survivors {
+        let samples = |units: &[u32; COHORTS]| units.map(|units| units as f32 / SAMPLE as f32);
+        Survivors { live: samples(live), born: samples(born), origin, width: 1 << width_shift }
+    }
+
+    /// Those of one site.
+    pub(crate) fn of(history: &History) -> Survivors {
+        Survivors::new(&history.live, &history.born, history.origin, history.width_shift)
+    }
+
+    /// None yet, for `width` epochs a cohort.
+    pub(crate) fn empty(origin: u32, width: u32) -> Survivors {
+        Survivors { live: [0.0; COHORTS], born: [0.0; COHORTS], origin, width }
+    }
+
+    /// Adds another site's. Its cohorts are spread evenly where they are wider.
+    pub(crate) fn add(&mut self, history: &History) {
+        let other = Survivors::of(history);
+        for i in 0..COHORTS {
+            if other.born[i] == 0.0 {
+                continue;
+            }
+            for part in 0..(other.width / self.width).max(1) {
+                let birth = other.origin + i as u32 * other.width + part * self.width;
+                let slot = (birth.saturating_sub(self.origin) / self.width).min(COHORTS as u32 - 1) as usize;
+                let share = 1.0 / (other.width / self.width).max(1) as f32;
+                self.live[slot] += other.live[i] * share;
+                self.born[slot] += other.born[i] * share;
+            }
+        }
+    }
+
+    /// Over births from epoch `from` to `to`: the share of stretches (each long enough for three survivors or so)
+    /// that have survivors, among those that had births.
+    fn spread(&self, from: u32, to: u32) -> f32 {
+        let first = (from.saturating_sub(self.origin) / self.width).min(COHORTS as u32 - 1) as usize;
+        let last = (to.saturating_sub(self.origin) / self.width).min(COHORTS as u32 - 1) as usize;
+        let (live, born) = (&self.live[first..=last.max(first)], &self.born[first..=last.max(first)]);
+        let total: f32 = live.iter().sum();
+        let stretches = (total / SURVIVORS_PER_STRETCH).clamp(4.0, COHORTS as f32);
+        let per = (live.len() as f32 / stretches).max(1.0);
+        let (mut with_births, mut with_survivors) = (0.0f32, 0.0f32);
+        let (mut any_born, mut any_live, mut edge) = (false, false, per);
+        for i in 0..live.len() {
+            any_born |= born[i] > 0.0;
+            any_live |= live[i] > 0.0;
+            if (i + 1) as f32 >= edge - 1e-3 || i + 1 == live.len() {
+                with_births += f32::from(u8::from(any_born));
+                with_survivors += f32::from(u8::from(any_live));
+                (any_born, any_live) = (false, false);
+                edge += per;
+            }
+        }
+        if with_births == 0.0 { 0.0 } else { with_survivors / with_births }
+    }
+}
+
+/// One rung read at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    /// Index into `RUNG_EPOCHS`.
+    pub(crate) rung: usize,
+    /// How long the growth has lasted, from the births of what matured first.
+    pub(crate) run_epochs: u32,
+    /// Net mature growth in the second half over that in the first.
+    pub(crate) ratio: f32,
+    /// Its standard error.
+    pub(crate) ratio_error: f32,
+    /// Net growth in the last quarter over an even quarter's.
+    pub(crate) recent: f32,
+    /// Share of the run's cohorts that have survivors.
+    pub(crate) spread: f32,
+    /// Has the run lasted (gate 1)?
+    pub(crate) lasted: bool,
+    /// The first of the other gates that is shut.
+    pub(crate) shut: Option<Withdrawal>,
+}
+
+/// Reads every gate for one rung. `held`: the tier that the site has.
+pub(crate) fn read(
+    rung: usize,
+    state: &Rung,
+    survivors: &Survivors,
+    longest_run: u32,
+    held: Tier,
+    at: Moment<'_>,
+) -> Reading {
+    let age = RUNG_EPOCHS[rung];
+    let mature_epochs = at.now.saturating_sub(state.run_start);
+    let run_epochs = mature_epochs.saturating_add(age);
+    let needed = f64::from(at.config.suspect_after_epochs.max(age))
+        .max(at.config.age_share * f64::from(at.age))
+        .max(at.config.cleanup_factor * f64::from(longest_run));
+    let active = state.run_active.saturating_add(age);
+    // At least a quarter of the time must have been observed, not only inferred from the blocks' ages.
+    let observed = state.run_active.saturating_mul(4) >= at.config.suspect_after_epochs;
+    let lasted = f64::from(run_epochs) >= needed && active >= at.config.suspect_after_epochs && observed;
+
+    let first = state.net_at(0.5);
+    let second = state.net - first;
+    let (ratio, ratio_error) = if first <= 0.0 {
+        (if second > 0.0 { 2.0 } else { 0.0 }, 0.0)
+    } else {
+        let ratio = second / first;
+        (ratio, (second.abs() + ratio * ratio * first).sqrt() / first)
+    };
+    // Where cohorts are wide, maturations come in lumps: look back over one and a half of them at least.
+    let quarter = (1.5 * survivors.width as f32 / (state.run_active.max(1)) as f32).clamp(0.25, 0.5);
+    let late = state.net - state.net_at(1.0 - quarter);
+    let recent = if state.net > 0.0 { late / (state.net * quarter) } else { 0.0 };
+    let spread = survivors.spread(state.run_start.saturating_sub(age), at.now.saturating_sub(age));
+
+    #[expect(clippy::cast_possible_truncation, reason = "thresholds of one or two digits")]
+    let (steady, cohorts) = (at.config.steady_ratio as f32, at.config.surviving_cohorts as f32);
+    let slack = if held >= Tier::Suspected { HOLD_ERRORS * ratio_error } else { 0.0 };
+    let shut = if state.net <= 0.0 {
+        Some(Withdrawal::Freed)
+    } else if ratio + slack < steady {
+        Some(Withdrawal::Slowed)
+    } else if spread < cohorts {
+        Some(Withdrawal::Batches)
+    } else if late <= 0.0 || (recent + slack < LEAST_RECENT) {
+        Some(Withdrawal::Stopped)
+    } else {
+        None
+    };
+    Reading { rung, run_epochs, ratio, ratio_error, recent, spread, lasted, shut }
+}

@@ -1,0 +1,172 @@
+//! Shapes of programs as streams of births and frees, seen exactly and through a sampler, judged epoch by epoch, and
+//! scored. The whole table: `UNFREED_SIMULATION_RUNS=10 cargo test --release --lib leak::simulation -- --nocapture`.
+
+mod rivals;
+mod shapes;
+mod world;
+
+use super::classify::classify;
+use super::state::{State, Tier};
+use shapes::{Expect, Shape, healthy_shapes, leaks};
+use world::World;
+
+const RUN_EPOCHS: u32 = 400;
+/// With fewer live samples at its end nobody can be asked to name a leak.
+const SAMPLES_TO_NAME: f32 = 40.0;
+const INTERVALS: [(&str, f64); 3] = [("exact", 0.0), ("16 KiB", 16384.0), ("64 KiB", 65536.0)];
+
+/// What was said of one shape in one run.
+struct Score {
+    culprit_states: Vec<State>,
+    culprit_samples: f32,
+    /// Epochs from the onset.
+    suspected: Option<u32>,
+    leak: Option<u32>,
+    innocent_ever_suspected: bool,
+    innocent_ever_leak: bool,
+    innocent_leak_at_end: bool,
+    innocent_suspected_at_end: bool,
+    states: Vec<State>,
+    rivals_ever: rivals::Said,
+    rivals_end: rivals::Said,
+}
+
+fn run(shape: &Shape, interval_bytes: f64, seed: u64) -> Score {
+    let mut world = World::new(seed, interval_bytes, RUN_EPOCHS, shape.sites);
+    let mut step = (shape.make)(&mut world, RUN_EPOCHS);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an epoch of the run")]
+    let onset = (shape.onset * f64::from(RUN_EPOCHS)) as u32;
+    let (mut suspected, mut leak) = (vec![None; shape.sites], vec![None; shape.sites]);
+    for now in 0..RUN_EPOCHS {
+        world.begin_epoch(now);
+        step(&mut world, now);
+        world.end_epoch();
+        for (site, history) in world.histories.iter().enumerate() {
+            if history.case.tier() >= Tier::Suspected {
+                suspected[site].get_or_insert(now);
+            }
+            if history.case.tier() == Tier::Leak {
+                leak[site].get_or_insert(now);
+            }
+        }
+    }
+    let at = world.judge.moment();
+    let states: Vec<State> = world.histories.iter().map(|history| classify(history, at).0).collect();
+    let innocent = |site: &usize| !shape.culprits.contains(site) || shape.expect == Expect::Healthy;
+    let innocents: Vec<usize> = (0..shape.sites).filter(innocent).collect();
+    let latest = |of: &[Option<u32>]| {
+        shape.culprits.iter().map(|&site| of[site]).collect::<Option<Vec<u32>>>().and_then(|all| all.into_iter().max())
+    };
+    let any = |of: &[rivals::Said], rule: fn(&rivals::Said) -> bool| of.iter().any(rule);
+    let said = |of: &[rivals::Said]| rivals::Said {
+        scalene: any(of, |s| s.scalene),
+        old_blocks: any(of, |s| s.old_blocks),
+        slope: any(of, |s| s.slope),
+    };
+    Score {
+        culprit_states: shape.culprits.iter().map(|&site| states[site]).collect(),
+        culprit_samples: shape
+            .culprits
+            .iter()
+            .map(|&site| world.histories[site].live_samples())
+            .fold(f32::INFINITY, f32::min),
+        suspected: latest(&suspected).map(|at| at.saturating_sub(onset)),
+        leak: latest(&leak).map(|at| at.saturating_sub(onset)),
+        innocent_ever_suspected: innocents.iter().any(|&site| suspected[site].is_some()),
+        innocent_ever_leak: innocents.iter().any(|&site| leak[site].is_some()),
+        innocent_leak_at_end: innocents.iter().any(|&site| states[site] == State::Leak),
+        innocent_suspected_at_end: innocents.iter().any(|&site| states[site] == State::Suspected),
+        states,
+        rivals_ever: said(&world.rivals.ever),
+        rivals_end: said(&world.rivals.said),
+    }
+}
+
+fn runs() -> u64 {
+    std::env::var("UNFREED_SIMULATION_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+fn named(score: &Score, expect: Expect) -> bool {
+    score.culprit_states.iter().all(|state| match expect {
+        Expect::Leak => *state == State::Leak,
+        Expect::Backlog => *state == State::Backlog,
+        Expect::Sublinear => *state == State::Sublinear,
+        Expect::Healthy => false,
+    })
+}
+
+#[test]
+fn leaks_are_named() {
+    let mut wrong = Vec::new();
+    println!("| leak | sampling | named | suspected after | leak after | live samples | states | innocents | rivals |");
+    for shape in leaks() {
+        for (label, interval) in INTERVALS {
+            let (mut right, mut askable) = (0, 0);
+            let (mut suspected, mut leak, mut fewest) = (0, 0, f32::INFINITY);
+            let mut last = String::new();
+            let (mut rival, mut innocents) = ([0u64; 3], [0u64; 3]);
+            for seed in 1..=runs() {
+                let score = run(&shape, interval, seed);
+                let spine = shape.name == "gossip_counters" || shape.name == "uuid_queue";
+                fewest = fewest.min(score.culprit_samples);
+                rival[0] += u64::from(score.rivals_end.scalene);
+                rival[1] += u64::from(score.rivals_end.old_blocks);
+                rival[2] += u64::from(score.rivals_end.slope);
+                innocents[0] += u64::from(score.innocent_ever_suspected);
+                innocents[1] += u64::from(score.innocent_ever_leak);
+                innocents[2] += u64::from(score.innocent_leak_at_end);
+                last = format!("{:?}", score.states);
+                if interval > 20_000.0 && !spine && score.culprit_samples < SAMPLES_TO_NAME {
+                    continue;
+                }
+                askable += 1;
+                suspected = suspected.max(score.suspected.unwrap_or(999));
+                leak = leak.max(score.leak.unwrap_or(999));
+                if named(&score, shape.expect) {
+                    right += 1;
+                } else {
+                    wrong.push(format!("{} at {label}, seed {seed}: {:?}", shape.name, score.states));
+                }
+            }
+            println!(
+                "| {} | {label} | {right}/{askable} | {suspected} | {leak} | {fewest} | {last} | {innocents:?} | {rival:?} |",
+                shape.name
+            );
+        }
+    }
+    println!("wrong: {wrong:#?}");
+}
+
+#[test]
+fn the_healthy_are_not_called_leaks() {
+    let mut all = [0u64; 4];
+    let (mut rivals_ever, mut rivals_end, mut total) = ([0u64; 3], [0u64; 3], 0);
+    println!("| healthy | sampling | suspected ever, at end | leak ever, at end | states |");
+    for shape in healthy_shapes() {
+        for (label, interval) in INTERVALS {
+            let mut counts = [0u64; 4];
+            let mut last = String::new();
+            for seed in 1..=runs() {
+                let score = run(&shape, interval, seed);
+                total += 1;
+                counts[0] += u64::from(score.innocent_ever_suspected);
+                counts[1] += u64::from(score.innocent_suspected_at_end);
+                counts[2] += u64::from(score.innocent_ever_leak);
+                counts[3] += u64::from(score.innocent_leak_at_end);
+                for (sum, said) in [(&mut rivals_ever, score.rivals_ever), (&mut rivals_end, score.rivals_end)] {
+                    sum[0] += u64::from(said.scalene);
+                    sum[1] += u64::from(said.old_blocks);
+                    sum[2] += u64::from(said.slope);
+                }
+                last = format!("{:?}", score.states);
+            }
+            println!("| {} | {label} | {counts:?} | {last} |", shape.name);
+            for (sum, count) in all.iter_mut().zip(counts) {
+                *sum += count;
+            }
+        }
+    }
+    println!(
+        "total {total}: suspected ever, end, leak ever, end: {all:?}; rivals ever {rivals_ever:?} end {rivals_end:?}"
+    );
+}
