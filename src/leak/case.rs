@@ -20,8 +20,8 @@ pub(crate) struct Case {
     pub(crate) since: u32,
     withdrawn_at: u32,
     /// Did all gates hold? One bit an epoch, latest lowest.
-    passes: u32,
-    /// Runs that a clean-up ended.
+    pub(crate) passes: u32,
+    /// Epochs in which half or more of what was live was freed after it had grown old.
     pub(crate) cleanups: u16,
     tier: u8,
     withdrawal: u8,
@@ -46,9 +46,8 @@ impl Case {
         for (rung, step) in self.rungs.iter_mut().zip(steps) {
             if rung.ln_e == 0.0 && step.matured == 0.0 {
                 rung.rest(step.width);
-            } else if let Some(ended) = rung.advance(now, *step, idle) {
-                self.longest_run = self.longest_run.max(ended.length_epochs);
-                self.cleanups = self.cleanups.saturating_add(u16::from(ended.cleaned_up));
+            } else if let Some(length_epochs) = rung.advance(now, *step, idle) {
+                self.longest_run = self.longest_run.max(length_epochs);
             }
         }
     }
@@ -102,7 +101,8 @@ impl Case {
         let held = self.tier();
         let best = self.read(survivors, at);
         let reached = best.map_or(Tier::None, |(tier, _)| tier);
-        self.passes = (self.passes << 1) | u32::from(reached >= Tier::Suspected);
+        let passed = best.is_some_and(|(tier, reading)| tier >= Tier::Suspected && reading.strict);
+        self.passes = (self.passes << 1) | u32::from(passed);
         let tier = if reached == Tier::Leak && held < Tier::Leak && self.passes.count_ones() < LEAK_PASSES {
             Tier::Suspected
         } else {

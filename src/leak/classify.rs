@@ -1,16 +1,16 @@
 //! From a history to one word. Asked when a report is made, not each epoch; changes nothing.
 
 use super::gates::{Moment, Reading, Survivors};
-use super::history::{COHORTS, History, bytes};
+use super::history::{COHORTS, History, QUEUE_COHORTS, bytes};
 use super::state::{State, Tier, Withdrawal};
 
 /// Share of mature frees that must have hit the oldest live cohort for a queue.
 const QUEUE_SHARE: f32 = 0.8;
-/// A queue is backed up where its live bytes grew by this factor over the last half and the last quarter of its time.
+/// A queue is backed up where its live bytes grew by this factor over the last half of its time, and in its last quarter.
 const BACKLOG_HALF: f32 = 1.25;
-const BACKLOG_QUARTER: f32 = 1.08;
-/// Mature frees, in samples, below which nothing is said about their order.
-const FEWEST_FREES: u16 = 8;
+/// Samples freed below which nothing is said about their order, and their share of what grew old.
+const FEWEST_FREES: f32 = 8.0;
+const FREED_SHARE: f32 = 0.25;
 /// Mature live samples below this share of what is live are churn.
 const CHURN_SHARE: f32 = 0.1;
 
@@ -95,14 +95,16 @@ fn is_constant(history: &History, at: Moment<'_>) -> bool {
 
 /// The oldest are freed first, and more are born than freed.
 fn is_backlog(history: &History, now: u32) -> bool {
-    if history.mature_frees < FEWEST_FREES {
+    if history.queue_frees < FEWEST_FREES.max(FREED_SHARE * history.matured) {
         return false;
     }
-    let first_out = f32::from(history.oldest_frees) >= QUEUE_SHARE * f32::from(history.mature_frees);
+    let first_out = history.oldest_frees >= QUEUE_SHARE * history.queue_frees;
     let length = now.saturating_sub(history.origin) + 1;
     let live = bytes(history.live_total);
     let at = |share: f32| history.trend.value(length as f32 * share, length, live);
-    first_out && live > BACKLOG_HALF * at(0.5) && live > BACKLOG_QUARTER * at(0.75)
+    let oldest = history.live.iter().position(|&live| live > 0).unwrap_or(COHORTS);
+    let waiting = ((length - 1) >> history.width_shift) as usize >= oldest + QUEUE_COHORTS;
+    first_out && waiting && live > BACKLOG_HALF * at(0.5) && live > at(0.75)
 }
 
 /// Live samples of cohorts that reached the second rung.

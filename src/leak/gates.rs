@@ -109,6 +109,8 @@ pub(crate) struct Reading {
     pub(crate) spread: f32,
     /// Has the run lasted (gate 1)?
     pub(crate) lasted: bool,
+    /// Would the gates be open for a site without a verdict, too?
+    pub(crate) strict: bool,
     /// The first of the other gates that is shut.
     pub(crate) shut: Option<Withdrawal>,
 }
@@ -161,5 +163,6 @@ pub(crate) fn read(
     } else {
         None
     };
-    Reading { rung, run_epochs, ratio, ratio_error, recent, spread, lasted, shut }
+    let strict = shut.is_none() && ratio >= steady && recent >= LEAST_RECENT;
+    Reading { strict, rung, run_epochs, ratio, ratio_error, recent, spread, lasted, shut }
 }

@@ -27,6 +27,11 @@ pub(crate) const LIFETIME_BINS: usize = 8;
 /// The reference interval falls by one octave in so many epochs at most.
 const REFERENCE_HOLD_EPOCHS: u32 = 64;
 
+/// The order of frees tells a queue only where live blocks span so many cohorts.
+pub(crate) const QUEUE_COHORTS: usize = 2;
+/// Fewer old blocks freed in one epoch are no clean-up.
+const CLEAN_UP_SAMPLES: f32 = 8.0;
+
 /// A sampled block as the hooks see it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block {
@@ -79,9 +84,9 @@ pub(crate) struct History {
     /// The interval that a sample is measured by, and the latest one seen; bytes.
     reference_interval: f32,
     latest_interval: f32,
-    /// Mature frees, and those of them that hit the oldest live cohort.
-    pub(crate) mature_frees: u16,
-    pub(crate) oldest_frees: u16,
+    /// Frees of old blocks while the oldest live ones were several cohorts old, and those that hit these oldest; samples.
+    pub(crate) queue_frees: f32,
+    pub(crate) oldest_frees: f32,
     /// log₂ of a cohort's width in epochs.
     pub(crate) width_shift: u8,
     /// No cohort before this one has live blocks.
@@ -113,8 +118,8 @@ impl History {
         matured: 0.0,
         reference_interval: 0.0,
         latest_interval: 0.0,
-        mature_frees: 0,
-        oldest_frees: 0,
+        queue_frees: 0.0,
+        oldest_frees: 0.0,
         width_shift: 0,
         oldest: 0,
         in_use: 0,
@@ -155,7 +160,7 @@ impl History {
         self.live_total = self.live_total.saturating_add(block.weight.bytes);
         self.born_total = self.born_total.saturating_add(block.weight.bytes);
         self.live_variance += narrow(block.weight.bytes_variance as f64);
-        self.spine.born(block.size, block.thread);
+        self.spine.born(block, now, now.saturating_sub(self.origin));
     }
 
     /// A sampled block that was born in epoch `birth` was freed in epoch `now`.
@@ -213,13 +218,11 @@ impl History {
             *died += samples;
             mature = true;
         }
-        if mature {
-            if self.mature_frees == u16::MAX {
-                self.mature_frees /= 2;
-                self.oldest_frees /= 2;
-            }
-            self.mature_frees += 1;
-            self.oldest_frees += u16::from(cohort <= usize::from(self.oldest) + 1);
+        let newest = (self.last_birth.saturating_sub(self.origin) >> self.width_shift) as usize;
+        let oldest = usize::from(self.oldest).min(cohort);
+        if mature && newest >= oldest + QUEUE_COHORTS {
+            self.queue_frees += samples;
+            self.oldest_frees += if cohort <= oldest + 1 { samples } else { 0.0 };
         }
     }
 
@@ -240,6 +243,9 @@ impl History {
             step.matured = self.live[cohort] as f32 / SAMPLE as f32;
             step.occasions = f32::from(self.occasions[cohort]);
             step.width = width as f32;
+        }
+        if self.died[0] >= CLEAN_UP_SAMPLES && self.died[0] >= self.live_samples() {
+            self.case.cleanups = self.case.cleanups.saturating_add(1);
         }
         self.died = [0.0; RUNGS];
         self.matured += steps[0].matured;

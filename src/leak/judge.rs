@@ -13,6 +13,9 @@ use super::state::{Change, Tier, Withdrawal};
 /// An epoch with fewer allocations than this share of the usual is idle.
 const IDLE_SHARE: f64 = 0.1;
 
+/// A process of a few allocations an epoch has epochs without any by chance.
+const IDLE_SLACK: f64 = 4.0;
+
 /// Who a change is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
@@ -145,7 +148,7 @@ impl Judge {
             self.usual_activity = activity;
             return false;
         }
-        let idle = activity < self.usual_activity * IDLE_SHARE;
+        let idle = activity + IDLE_SLACK < self.usual_activity * IDLE_SHARE;
         self.usual_activity += (activity - self.usual_activity) / if idle { 256.0 } else { 16.0 };
         idle
     }

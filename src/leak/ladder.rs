@@ -40,18 +40,6 @@ pub(crate) struct Step {
     pub(crate) died: f32,
 }
 
-/// A run that ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ended {
-    /// How long it had lasted.
-    pub(crate) length_epochs: u32,
-    /// Half or more of what it had kept was freed in one epoch.
-    pub(crate) cleaned_up: bool,
-}
-
-/// Runs that kept fewer samples end by chance, not by a clean-up.
-const CLEAN_UP_SAMPLES: f32 = 8.0;
-
 /// One rung's test and its run of growth. All-zero bytes are a valid start.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,8 +66,8 @@ impl Rung {
         Rung { ln_e: 0.0, pace: 0.0, net: 0.0, run_start: 0, run_active: 0, restarts: 0, marks: Marks::EMPTY };
 
     /// Takes one epoch's events in. `idle`: the site did nothing, so the run's own clock stands still.
-    /// Returns the run that these events ended, if they ended one.
-    pub(crate) fn advance(&mut self, now: u32, step: Step, idle: bool) -> Option<Ended> {
+    /// Returns how long the run lasted that these events ended, if they ended one.
+    pub(crate) fn advance(&mut self, now: u32, step: Step, idle: bool) -> Option<u32> {
         let running = self.ln_e > 0.0;
         let unit = self.pace.max(1.0);
         let gain = (step.matured / unit).min(step.occasions) * GAIN;
@@ -93,9 +81,8 @@ impl Rung {
             if running {
                 self.restarts = self.restarts.saturating_add(1);
                 let length_epochs = now.saturating_sub(self.run_start);
-                let cleaned_up = self.net >= CLEAN_UP_SAMPLES && step.died >= self.net / 2.0;
                 (self.net, self.run_active, self.marks) = (0.0, 0, Marks::default());
-                return Some(Ended { length_epochs, cleaned_up });
+                return Some(length_epochs);
             }
             return None;
         }
@@ -180,6 +167,6 @@ mod tests {
         }
         assert!(rung.rejects(5000, 0.01));
         let ended = rung.advance(100, Step { matured: 0.0, occasions: 0.0, width: 1.0, died: 2600.0 }, false);
-        assert_eq!((ended, rung.net), (Some(Ended { length_epochs: 100, cleaned_up: true }), 0.0));
+        assert_eq!((ended, rung.net), (Some(100), 0.0));
     }
 }

@@ -52,7 +52,9 @@ fn run(shape: &Shape, interval_bytes: f64, seed: u64) -> Score {
     }
     let at = world.judge.moment();
     let states: Vec<State> = world.histories.iter().map(|history| classify(history, at).0).collect();
-    let innocent = |site: &usize| !shape.culprits.contains(site) || shape.expect == Expect::Healthy;
+    let innocent = |site: &usize| {
+        !(shape.culprits.contains(site) || shape.accomplices.contains(site)) || shape.expect == Expect::Healthy
+    };
     let innocents: Vec<usize> = (0..shape.sites).filter(innocent).collect();
     let latest = |of: &[Option<u32>]| {
         shape.culprits.iter().map(|&site| of[site]).collect::<Option<Vec<u32>>>().and_then(|all| all.into_iter().max())
@@ -169,4 +171,86 @@ fn the_healthy_are_not_called_leaks() {
     println!(
         "total {total}: suspected ever, end, leak ever, end: {all:?}; rivals ever {rivals_ever:?} end {rivals_end:?}"
     );
+}
+
+/// How a stationary site's blocks live.
+#[derive(Clone, Copy, Debug)]
+enum Null {
+    /// Lifetimes are exponential with the given mean.
+    Exponential(f64),
+    /// Every block lives equally long.
+    Fixed(f64),
+    /// Blocks are born and die by twenties.
+    Batches(f64),
+    /// Log-normal lifetimes: a heavy tail within the run.
+    Skewed(f64),
+}
+
+/// Many stationary sites in one process; returns how many were ever suspected, and ever called leaks.
+fn stationary(sites: usize, epochs: u32, seed: u64, interval_bytes: f64, intervals_change: bool) -> (usize, usize) {
+    let mut world = World::new(seed, interval_bytes, epochs, sites);
+    let kinds: Vec<(Null, f64)> = (0..sites)
+        .map(|_| {
+            let mean = 0.3 * 100f64.powf(world.random.unit());
+            let kind = match world.random.below(4) {
+                0 => Null::Exponential(mean),
+                1 => Null::Fixed(mean),
+                2 => Null::Batches(mean),
+                _ => Null::Skewed(mean),
+            };
+            (kind, 0.05 * 60f64.powf(world.random.unit()))
+        })
+        .collect();
+    let (mut suspected, mut leak) = (vec![false; sites], vec![false; sites]);
+    for now in 0..epochs {
+        world.begin_epoch(now);
+        if intervals_change {
+            // As the governor: powers of two, held for a while.
+            let octave = [10, 13, 16, 12, 10, 14][(now / 40) as usize % 6];
+            world.set_interval(f64::from(1 << octave));
+        }
+        for (site, &(kind, rate)) in kinds.iter().enumerate() {
+            let size = 16 << (site % 10);
+            match kind {
+                Null::Exponential(mean) => {
+                    for _ in 0..world.random.poisson(rate) {
+                        let life = world.random.exponential(mean);
+                        world.brief(site, size, life);
+                    }
+                }
+                Null::Fixed(life) => (0..world.random.poisson(rate)).for_each(|_| world.brief(site, size, life)),
+                Null::Batches(mean) => {
+                    for _ in 0..world.random.poisson(rate / 6.0) {
+                        let life = world.random.exponential(mean);
+                        (0..20).for_each(|_| world.brief(site, size, life));
+                    }
+                }
+                Null::Skewed(mean) => {
+                    for _ in 0..world.random.poisson(rate) {
+                        let normal: f64 = (0..12).map(|_| world.random.unit()).sum::<f64>() - 6.0;
+                        world.brief(site, size, mean * 0.5 * normal.exp());
+                    }
+                }
+            }
+        }
+        world.end_epoch();
+        for (site, history) in world.histories.iter().enumerate() {
+            suspected[site] |= history.case.tier() >= Tier::Suspected;
+            leak[site] |= history.case.tier() == Tier::Leak;
+        }
+    }
+    let which: Vec<_> = suspected.iter().zip(&kinds).filter(|(s, _)| **s).map(|(_, kind)| kind).collect();
+    if !which.is_empty() {
+        println!("suspected: {which:?}");
+    }
+    (suspected.into_iter().filter(|&s| s).count(), leak.into_iter().filter(|&s| s).count())
+}
+
+#[test]
+fn stationary_sites_are_never_suspected() {
+    for (label, interval, changes) in [("exact", 0.0, false), ("4 KiB", 4096.0, false), ("1 to 64 KiB", 1024.0, true)] {
+        let found = stationary(10_000, 400, 7, interval, changes);
+        println!("10,000 stationary sites, {label}: suspected, leak: {found:?}");
+        assert_eq!(found, (0, 0), "{label}");
+    }
 }

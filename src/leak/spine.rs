@@ -10,13 +10,15 @@
 //! is not; a growth that is overdue by half is a plateau. Rates instead of gaps, so that a missed link does no harm.
 
 use super::config::LeakConfig;
+use super::history::Block;
 use super::state::Tier;
 
 /// Growths in a site's first epochs are start-up.
 const WARM_UP_EPOCHS: u32 = 3;
-/// Growths past warm-up for 'suspected' and for 'leak'.
-const SUSPECT_GROWTHS: u16 = 4;
-const LEAK_GROWTHS: u16 = 6;
+/// Growths past warm-up for 'suspected' (they give one ratio of rates) and for 'leak' (two). More would not tell a
+/// table that is filling from one that leaks, since only time does, and a sampler sees the last few growths alone.
+const SUSPECT_GROWTHS: u16 = 3;
+const LEAK_GROWTHS: u16 = 4;
 /// A gap ratio of 2.5 at a capacity ratio of 2.
 const LEAST_RATE_RATIO: f32 = 2.0 / 2.5;
 /// Gaps are whole epochs: a rate over few of them is uncertain by 1 in so many.
@@ -64,21 +66,31 @@ impl Spine {
         chained: 0,
     };
 
-    /// A block of this site was born.
-    pub(crate) fn born(&mut self, size: u64, thread: u32) {
-        if self.capacity_bytes == 0 {
+    /// A block of this site was born. `age`: epochs since the site was first seen.
+    pub(crate) fn born(&mut self, block: &Block, now: u32, age: u32) {
+        let size = block.size;
+        if self.capacity_bytes == 0 || size > self.capacity_bytes.saturating_mul(5) / 2 {
+            // Another table than the one so far. Sampled, a table is first seen at the growth that a sample point hit;
+            // its first half was full then.
+            *self = Spine::NONE;
+            if block.interval_bytes > 0.0 && age >= WARM_UP_EPOCHS {
+                self.grew(size / 2, size, now, age);
+            }
             self.capacity_bytes = size;
         } else if doubles(self.capacity_bytes, size) {
-            (self.pending_bytes, self.pending_thread) = (size, thread);
+            (self.pending_bytes, self.pending_thread) = (size, block.thread);
         }
     }
 
-    /// A block of this site was freed. `age`: epochs since the site was first seen.
+    /// A block of this site was freed.
     pub(crate) fn freed(&mut self, size: u64, thread: u32, now: u32, age: u32) {
         if self.pending_bytes != 0 && thread == self.pending_thread && doubles(size, self.pending_bytes) {
             let new = self.pending_bytes;
             self.pending_bytes = 0;
             self.grew(size, new, now, age);
+        } else if size == self.capacity_bytes && self.chained != 0 {
+            // The table itself is gone, without a successor: its size was no growth that stays.
+            *self = Spine { capacity_bytes: size, ..Spine::NONE };
         }
     }
 
@@ -156,6 +168,11 @@ fn doubles(old: u64, new: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sampler::weight::Weight;
+
+    fn block(size: u64) -> Block {
+        Block { size, interval_bytes: 0.0, weight: Weight::of(size, 0.0), thread: 7 }
+    }
 
     /// Feeds a table that holds `fill(t)` bytes at epoch t, and returns when each tier was first reached.
     fn run(fill: impl Fn(f64) -> f64, epochs: u32) -> (Option<u32>, Option<u32>, Tier) {
@@ -163,12 +180,12 @@ mod tests {
         let mut spine = Spine::default();
         let (mut suspected, mut leak, mut tier) = (None, None, Tier::None);
         let mut capacity = 64u64;
-        spine.born(capacity, 7);
+        spine.born(&block(capacity), 0, 0);
         for now in 0..epochs {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small positive test figures")]
             let needed = fill(f64::from(now) + 1.0) as u64;
             while capacity < needed {
-                spine.born(capacity * 2, 7);
+                spine.born(&block(capacity * 2), now, now);
                 spine.freed(capacity, 7, now, now);
                 capacity *= 2;
             }
@@ -207,6 +224,22 @@ mod tests {
     fn a_square_root_is_no_leak() {
         let (_, leak, _) = run(|t| 4000.0 * t.sqrt(), 480);
         assert_eq!(leak, None);
+    }
+
+    #[test]
+    fn ever_larger_buffers_that_are_freed_again_are_no_table() {
+        let mut spine = Spine::NONE;
+        for now in 0..480u32 {
+            // Heavy-tailed requests: the largest so far doubles whenever the time does.
+            let mut size = 64;
+            while size <= 64 * u64::from(now) {
+                spine.grew(size, size * 2, now, now);
+                size *= 2;
+            }
+            spine.freed(size, 7, now, now);
+            spine.end_epoch(now);
+            assert!(spine.tier(now, now, Tier::None, &LeakConfig::default()) < Tier::Suspected);
+        }
     }
 
     #[test]

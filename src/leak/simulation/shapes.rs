@@ -21,6 +21,8 @@ pub(crate) struct Shape {
     pub(crate) onset: f64,
     /// Sites that must be named; all other sites of the shape must not.
     pub(crate) culprits: &'static [usize],
+    /// Sites that grow with the culprit, such as its index: neither must nor must not be named.
+    pub(crate) accomplices: &'static [usize],
     pub(crate) sites: usize,
     pub(crate) make: fn(&mut World, u32) -> StepFn,
 }
@@ -31,11 +33,11 @@ const fn leak(
     culprits: &'static [usize],
     make: fn(&mut World, u32) -> StepFn,
 ) -> Shape {
-    Shape { name, expect: Expect::Leak, onset: 0.0, culprits, sites, make }
+    Shape { name, expect: Expect::Leak, onset: 0.0, culprits, accomplices: &[], sites, make }
 }
 
 const fn healthy(name: &'static str, sites: usize, make: fn(&mut World, u32) -> StepFn) -> Shape {
-    Shape { name, expect: Expect::Healthy, onset: 0.0, culprits: &[], sites, make }
+    Shape { name, expect: Expect::Healthy, onset: 0.0, culprits: &[], accomplices: &[], sites, make }
 }
 
 const KIB: u64 = 1024;
@@ -104,15 +106,18 @@ pub(crate) fn leaks() -> Vec<Shape> {
                 }
             })
         }),
-        leak("folder_cache", 2, &[0], |w, _| {
-            let mut table = GrowingMap::new(w, 1, 48);
-            Box::new(move |w, _| {
-                for _ in 0..w.random.poisson(12.0) {
-                    table.insert(w);
-                    w.alloc(0, 1500);
-                }
+        Shape {
+            accomplices: &[1],
+            ..leak("folder_cache", 2, &[0], |w, _| {
+                let mut table = GrowingMap::new(w, 1, 48);
+                Box::new(move |w, _| {
+                    for _ in 0..w.random.poisson(12.0) {
+                        table.insert(w);
+                        w.alloc(0, 1500);
+                    }
+                })
             })
-        }),
+        },
         leak("background_accumulator", 2, &[0], |_, _| {
             Box::new(|w, t| {
                 for _ in 0..4 {
@@ -149,15 +154,18 @@ pub(crate) fn leaks() -> Vec<Shape> {
                 }
             })
         }),
-        leak("memory_store", 2, &[0], |w, _| {
-            let mut index = GrowingMap::new(w, 1, 64);
-            Box::new(move |w, _| {
-                for _ in 0..w.random.poisson(30.0) {
-                    w.alloc(0, 700);
-                    index.insert(w);
-                }
+        Shape {
+            accomplices: &[1],
+            ..leak("memory_store", 2, &[0], |w, _| {
+                let mut index = GrowingMap::new(w, 1, 64);
+                Box::new(move |w, _| {
+                    for _ in 0..w.random.poisson(30.0) {
+                        w.alloc(0, 700);
+                        index.insert(w);
+                    }
+                })
             })
-        }),
+        },
         leak("incoming_buffers", 1, &[0], |_, _| {
             Box::new(|w, _| {
                 for _ in 0..w.random.poisson(40.0) {
@@ -198,21 +206,24 @@ pub(crate) fn leaks() -> Vec<Shape> {
                 }
             })
         }),
-        leak("infinite_retry", 2, &[0], |_, _| {
-            // Every failed record is copied and queued again, the copy is kept, its predecessor is not.
-            let mut failed: Vec<Held> = Vec::new();
-            Box::new(move |w, _| {
-                for record in &mut failed {
-                    let copy = w.alloc(1, 900);
-                    w.free(*record);
-                    *record = copy;
-                }
-                for _ in 0..w.random.poisson(1.0) {
-                    w.alloc(0, 14 * KIB);
-                    failed.push(w.alloc(1, 900));
-                }
+        Shape {
+            accomplices: &[1],
+            ..leak("infinite_retry", 2, &[0], |_, _| {
+                // Every failed record is copied and queued again, the copy is kept, its predecessor is not.
+                let mut failed: Vec<Held> = Vec::new();
+                Box::new(move |w, _| {
+                    for record in &mut failed {
+                        let copy = w.alloc(1, 900);
+                        w.free(*record);
+                        *record = copy;
+                    }
+                    for _ in 0..w.random.poisson(1.0) {
+                        w.alloc(0, 14 * KIB);
+                        failed.push(w.alloc(1, 900));
+                    }
+                })
             })
-        }),
+        },
         leak("one_percent_churn", 1, &[0], |_, _| {
             Box::new(|w, _| {
                 for _ in 0..w.random.poisson(150.0) {
