@@ -14,8 +14,6 @@ pub(crate) struct Case {
     pub(crate) rungs: [Rung; RUNGS],
     /// The order in which it became judgeable, from 1; 0: not yet.
     pub(crate) order: u32,
-    /// The longest run that ended, in epochs.
-    pub(crate) longest_run: u32,
     /// Since when it has its tier.
     pub(crate) since: u32,
     withdrawn_at: u32,
@@ -32,7 +30,6 @@ impl Case {
     pub(crate) const NEW: Case = Case {
         rungs: [Rung::NEW; RUNGS],
         order: 0,
-        longest_run: 0,
         since: 0,
         withdrawn_at: 0,
         passes: 0,
@@ -46,8 +43,8 @@ impl Case {
         for (rung, step) in self.rungs.iter_mut().zip(steps) {
             if rung.ln_e == 0.0 && step.matured == 0.0 {
                 rung.rest(step.width);
-            } else if let Some(length_epochs) = rung.advance(now, *step, idle) {
-                self.longest_run = self.longest_run.max(length_epochs);
+            } else {
+                rung.advance(now, *step, idle);
             }
         }
     }
@@ -70,7 +67,7 @@ impl Case {
             if !rung.rejects(self.order, at.config.alpha) {
                 continue;
             }
-            let reading = read(i, rung, known.get_or_insert_with(survivors), self.longest_run, held, at);
+            let reading = read(i, rung, known.get_or_insert_with(survivors), held, at);
             let open = reading.shut.is_none() && reading.lasted;
             let long = reading.run_epochs.min(rung.run_active + RUNG_EPOCHS[i]) >= at.config.leak_after_epochs;
             let tier = match (open, long) {

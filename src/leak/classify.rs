@@ -42,15 +42,30 @@ fn growing(history: &History, reading: Reading, backlog: bool, at: Moment<'_>) -
         None => State::Growing,
         Some(_) if history.case.cleanups >= 2 => State::Sawtooth,
         Some(Withdrawal::Slowed) if is_constant(history, at) => State::Constant,
-        Some(Withdrawal::Slowed) if reading.recent < 0.2 => State::Plateau,
-        Some(Withdrawal::Slowed) if f64::from(reading.ratio) < at.config.sublinear_ratio => State::Warming,
-        // A warm-up passes through these ratios too; only what stays there for long is named by it.
-        Some(Withdrawal::Slowed) if reading.run_epochs >= at.config.suspect_after_epochs * 2 => State::Sublinear,
+        Some(Withdrawal::Slowed) if f64::from(reading.recent + reading.ratio_error) < 0.2 => State::Plateau,
+        Some(Withdrawal::Slowed) if may_be_steady(&reading, at) => State::Growing,
+        Some(Withdrawal::Slowed) if is_sublinear(&reading, at) => State::Sublinear,
         Some(Withdrawal::Slowed) => State::Warming,
         Some(Withdrawal::Batches) => State::Growing,
         Some(_) if is_constant(history, at) => State::Constant,
         Some(_) => State::Plateau,
     }
+}
+
+/// Both ratios are between a warm-up's and a leak's, as far as chance lets one say. A warm-up passes through these too;
+/// only what stays there for long is named by it.
+fn is_sublinear(reading: &Reading, at: Moment<'_>) -> bool {
+    let least = at.config.sublinear_ratio;
+    reading.run_epochs >= at.config.suspect_after_epochs * 2
+        && f64::from(reading.births_ratio + reading.births_error) >= least
+        && f64::from(reading.ratio + 2.0 * reading.ratio_error) >= least
+}
+
+/// Growth that chance alone may have made look slower than a leak's.
+fn may_be_steady(reading: &Reading, at: Moment<'_>) -> bool {
+    let steady = at.config.steady_ratio;
+    f64::from(reading.births_ratio + 0.5 * reading.births_error) >= steady
+        && f64::from(reading.ratio + reading.ratio_error) >= steady
 }
 
 /// Balance is not refuted.

@@ -8,8 +8,10 @@ use super::state::{Tier, Withdrawal};
 
 /// Growth in the run's last quarter, as a share of what an even run would have had there.
 const LEAST_RECENT: f32 = 0.2;
-/// A verdict that holds is withdrawn only when the ratio is below the gate by so many standard errors.
-const HOLD_ERRORS: f32 = 1.5;
+/// A verdict that holds is withdrawn only when a ratio is below the gate by so many standard errors: of that of halves,
+/// which is the noisier one, and of that of the survivors' births.
+const HOLD_HALVES: f32 = 3.0;
+const HOLD_BIRTHS: f32 = 2.0;
 /// Expected survivors per stretch of the run when it is asked in how many stretches some survive.
 const SURVIVORS_PER_STRETCH: f32 = 3.0;
 
@@ -67,6 +69,36 @@ impl Survivors {
         }
     }
 
+    /// How survivors' births grew with time t since `from`: the exponent b of t^b, by maximum likelihood for a power-law
+    /// process (Crow 1974: n / Σ ln(T/tᵢ)), and n. 1 is a steady leak, ½ grows like √t. It uses every survivor's
+    /// birth, so it tells these two apart with a quarter of the samples that halves need.
+    fn exponent(&self, from: u32, to: u32) -> (f32, f32) {
+        let span = (to.saturating_sub(from) + 1) as f32;
+        // ∫ ln(span/t) dt = t·ln(span/t) + t
+        let integral = |t: f32| if t <= 0.0 { 0.0 } else { t * (span / t).ln() + t };
+        let (mut count, mut logs, mut first) = (0.0, 0.0, (0.0, 0.0));
+        for (i, &live) in self.live.iter().enumerate() {
+            let start = (self.origin + i as u32 * self.width) as f32 - from as f32;
+            let (left, right) = (start.max(0.0), (start + self.width as f32).min(span));
+            if live <= 0.0 || left >= right {
+                continue;
+            }
+            count += live;
+            if left == 0.0 {
+                first = (live, (span / right).ln());
+            } else {
+                logs += live * (integral(right) - integral(left)) / (right - left);
+            }
+        }
+        // In the first cohort births are not even if b is not 1: the mean of ln(right/t) is 1/b there.
+        let mut exponent = 1.0;
+        for _ in 0..3 {
+            let sum: f32 = logs + first.0 * (first.1 + 1.0 / exponent);
+            exponent = if sum > 0.0 { (count / sum).clamp(0.05, 20.0) } else { 1.0 };
+        }
+        (exponent, count)
+    }
+
     /// Over births from epoch `from` to `to`: the share of stretches (each long enough for three survivors or so)
     /// that have survivors, among those that had births.
     fn spread(&self, from: u32, to: u32) -> f32 {
@@ -103,6 +135,9 @@ pub(crate) struct Reading {
     pub(crate) ratio: f32,
     /// Its standard error.
     pub(crate) ratio_error: f32,
+    /// The same ratio as the survivors' births have it: 2^b − 1 for growth like t^b, with its standard error.
+    pub(crate) births_ratio: f32,
+    pub(crate) births_error: f32,
     /// Net growth in the last quarter over an even quarter's.
     pub(crate) recent: f32,
     /// Share of the run's cohorts that have survivors.
@@ -116,20 +151,13 @@ pub(crate) struct Reading {
 }
 
 /// Reads every gate for one rung. `held`: the tier that the site has.
-pub(crate) fn read(
-    rung: usize,
-    state: &Rung,
-    survivors: &Survivors,
-    longest_run: u32,
-    held: Tier,
-    at: Moment<'_>,
-) -> Reading {
+pub(crate) fn read(rung: usize, state: &Rung, survivors: &Survivors, held: Tier, at: Moment<'_>) -> Reading {
     let age = RUNG_EPOCHS[rung];
     let mature_epochs = at.now.saturating_sub(state.run_start);
     let run_epochs = mature_epochs.saturating_add(age);
     let needed = f64::from(at.config.suspect_after_epochs.max(age))
         .max(at.config.age_share * f64::from(at.age))
-        .max(at.config.cleanup_factor * f64::from(longest_run));
+        .max(at.config.cleanup_factor * f64::from(state.longest_run(age)));
     let active = state.run_active.saturating_add(age);
     // At least a quarter of the time must have been observed, not only inferred from the blocks' ages.
     let observed = state.run_active.saturating_mul(4) >= at.config.suspect_after_epochs;
@@ -147,14 +175,19 @@ pub(crate) fn read(
     let quarter = (1.5 * survivors.width as f32 / (state.run_active.max(1)) as f32).clamp(0.25, 0.5);
     let late = state.net - state.net_at(1.0 - quarter);
     let recent = if state.net > 0.0 { late / (state.net * quarter) } else { 0.0 };
-    let spread = survivors.spread(state.run_start.saturating_sub(age), at.now.saturating_sub(age));
+    let (first_birth, last_birth) = (state.run_start.saturating_sub(age), at.now.saturating_sub(age));
+    let spread = survivors.spread(first_birth, last_birth);
+    let (exponent, count) = survivors.exponent(first_birth, last_birth);
+    let births_ratio = exponent.exp2() - 1.0;
+    let births_error = exponent.exp2() * std::f32::consts::LN_2 * exponent / count.max(1.0).sqrt();
 
     #[expect(clippy::cast_possible_truncation, reason = "thresholds of one or two digits")]
     let (steady, cohorts) = (at.config.steady_ratio as f32, at.config.surviving_cohorts as f32);
-    let slack = if held >= Tier::Suspected { HOLD_ERRORS * ratio_error } else { 0.0 };
+    let holds = f32::from(u8::from(held >= Tier::Suspected));
+    let (slack, births_slack) = (holds * HOLD_HALVES * ratio_error, holds * HOLD_BIRTHS * births_error);
     let shut = if state.net <= 0.0 {
         Some(Withdrawal::Freed)
-    } else if ratio + slack < steady {
+    } else if ratio + slack < steady || births_ratio + births_slack < steady {
         Some(Withdrawal::Slowed)
     } else if spread < cohorts {
         Some(Withdrawal::Batches)
@@ -163,6 +196,6 @@ pub(crate) fn read(
     } else {
         None
     };
-    let strict = shut.is_none() && ratio >= steady && recent >= LEAST_RECENT;
-    Reading { strict, rung, run_epochs, ratio, ratio_error, recent, spread, lasted, shut }
+    let strict = shut.is_none() && ratio >= steady && births_ratio >= steady && recent >= LEAST_RECENT;
+    Reading { strict, rung, run_epochs, ratio, ratio_error, births_ratio, births_error, recent, spread, lasted, shut }
 }

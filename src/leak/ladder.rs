@@ -40,6 +40,9 @@ pub(crate) struct Step {
     pub(crate) died: f32,
 }
 
+/// A site in balance has runs of a few epochs all the time.
+const CHANCE_RUN_EPOCHS: u16 = 8;
+
 /// One rung's test and its run of growth. All-zero bytes are a valid start.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,20 +57,29 @@ pub(crate) struct Rung {
     pub(crate) run_start: u32,
     /// Epochs of the run in which the site was not idle.
     pub(crate) run_active: u32,
-    /// Restarts so far.
-    pub(crate) restarts: u32,
+    /// Restarts so far, saturating.
+    restarts: u16,
+    /// The longest run that was ended, saturating.
+    longest: u16,
     /// `net` over `run_active`.
     marks: Marks,
 }
 
 impl Rung {
     /// No events yet.
-    pub(crate) const NEW: Rung =
-        Rung { ln_e: 0.0, pace: 0.0, net: 0.0, run_start: 0, run_active: 0, restarts: 0, marks: Marks::EMPTY };
+    pub(crate) const NEW: Rung = Rung {
+        ln_e: 0.0,
+        pace: 0.0,
+        net: 0.0,
+        run_start: 0,
+        run_active: 0,
+        restarts: 0,
+        longest: 0,
+        marks: Marks::EMPTY,
+    };
 
     /// Takes one epoch's events in. `idle`: the site did nothing, so the run's own clock stands still.
-    /// Returns how long the run lasted that these events ended, if they ended one.
-    pub(crate) fn advance(&mut self, now: u32, step: Step, idle: bool) -> Option<u32> {
+    pub(crate) fn advance(&mut self, now: u32, step: Step, idle: bool) {
         let running = self.ln_e > 0.0;
         let unit = self.pace.max(1.0);
         let gain = (step.matured / unit).min(step.occasions) * GAIN;
@@ -80,11 +92,11 @@ impl Rung {
             self.ln_e = 0.0;
             if running {
                 self.restarts = self.restarts.saturating_add(1);
-                let length_epochs = now.saturating_sub(self.run_start);
+                let length = u16::try_from(now.saturating_sub(self.run_start)).unwrap_or(u16::MAX);
+                self.longest = self.longest.max(length);
                 (self.net, self.run_active, self.marks) = (0.0, 0, Marks::default());
-                return Some(length_epochs);
             }
-            return None;
+            return;
         }
         if !running {
             (self.run_start, self.run_active, self.net, self.marks) = (now, 0, 0.0, Marks::default());
@@ -94,7 +106,6 @@ impl Rung {
             self.run_active = self.run_active.saturating_add(1);
             self.marks.note(self.run_active, self.net);
         }
-        None
     }
 
     /// An epoch in which nothing matured and no run was under way: only the pace falls.
@@ -104,12 +115,17 @@ impl Rung {
 
     /// Begins anew, as after a regrouping.
     pub(crate) fn restart(&mut self) {
-        *self = Rung { restarts: self.restarts.saturating_add(1), pace: self.pace, ..Rung::NEW };
+        *self = Rung { restarts: self.restarts.saturating_add(1), pace: self.pace, longest: self.longest, ..Rung::NEW };
     }
 
     /// Is the balance of old blocks refuted, for the site that became judgeable as the `order`-th?
     pub(crate) fn rejects(&self, order: u32, alpha: f64) -> bool {
-        f64::from(self.ln_e) >= threshold(order, self.restarts, alpha)
+        f64::from(self.ln_e) >= threshold(order, u32::from(self.restarts), alpha)
+    }
+
+    /// The longest run that was ended, from the births of what matured first; 0 if none was longer than chance makes them.
+    pub(crate) fn longest_run(&self, age: u32) -> u32 {
+        if self.longest < CHANCE_RUN_EPOCHS { 0 } else { u32::from(self.longest) + age }
     }
 
     /// Net mature growth at `share` of the run, in samples.
@@ -166,7 +182,7 @@ mod tests {
             rung.advance(now, Step { matured: 50.0, occasions: 1.0, width: 1.0, died: 0.0 }, false);
         }
         assert!(rung.rejects(5000, 0.01));
-        let ended = rung.advance(100, Step { matured: 0.0, occasions: 0.0, width: 1.0, died: 2600.0 }, false);
-        assert_eq!((ended, rung.net), (Some(100), 0.0));
+        rung.advance(100, Step { matured: 0.0, occasions: 0.0, width: 1.0, died: 2600.0 }, false);
+        assert_eq!((rung.ln_e, rung.net, rung.longest_run(3)), (0.0, 0.0, 103));
     }
 }
