@@ -6,22 +6,22 @@ use super::history::{COHORTS, History, SAMPLE};
 use super::ladder::{RUNG_EPOCHS, Rung};
 use super::state::{Tier, Withdrawal};
 
-/// Growth in the run's last quarter, as a share of what an even run would have had there.
-const LEAST_RECENT: f32 = 0.2;
+/// Growth in the run's last quarter, as a share of what an even run would have had there: to begin a verdict (a cache that
+/// has just filled is below), and to keep one.
+const LEAST_RECENT: f32 = 0.5;
+const LEAST_RECENT_HELD: f32 = 0.2;
 /// A verdict that holds is withdrawn only when a ratio is below the gate by so many standard errors: of that of halves,
 /// which is the noisier one, and of that of the survivors' births.
 const HOLD_HALVES: f32 = 3.0;
-const HOLD_BIRTHS: f32 = 2.0;
+const HOLD_BIRTHS: f32 = 1.5;
 /// Expected survivors per stretch of the run when it is asked in how many stretches some survive.
 const SURVIVORS_PER_STRETCH: f32 = 3.0;
 
 /// The moment of judging.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment<'a> {
-    /// The epoch just ended.
+    /// The epoch just ended; 0 was the profile's first.
     pub(crate) now: u32,
-    /// Epochs since the profile began.
-    pub(crate) age: u32,
     pub(crate) config: &'a LeakConfig,
 }
 
@@ -156,7 +156,7 @@ pub(crate) fn read(rung: usize, state: &Rung, survivors: &Survivors, held: Tier,
     let mature_epochs = at.now.saturating_sub(state.run_start);
     let run_epochs = mature_epochs.saturating_add(age);
     let needed = f64::from(at.config.suspect_after_epochs.max(age))
-        .max(at.config.age_share * f64::from(at.age))
+        .max(at.config.age_share * f64::from(at.now))
         .max(at.config.cleanup_factor * f64::from(state.longest_run(age)));
     let active = state.run_active.saturating_add(age);
     // At least a quarter of the time must have been observed, not only inferred from the blocks' ages.
@@ -191,7 +191,7 @@ pub(crate) fn read(rung: usize, state: &Rung, survivors: &Survivors, held: Tier,
         Some(Withdrawal::Slowed)
     } else if spread < cohorts {
         Some(Withdrawal::Batches)
-    } else if late <= 0.0 || (recent + slack < LEAST_RECENT) {
+    } else if late <= 0.0 || recent + slack < if held >= Tier::Suspected { LEAST_RECENT_HELD } else { LEAST_RECENT } {
         Some(Withdrawal::Stopped)
     } else {
         None

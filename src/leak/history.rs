@@ -160,7 +160,7 @@ impl History {
         self.live_total = self.live_total.saturating_add(block.weight.bytes);
         self.born_total = self.born_total.saturating_add(block.weight.bytes);
         self.live_variance += narrow(block.weight.bytes_variance as f64);
-        self.spine.born(block, now, now.saturating_sub(self.origin));
+        self.spine.born(block, now);
     }
 
     /// A sampled block that was born in epoch `birth` was freed in epoch `now`.
@@ -169,7 +169,7 @@ impl History {
         let bin = (u32::BITS - now.saturating_sub(birth).leading_zeros()).min(7);
         let bin = &mut self.lifetimes[bin as usize];
         *bin = bin.saturating_add(1);
-        self.spine.freed(block.size, block.thread, now, now.saturating_sub(self.origin));
+        self.spine.freed(block.size, block.thread, now);
     }
 
     /// A sampled block shrank and was thinned out of the sample. The ladder counts it as a free.
@@ -187,7 +187,7 @@ impl History {
             let live = &mut self.live_bytes[cohort];
             *live = live.saturating_sub(old.weight.bytes).saturating_add(new.weight.bytes);
         }
-        self.spine.grew(old.size, new.size, now, now.saturating_sub(self.origin));
+        self.spine.grew(old.size, new.size, now);
     }
 
     fn left(&mut self, birth: u32, now: u32, block: &Block) {

@@ -31,8 +31,6 @@ pub(crate) struct Judge {
     pub(crate) config: LeakConfig,
     /// How many sites and groups became judgeable.
     orders: u32,
-    /// The profile's first epoch.
-    origin: u32,
     /// The epoch last closed.
     pub(crate) now: u32,
     /// No ladder rejects below this.
@@ -44,19 +42,19 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    /// A judge for a profile whose first epoch is `origin`.
+    /// A judge for a profile; its first epoch is 0.
     ///
     /// # Errors
     /// A threshold that makes no sense.
-    pub(crate) fn new(config: LeakConfig, origin: u32) -> Result<Judge, LeakConfigError> {
+    pub(crate) fn new(config: LeakConfig) -> Result<Judge, LeakConfigError> {
         config.validate()?;
         let least_threshold = threshold(1, 0, config.alpha);
-        Ok(Judge { config, least_threshold, orders: 0, origin, now: origin, usual_activity: 0.0, groups: Vec::new() })
+        Ok(Judge { config, least_threshold, orders: 0, now: 0, usual_activity: 0.0, groups: Vec::new() })
     }
 
     /// The moment of judging: the last closed epoch.
     pub(crate) fn moment(&self) -> Moment<'_> {
-        Moment { now: self.now, age: self.now.saturating_sub(self.origin) + 1, config: &self.config }
+        Moment { now: self.now, config: &self.config }
     }
 
     /// Closes epoch `now`, after all its events. `allocations`: the process's exact count of blocks allocated in the
@@ -123,7 +121,7 @@ impl Judge {
     fn judge_site(&self, history: &mut History) -> Option<Change> {
         let at = self.moment();
         let held = history.case.tier();
-        let spine = history.spine.tier(at.now, at.age, held, at.config);
+        let spine = history.spine.tier(at.now, held, at.config);
         let quiet = history.case.rungs.iter().all(|rung| f64::from(rung.ln_e) < self.least_threshold);
         if quiet && held == Tier::None && spine == Tier::None {
             history.case.rest();
@@ -134,7 +132,7 @@ impl Judge {
     }
 
     fn end_groups(&mut self, histories: &[History], on_change: &mut dyn FnMut(Subject, Change)) {
-        let at = Moment { now: self.now, age: self.now.saturating_sub(self.origin) + 1, config: &self.config };
+        let at = Moment { now: self.now, config: &self.config };
         for (index, group) in self.groups.iter_mut().enumerate() {
             let change = group.end_epoch(at, histories);
             tell(change, Subject::Group(index), on_change);

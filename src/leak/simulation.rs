@@ -254,34 +254,3 @@ fn stationary_sites_are_never_suspected() {
         assert_eq!(found, (0, 0), "{label}");
     }
 }
-#[test]
-fn zz_trace() {
-    for (name, seed) in [
-        ("sqrt_interner", 3u64),
-        ("sqrt_interner", 4),
-        ("sqrt_interner", 10),
-        ("sqrt_interner", 17),
-        ("one_percent_churn", 20),
-        ("mime_parts", 15),
-    ] {
-        let shape = leaks().into_iter().find(|s| s.name == name).unwrap();
-        let mut world = World::new(seed, 65536.0, RUN_EPOCHS, shape.sites);
-        let mut step = (shape.make)(&mut world, RUN_EPOCHS);
-        for now in 0..RUN_EPOCHS {
-            world.begin_epoch(now);
-            step(&mut world, now);
-            world.end_epoch();
-            if now % 40 == 39 {
-                let at = world.judge.moment();
-                let h = &world.histories[if name == "mime_parts" { 1 } else { 0 }];
-                let r = h.case.read(&|| super::gates::Survivors::of(h), at);
-                println!(
-                    "{name} {seed} {now} {:?} {} passes {:08x} {r:?}",
-                    h.case.tier(),
-                    h.live_samples(),
-                    h.case.passes
-                );
-            }
-        }
-    }
-}

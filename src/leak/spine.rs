@@ -13,12 +13,11 @@ use super::config::LeakConfig;
 use super::history::Block;
 use super::state::Tier;
 
-/// Growths in a site's first epochs are start-up.
+/// Growths in the profile's first epochs are start-up.
 const WARM_UP_EPOCHS: u32 = 3;
-/// Growths past warm-up for 'suspected' (they give one ratio of rates) and for 'leak' (two). More would not tell a
+/// Growths past warm-up for any verdict. 'Suspected' needs one steady ratio of rates, 'leak' two. More would not tell a
 /// table that is filling from one that leaks, since only time does, and a sampler sees the last few growths alone.
-const SUSPECT_GROWTHS: u16 = 3;
-const LEAK_GROWTHS: u16 = 4;
+const LEAST_GROWTHS: u16 = 3;
 /// A gap ratio of 2.5 at a capacity ratio of 2.
 const LEAST_RATE_RATIO: f32 = 2.0 / 2.5;
 /// Gaps are whole epochs: a rate over few of them is uncertain by 1 in so many.
@@ -66,15 +65,17 @@ impl Spine {
         chained: 0,
     };
 
-    /// A block of this site was born. `age`: epochs since the site was first seen.
-    pub(crate) fn born(&mut self, block: &Block, now: u32, age: u32) {
+    /// A block of this site was born. Epochs count from the profile's start.
+    pub(crate) fn born(&mut self, block: &Block, now: u32) {
         let size = block.size;
         if self.capacity_bytes == 0 || size > self.capacity_bytes.saturating_mul(5) / 2 {
             // Another table than the one so far. Sampled, a table is first seen at the growth that a sample point hit;
             // its first half was full then.
             *self = Spine::NONE;
-            if block.interval_bytes > 0.0 && age >= WARM_UP_EPOCHS {
-                self.grew(size / 2, size, now, age);
+            if block.interval_bytes > 0.0 && now >= WARM_UP_EPOCHS {
+                self.grew(size / 2, size, now);
+                // As far as known it filled evenly since the start. If it came later, it filled faster than that.
+                self.rate = self.fill_bytes / (now + 1) as f32;
             }
             self.capacity_bytes = size;
         } else if doubles(self.capacity_bytes, size) {
@@ -83,11 +84,11 @@ impl Spine {
     }
 
     /// A block of this site was freed.
-    pub(crate) fn freed(&mut self, size: u64, thread: u32, now: u32, age: u32) {
+    pub(crate) fn freed(&mut self, size: u64, thread: u32, now: u32) {
         if self.pending_bytes != 0 && thread == self.pending_thread && doubles(size, self.pending_bytes) {
             let new = self.pending_bytes;
             self.pending_bytes = 0;
-            self.grew(size, new, now, age);
+            self.grew(size, new, now);
         } else if size == self.capacity_bytes && self.chained != 0 {
             // The table itself is gone, without a successor: its size was no growth that stays.
             *self = Spine { capacity_bytes: size, ..Spine::NONE };
@@ -95,7 +96,7 @@ impl Spine {
     }
 
     /// A block of this site, or the table itself, went from `old` to `new` bytes.
-    pub(crate) fn grew(&mut self, old: u64, new: u64, now: u32, age: u32) {
+    pub(crate) fn grew(&mut self, old: u64, new: u64, now: u32) {
         if new <= self.capacity_bytes || (new as f32) < old as f32 * 1.4 {
             return;
         }
@@ -103,7 +104,7 @@ impl Spine {
         let fill = old as f32;
         if self.chained == 0 {
             (self.chained, self.first_epoch, self.last_epoch, self.fill_bytes) = (1, now, now, fill);
-            self.growths = u16::from(age >= WARM_UP_EPOCHS);
+            self.growths = u16::from(now >= WARM_UP_EPOCHS);
             return;
         }
         if now == self.last_epoch {
@@ -114,7 +115,7 @@ impl Spine {
         let kept = self.rate > 0.0 && rate >= self.rate * LEAST_RATE_RATIO;
         self.steady = (self.steady << 1) | u8::from(kept);
         (self.rate, self.fill_bytes, self.last_epoch) = (rate, fill, now);
-        if age >= WARM_UP_EPOCHS {
+        if now >= WARM_UP_EPOCHS {
             self.growths = self.growths.saturating_add(1);
         }
     }
@@ -132,17 +133,17 @@ impl Spine {
         }
     }
 
-    /// What the growths so far amount to. `age`: the process's, in epochs.
-    pub(crate) fn tier(&self, now: u32, age: u32, held: Tier, config: &LeakConfig) -> Tier {
-        if self.chained == 0 || self.growths < SUSPECT_GROWTHS || self.steady & 1 == 0 {
+    /// What the growths so far amount to.
+    pub(crate) fn tier(&self, now: u32, held: Tier, config: &LeakConfig) -> Tier {
+        if self.chained == 0 || self.growths < LEAST_GROWTHS || self.steady & 1 == 0 {
             return Tier::None;
         }
         let run = now.saturating_sub(self.first_epoch);
-        if run < config.suspect_after_epochs || f64::from(run) < config.age_share * f64::from(age) {
+        if run < config.suspect_after_epochs || f64::from(run) < config.age_share * f64::from(now) {
             return Tier::Growing;
         }
         let grown_late = (self.last_epoch - self.first_epoch) >= config.suspect_after_epochs * 3 / 2;
-        let leak = run >= config.leak_after_epochs && self.growths >= LEAK_GROWTHS && self.steady & 3 == 3;
+        let leak = run >= config.leak_after_epochs && self.steady & 3 == 3;
         if leak && (held == Tier::Leak || (grown_late && self.overdue(now) <= OVERDUE_LEAK)) {
             return Tier::Leak;
         }
@@ -180,17 +181,17 @@ mod tests {
         let mut spine = Spine::default();
         let (mut suspected, mut leak, mut tier) = (None, None, Tier::None);
         let mut capacity = 64u64;
-        spine.born(&block(capacity), 0, 0);
+        spine.born(&block(capacity), 0);
         for now in 0..epochs {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small positive test figures")]
             let needed = fill(f64::from(now) + 1.0) as u64;
             while capacity < needed {
-                spine.born(&block(capacity * 2), now, now);
-                spine.freed(capacity, 7, now, now);
+                spine.born(&block(capacity * 2), now);
+                spine.freed(capacity, 7, now);
                 capacity *= 2;
             }
             spine.end_epoch(now);
-            tier = spine.tier(now, now, tier, &config);
+            tier = spine.tier(now, tier, &config);
             if tier >= Tier::Suspected {
                 suspected.get_or_insert(now);
             }
@@ -233,12 +234,12 @@ mod tests {
             // Heavy-tailed requests: the largest so far doubles whenever the time does.
             let mut size = 64;
             while size <= 64 * u64::from(now) {
-                spine.grew(size, size * 2, now, now);
+                spine.grew(size, size * 2, now);
                 size *= 2;
             }
-            spine.freed(size, 7, now, now);
+            spine.freed(size, 7, now);
             spine.end_epoch(now);
-            assert!(spine.tier(now, now, Tier::None, &LeakConfig::default()) < Tier::Suspected);
+            assert!(spine.tier(now, Tier::None, &LeakConfig::default()) < Tier::Suspected);
         }
     }
 
@@ -247,10 +248,10 @@ mod tests {
         let mut spine = Spine::default();
         for now in 0..400u32 {
             for size in [64u64, 128, 256, 512] {
-                spine.grew(size, size * 2, now, now);
+                spine.grew(size, size * 2, now);
             }
             spine.end_epoch(now);
-            assert!(spine.tier(now, now, Tier::None, &LeakConfig::default()) < Tier::Suspected);
+            assert!(spine.tier(now, Tier::None, &LeakConfig::default()) < Tier::Suspected);
         }
     }
 }

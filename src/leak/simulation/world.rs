@@ -77,12 +77,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(seed: u64, interval_bytes: f64, epochs: u32, sites: usize) -> World {
-        let mut histories = vec![History::EMPTY; sites];
-        histories.iter_mut().for_each(|history| history.begin(0));
+        let histories = vec![History::EMPTY; sites];
         World {
             random: Random::new(seed),
             now: 0,
-            judge: Judge::new(LeakConfig::default(), 0).expect("valid defaults"),
+            judge: Judge::new(LeakConfig::default()).expect("valid defaults"),
             histories,
             rivals: Rivals::new(sites),
             interval_bytes,
@@ -118,10 +117,19 @@ impl World {
         };
         if sampled {
             let block = self.block(size);
-            self.histories[site].born(self.now, &block);
+            self.born(site, &block);
             self.rivals.born(site, held, size, block.weight.bytes);
         }
         held
+    }
+
+    /// A history begins with its site's first sample, as in the drain.
+    fn born(&mut self, site: usize, block: &Block) {
+        let history = &mut self.histories[site];
+        if !history.is_in_use() {
+            history.begin(self.now);
+        }
+        history.born(self.now, block);
     }
 
     pub(crate) fn free(&mut self, held: Held) {
@@ -145,7 +153,7 @@ impl World {
             } else if self.random.chance(probability(size - slot.size, self.interval_bytes)) {
                 self.blocks[held.0] = Slot { sampled: true, birth: self.now, size, ..slot };
                 let block = self.block(size);
-                self.histories[slot.site].born(self.now, &block);
+                self.born(slot.site, &block);
                 self.rivals.born(slot.site, held, size, block.weight.bytes);
             }
         }
