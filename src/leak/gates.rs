@@ -69,6 +69,16 @@ impl Survivors {
         }
     }
 
+    /// Where a run's own births begin, if those that matured first were born before `end`: with the first cohort that
+    /// lies in the run as a whole, since the one before it holds older blocks, too; or with the site.
+    fn first_births(&self, end: u32) -> u32 {
+        let relative = end.saturating_sub(self.origin);
+        if relative <= self.width {
+            return self.origin;
+        }
+        self.origin + (relative - 1).div_ceil(self.width) * self.width
+    }
+
     /// How survivors' births grew with time t since `from`: the exponent b of t^b, by maximum likelihood for a power-law
     /// process (Crow 1974: n / Σ ln(T/tᵢ)), and n. 1 is a steady leak, ½ grows like √t. It uses every survivor's
     /// birth, so it tells these two apart with a quarter of the samples that halves need.
@@ -175,7 +185,8 @@ pub(crate) fn read(rung: usize, state: &Rung, survivors: &Survivors, held: Tier,
     let quarter = (1.5 * survivors.width as f32 / (state.run_active.max(1)) as f32).clamp(0.25, 0.5);
     let late = state.net - state.net_at(1.0 - quarter);
     let recent = if state.net > 0.0 { late / (state.net * quarter) } else { 0.0 };
-    let (first_birth, last_birth) = (state.run_start.saturating_sub(age), at.now.saturating_sub(age));
+    let last_birth = at.now.saturating_sub(age);
+    let first_birth = survivors.first_births((state.run_start + 1).saturating_sub(age)).min(last_birth);
     let spread = survivors.spread(first_birth, last_birth);
     let (exponent, count) = survivors.exponent(first_birth, last_birth);
     let births_ratio = exponent.exp2() - 1.0;

@@ -85,7 +85,7 @@ fn run(shape: &Shape, interval_bytes: f64, seed: u64) -> Score {
 }
 
 fn runs() -> u64 {
-    std::env::var("UNFREED_SIMULATION_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+    std::env::var("UNFREED_SIMULATION_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
 }
 
 fn named(score: &Score, expect: Expect) -> bool {
@@ -99,7 +99,7 @@ fn named(score: &Score, expect: Expect) -> bool {
 
 #[test]
 fn leaks_are_named() {
-    let mut wrong = Vec::new();
+    let (mut wrong, mut asked_at_64_kib) = (Vec::new(), 0);
     println!("| leak | sampling | named | suspected after | leak after | live samples | states | innocents | rivals |");
     for shape in leaks() {
         for (label, interval) in INTERVALS {
@@ -109,7 +109,6 @@ fn leaks_are_named() {
             let (mut rival, mut innocents) = ([0u64; 3], [0u64; 3]);
             for seed in 1..=runs() {
                 let score = run(&shape, interval, seed);
-                let spine = shape.name == "gossip_counters" || shape.name == "uuid_queue";
                 fewest = fewest.min(score.culprit_samples);
                 rival[0] += u64::from(score.rivals_end.scalene);
                 rival[1] += u64::from(score.rivals_end.old_blocks);
@@ -118,10 +117,11 @@ fn leaks_are_named() {
                 innocents[1] += u64::from(score.innocent_ever_leak);
                 innocents[2] += u64::from(score.innocent_leak_at_end);
                 last = format!("{:?}", score.states);
-                if interval > 20_000.0 && !spine && score.culprit_samples < SAMPLES_TO_NAME {
+                if interval > 20_000.0 && score.culprit_samples < SAMPLES_TO_NAME {
                     continue;
                 }
                 askable += 1;
+                asked_at_64_kib += usize::from(interval > 20_000.0);
                 suspected = suspected.max(score.suspected.unwrap_or(999));
                 leak = leak.max(score.leak.unwrap_or(999));
                 if named(&score, shape.expect) {
@@ -130,6 +130,10 @@ fn leaks_are_named() {
                     wrong.push(format!("{} at {label}, seed {seed}: {:?}", shape.name, score.states));
                 }
             }
+            if shape.expect == Expect::Leak && interval == 0.0 {
+                assert!(suspected <= 75 && leak <= 200, "{}: {suspected}, {leak} epochs from the onset", shape.name);
+            }
+            assert_eq!(innocents[2], 0, "{} at {label}: an innocent site is called a leak at the end", shape.name);
             println!(
                 "| {} | {label} | {right}/{askable} | {suspected} | {leak} | {fewest} | {last} | {innocents:?} | {rival:?} |",
                 shape.name
@@ -137,6 +141,10 @@ fn leaks_are_named() {
         }
     }
     println!("wrong: {wrong:#?}");
+    let sparse = wrong.iter().filter(|line| line.contains("64 KiB")).count();
+    assert_eq!(wrong.len(), sparse, "exact and at 16 KiB every leak is named: {wrong:#?}");
+    // At 40 to 100 samples about one run in a hundred is still 'suspected' at its end.
+    assert!(sparse <= 1 + asked_at_64_kib / 25, "{sparse} of {asked_at_64_kib}: {wrong:#?}");
 }
 
 #[test]
@@ -253,4 +261,96 @@ fn stationary_sites_are_never_suspected() {
         println!("10,000 stationary sites, {label}: suspected, leak: {found:?}");
         assert_eq!(found, (0, 0), "{label}");
     }
+}
+
+/// A leak of 3 blocks an epoch that begins when the process is old, between churn and a large steady table.
+#[test]
+fn a_leak_in_an_old_process_is_named_within_a_third_of_its_age() {
+    for (label, interval) in [("exact", 0.0), ("4 KiB", 4096.0)] {
+        for onset in [700u32, 2000] {
+            let mut world = World::new(u64::from(onset), interval, 2 * onset, 2);
+            let (mut suspected, mut leak) = (None, None);
+            for now in 0..2 * onset {
+                world.begin_epoch(now);
+                for _ in 0..world.random.poisson(20.0) {
+                    let life = world.random.exponential(5.0);
+                    world.brief(0, 2048, life);
+                }
+                if now >= onset {
+                    (0..3).for_each(|_| drop_handle(world.alloc(0, 2048)));
+                }
+                world.end_epoch();
+                let tier = world.histories[0].case.tier();
+                assert!(now >= onset || tier < Tier::Suspected, "{label}: suspected at {now} without a leak");
+                if tier >= Tier::Suspected {
+                    suspected.get_or_insert(now - onset);
+                }
+                if tier == Tier::Leak {
+                    leak.get_or_insert(now - onset);
+                }
+            }
+            println!("onset {onset}, {label}: suspected after {suspected:?}, leak after {leak:?} epochs");
+            assert!(suspected.is_some_and(|after| after <= onset / 2), "{label}, onset {onset}: {suspected:?}");
+            assert!(leak.is_some_and(|after| after <= onset / 2), "{label}, onset {onset}: {leak:?}");
+        }
+    }
+}
+
+fn drop_handle(_: world::Held) {}
+
+/// Batches of correlated blocks in a stationary site: the bound must hold without independence.
+#[test]
+fn the_ladder_spends_no_more_than_its_share_on_fair_coins() {
+    let alpha = 0.5;
+    let mut random = world::Random::new(11);
+    for (label, group, per_epoch) in [("single", 1.0, 0.4), ("many", 1.0, 30.0), ("groups of 20", 20.0, 0.4)] {
+        let (runs, mut rejected) = (20_000, 0);
+        for _ in 0..runs {
+            let mut rung = super::ladder::Rung::NEW;
+            for now in 0..300 {
+                let (mut matured, mut died) = (0.0, 0.0);
+                for _ in 0..random.poisson(per_epoch) {
+                    *(if random.chance(0.5) { &mut matured } else { &mut died }) += group;
+                }
+                let occasions = if matured > 0.0 { 1.0 } else { 0.0 };
+                rung.advance(now, super::ladder::Step { matured, occasions, width: 1.0, died }, false);
+                if rung.rejects(1, alpha) {
+                    rejected += 1;
+                    break;
+                }
+            }
+        }
+        let share = f64::from(rejected) / f64::from(runs);
+        // Of α a rung and the first site have 1/(5·2) each, over all restarts.
+        let bound = alpha / 10.0;
+        println!("{label}: {share:.4} of runs rejected, bound {bound}");
+        assert!(share <= bound, "{label}: {share} > {bound}");
+    }
+}
+
+/// 5,000 sites, busy ones and leaking ones: the cost of closing an epoch.
+#[test]
+fn five_thousand_sites_are_judged_in_milliseconds() {
+    let sites = 5000;
+    let mut world = World::new(3, 0.0, 200, sites);
+    let mut fastest = f64::INFINITY;
+    for now in 0..200 {
+        world.begin_epoch(now);
+        for site in 0..sites {
+            world.brief(site, 64, f64::from(now % 7));
+            if site % 10 == 0 {
+                drop_handle(world.alloc(site, 64));
+            }
+        }
+        let start = std::time::Instant::now();
+        world.judge_epoch();
+        if now > 150 {
+            fastest = fastest.min(start.elapsed().as_secs_f64());
+        }
+    }
+    let leaking = world.histories.iter().filter(|history| history.case.tier() >= Tier::Suspected).count();
+    println!("5,000 sites, {leaking} suspected: {:.2} ms", fastest * 1e3);
+    assert_eq!(leaking, 500);
+    // Unoptimised test builds and busy machines are slower; the aim is 1 ms, the limit 5.
+    assert!(fastest < 0.05, "{fastest} s");
 }

@@ -186,8 +186,13 @@ impl World {
         }
     }
 
-    pub(crate) fn end_epoch(&mut self) {
+    /// The judge's part of closing an epoch.
+    pub(crate) fn judge_epoch(&mut self) {
         self.judge.end_epoch(self.now, self.allocations, &mut self.histories, &mut |_, _| {});
+    }
+
+    pub(crate) fn end_epoch(&mut self) {
+        self.judge_epoch();
         self.rivals.end_epoch(self.now);
         self.allocations = 0;
     }
