@@ -9,3 +9,7 @@ mod store;
 mod sys;
 mod tree;
 mod units;
+
+pub use leak::{
+    Evidence, Interval, Leak, LeakConfig, LeakConfigError, LeakReport, Severity, State, Unjudged, Withdrawal, Withdrawn,
+};

@@ -2,7 +2,7 @@
 //! batches, and whatever did not last. Pure functions of a rung, its site's cohorts and the moment.
 
 use super::config::LeakConfig;
-use super::history::{COHORTS, History, SAMPLE};
+use super::history::{COHORTS, COHORTS_U32, History, SAMPLE};
 use super::ladder::{RUNG_EPOCHS, Rung};
 use super::state::{Tier, Withdrawal};
 
@@ -55,13 +55,13 @@ impl Survivors {
     /// Adds another site's. Its cohorts are spread evenly where they are wider.
     pub(crate) fn add(&mut self, history: &History) {
         let other = Survivors::of(history);
-        for i in 0..COHORTS {
+        for (k, i) in (0u32..).zip(0..COHORTS) {
             if other.born[i] == 0.0 {
                 continue;
             }
             for part in 0..(other.width / self.width).max(1) {
-                let birth = other.origin + i as u32 * other.width + part * self.width;
-                let slot = (birth.saturating_sub(self.origin) / self.width).min(COHORTS as u32 - 1) as usize;
+                let birth = other.origin + k * other.width + part * self.width;
+                let slot = (birth.saturating_sub(self.origin) / self.width).min(COHORTS_U32 - 1) as usize;
                 let share = 1.0 / (other.width / self.width).max(1) as f32;
                 self.live[slot] += other.live[i] * share;
                 self.born[slot] += other.born[i] * share;
@@ -87,8 +87,8 @@ impl Survivors {
         // ∫ ln(span/t) dt = t·ln(span/t) + t
         let integral = |t: f32| if t <= 0.0 { 0.0 } else { t * (span / t).ln() + t };
         let (mut count, mut logs, mut first) = (0.0, 0.0, (0.0, 0.0));
-        for (i, &live) in self.live.iter().enumerate() {
-            let start = (self.origin + i as u32 * self.width) as f32 - from as f32;
+        for (k, &live) in (0u32..).zip(&self.live) {
+            let start = (self.origin + k * self.width) as f32 - from as f32;
             let (left, right) = (start.max(0.0), (start + self.width as f32).min(span));
             if live <= 0.0 || left >= right {
                 continue;
@@ -112,8 +112,8 @@ impl Survivors {
     /// Over births from epoch `from` to `to`: the share of stretches (each long enough for three survivors or so)
     /// that have survivors, among those that had births.
     fn spread(&self, from: u32, to: u32) -> f32 {
-        let first = (from.saturating_sub(self.origin) / self.width).min(COHORTS as u32 - 1) as usize;
-        let last = (to.saturating_sub(self.origin) / self.width).min(COHORTS as u32 - 1) as usize;
+        let first = (from.saturating_sub(self.origin) / self.width).min(COHORTS_U32 - 1) as usize;
+        let last = (to.saturating_sub(self.origin) / self.width).min(COHORTS_U32 - 1) as usize;
         let (live, born) = (&self.live[first..=last.max(first)], &self.born[first..=last.max(first)]);
         let total: f32 = live.iter().sum();
         let stretches = (total / SURVIVORS_PER_STRETCH).clamp(4.0, COHORTS as f32);

@@ -20,6 +20,9 @@ use crate::sampler::weight::{Weight, probability};
 
 /// How many birth cohorts.
 pub(crate) const COHORTS: usize = 32;
+/// The same, to reckon with epochs.
+pub(crate) const COHORTS_U32: u32 = 32;
+const _: () = assert!(COHORTS_U32 as usize == COHORTS);
 /// A sample is 256 units, so that a part of one can count.
 pub(crate) const SAMPLE: u32 = 256;
 /// Bins of the histogram of lifetimes: 0, 1, 2 to 3, 4 to 7, … 64 epochs and longer.
@@ -87,6 +90,8 @@ pub(crate) struct History {
     /// Frees of old blocks while the oldest live ones were several cohorts old, and those that hit these oldest; samples.
     pub(crate) queue_frees: f32,
     pub(crate) oldest_frees: f32,
+    /// Idle epochs of the program in which this site allocated, saturating.
+    pub(crate) idle_births: u16,
     /// log₂ of a cohort's width in epochs.
     pub(crate) width_shift: u8,
     /// No cohort before this one has live blocks.
@@ -120,6 +125,7 @@ impl History {
         latest_interval: 0.0,
         queue_frees: 0.0,
         oldest_frees: 0.0,
+        idle_births: 0,
         width_shift: 0,
         oldest: 0,
         in_use: 0,
@@ -260,7 +266,7 @@ impl History {
     /// The cohort of births in epoch `now`, made room for.
     fn cohort_at(&mut self, now: u32) -> usize {
         let relative = now.saturating_sub(self.origin);
-        while relative >> self.width_shift >= COHORTS as u32 {
+        while relative >> self.width_shift >= COHORTS_U32 {
             self.merge();
         }
         (relative >> self.width_shift) as usize
@@ -274,14 +280,14 @@ impl History {
 
     /// One past the last epoch of a cohort, counted from the origin.
     fn end_of(&self, cohort: usize) -> u32 {
-        (cohort as u32 + 1) << self.width_shift
+        u32::try_from(cohort + 1).unwrap_or(COHORTS_U32) << self.width_shift
     }
 
     /// When cohorts merge, one of a pair may have reached a rung and the other not. Such a pair counts as having reached
     /// it, without the other's maturation: until this epoch (from the origin) nothing else matures.
     fn straddlers_until(&self) -> u32 {
         let width = 1u32 << self.width_shift;
-        if width == 1 { 0 } else { (COHORTS as u32 / 2) * width + width / 2 }
+        if width == 1 { 0 } else { (COHORTS_U32 / 2) * width + width / 2 }
     }
 
     #[cold]
@@ -349,4 +355,102 @@ fn narrow(value: f64) -> f32 {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative; the cast saturates")]
 fn to_units(value: f32) -> u32 {
     value.round() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Alive {
+        birth: u32,
+        size: u64,
+    }
+
+    fn block(size: u64, interval_bytes: f64) -> Block {
+        Block { size, interval_bytes, weight: Weight::of(size, interval_bytes), thread: 0 }
+    }
+
+    /// Against a list of all blocks: sums are exact at any time; as long as cohorts are one epoch wide so are the
+    /// ladder's counts, and later on they err towards innocence only.
+    #[test]
+    fn counts_equal_those_of_a_plain_list() {
+        for seed in 1..=40u64 {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let mut random = move |n: u64| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 11) % n
+            };
+            let origin = 17;
+            let mut history = History::EMPTY;
+            history.begin(origin);
+            let mut alive: Vec<Alive> = Vec::new();
+            let (mut matured, mut died) = ([0.0f32; RUNGS], [0.0f32; RUNGS]);
+            let (mut true_matured, mut true_died) = ([0.0f32; RUNGS], [0.0f32; RUNGS]);
+            for now in origin..origin + 300 {
+                for _ in 0..random(6) {
+                    let size = 1 + random(5000);
+                    history.born(now, &block(size, 0.0));
+                    alive.push(Alive { birth: now, size });
+                }
+                for _ in 0..random(6).min(alive.len() as u64) {
+                    #[expect(clippy::cast_possible_truncation, reason = "an index")]
+                    let gone = alive.swap_remove(random(alive.len() as u64) as usize);
+                    history.freed(gone.birth, now, &block(gone.size, 0.0));
+                    for r in 0..RUNGS {
+                        // It reached the age at the end of an earlier epoch.
+                        true_died[r] += if now > gone.birth + RUNG_EPOCHS[r] { 1.0 } else { 0.0 };
+                    }
+                }
+                for (r, step) in history.end_epoch(now).into_iter().enumerate() {
+                    matured[r] += step.matured;
+                    died[r] += step.died;
+                    true_matured[r] += alive.iter().filter(|b| b.birth + RUNG_EPOCHS[r] == now).count() as f32;
+                }
+                let bytes: u64 = alive.iter().map(|block| block.size << 8).sum();
+                assert_eq!(history.live_total, bytes, "seed {seed}, epoch {now}");
+                assert_eq!(history.live_bytes.iter().sum::<u64>(), bytes, "seed {seed}, epoch {now}");
+                assert_eq!(history.live_samples(), alive.len() as f32, "seed {seed}, epoch {now}");
+                for r in 0..RUNGS {
+                    let label = format!("seed {seed}, epoch {now}, rung {r}");
+                    if history.width_shift == 0 {
+                        assert_eq!((matured[r], died[r]), (true_matured[r], true_died[r]), "{label}");
+                    }
+                    let old = alive.iter().filter(|block| block.birth + RUNG_EPOCHS[r] <= now).count() as f32;
+                    assert!(matured[r] - died[r] <= old, "{label}: {} - {} > {old}", matured[r], died[r]);
+                }
+            }
+            assert_eq!(history.width_shift, 4, "300 epochs in 32 cohorts of 16");
+        }
+    }
+
+    /// A site whose interval falls and rises keeps counting fairly: its live evidence never exceeds its samples.
+    #[test]
+    fn evidence_is_measured_by_the_coarsest_interval_lately() {
+        let mut history = History::EMPTY;
+        history.begin(0);
+        (0..64).for_each(|_| history.born(0, &block(16, 1024.0)));
+        assert_eq!(history.live_samples(), 64.0);
+        // One sample at 16 KiB stands for sixteen at 1 KiB.
+        history.born(1, &block(16, 16384.0));
+        assert_eq!(history.live_samples(), 5.0);
+        history.born(1, &block(16, 1024.0));
+        assert!((history.live_samples() - 5.0625).abs() < 0.01, "{}", history.live_samples());
+        // Large blocks are in every sample, so they count in full at any interval.
+        history.born(1, &block(1 << 24, 1024.0));
+        assert!((history.live_samples() - 6.0625).abs() < 0.01, "{}", history.live_samples());
+        (0..64).for_each(|_| history.freed(0, 2, &block(16, 1024.0)));
+        assert!((history.live_samples() - 2.0625).abs() < 0.01, "{}", history.live_samples());
+    }
+
+    #[test]
+    fn frees_of_blocks_older_than_the_history_count_against_a_leak() {
+        let mut history = History::EMPTY;
+        history.begin(100);
+        history.freed(90, 101, &block(64, 0.0));
+        let died: Vec<f32> = history.end_epoch(101).iter().map(|step| step.died).collect();
+        assert_eq!(died, [1.0, 1.0, 0.0, 0.0, 0.0]);
+        assert_eq!(history.live_total, 0);
+    }
 }

@@ -123,6 +123,11 @@ impl Rung {
         f64::from(self.ln_e) >= threshold(order, u32::from(self.restarts), alpha)
     }
 
+    /// Restarts so far.
+    pub(crate) fn restarts(&self) -> u32 {
+        u32::from(self.restarts)
+    }
+
     /// The longest run that was ended, from the births of what matured first; 0 if none was longer than chance makes them.
     pub(crate) fn longest_run(&self, age: u32) -> u32 {
         if self.longest < CHANCE_RUN_EPOCHS { 0 } else { u32::from(self.longest) + age }

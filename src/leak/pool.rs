@@ -10,7 +10,7 @@
 
 use super::case::Case;
 use super::gates::{Moment, Survivors};
-use super::history::History;
+use super::history::{COHORTS_U32, History};
 use super::judge::Judge;
 use super::ladder::{RUNGS, Step};
 use super::state::{Change, Tier};
@@ -81,9 +81,9 @@ impl Group {
 fn survivors(members: &[usize], histories: &[History]) -> Survivors {
     let members = || members.iter().filter_map(|&member| histories.get(member));
     let origin = members().map(|history| history.origin).min().unwrap_or(0);
-    let end = members().map(|history| history.origin + (32 << history.width_shift)).max().unwrap_or(1);
+    let end = members().map(|history| history.origin + (COHORTS_U32 << history.width_shift)).max().unwrap_or(1);
     let mut width = 1;
-    while end.saturating_sub(origin) > 32 * width {
+    while end.saturating_sub(origin) > COHORTS_U32 * width {
         width *= 2;
     }
     let mut sum = Survivors::empty(origin, width);
@@ -117,10 +117,10 @@ pub(crate) fn regroup<'f>(judge: &mut Judge, histories: &mut [History], frames_o
 
 /// Looks at sites that share their first `depth` frames: longer keys first, then what is left of them together.
 /// Returns the sites that found no group.
-fn form<'f>(
+fn form(
     judge: &mut Judge,
     histories: &mut [History],
-    sites: &[(usize, &'f [KeyFrame])],
+    sites: &[(usize, &[KeyFrame])],
     depth: usize,
     enough: f32,
 ) -> Vec<usize> {

@@ -3,6 +3,7 @@
 
 mod rivals;
 mod shapes;
+mod whole;
 mod world;
 
 use super::classify::classify;
@@ -85,7 +86,7 @@ fn run(shape: &Shape, interval_bytes: f64, seed: u64) -> Score {
 }
 
 fn runs() -> u64 {
-    std::env::var("UNFREED_SIMULATION_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
+    std::env::var("UNFREED_SIMULATION_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(2)
 }
 
 fn named(score: &Score, expect: Expect) -> bool {
@@ -257,8 +258,10 @@ fn stationary(sites: usize, epochs: u32, seed: u64, interval_bytes: f64, interva
 #[test]
 fn stationary_sites_are_never_suspected() {
     for (label, interval, changes) in [("exact", 0.0, false), ("4 KiB", 4096.0, false), ("1 to 64 KiB", 1024.0, true)] {
-        let found = stationary(10_000, 400, 7, interval, changes);
-        println!("10,000 stationary sites, {label}: suspected, leak: {found:?}");
+        // The whole number in exact mode, where evidence is strongest; in the others when the whole table is asked for.
+        let sites = if interval == 0.0 || runs() >= 10 { 10_000 } else { 2_000 };
+        let found = stationary(sites, 400, 7, interval, changes);
+        println!("{sites} stationary sites, {label}: suspected, leak: {found:?}");
         assert_eq!(found, (0, 0), "{label}");
     }
 }

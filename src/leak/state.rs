@@ -81,23 +81,26 @@ pub enum Withdrawal {
     Slowed,
     /// Survivors come from a few moments only.
     Batches,
-    /// Nothing has grown old lately.
+    /// It has not grown lately.
     Stopped,
     /// The table stopped growing.
     TableFilled,
     /// The grounds have to be gathered anew (a longer clean-up period was seen, or the group of stacks changed).
     Restarted,
+    /// Records of it were lost, so what is live is not known.
+    RecordsLost,
 }
 
 impl Withdrawal {
     /// All, in the order of their numbers.
-    pub(crate) const ALL: [Withdrawal; 6] = [
+    pub(crate) const ALL: [Withdrawal; 7] = [
         Withdrawal::Freed,
         Withdrawal::Slowed,
         Withdrawal::Batches,
         Withdrawal::Stopped,
         Withdrawal::TableFilled,
         Withdrawal::Restarted,
+        Withdrawal::RecordsLost,
     ];
 
     /// The reason in words.
@@ -107,8 +110,9 @@ impl Withdrawal {
             Withdrawal::Freed => "old blocks were freed again",
             Withdrawal::Slowed => "its growth slowed down",
             Withdrawal::Batches => "what survives comes from a few moments only",
-            Withdrawal::Stopped => "nothing has grown old there lately",
+            Withdrawal::Stopped => "it has not grown lately",
             Withdrawal::TableFilled => "its table stopped growing",
+            Withdrawal::RecordsLost => "records of it were lost",
             Withdrawal::Restarted => "its evidence has to be gathered anew",
         }
     }

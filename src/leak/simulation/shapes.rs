@@ -42,6 +42,9 @@ const fn healthy(name: &'static str, sites: usize, make: fn(&mut World, u32) -> 
 
 const KIB: u64 = 1024;
 
+/// Kept for good.
+fn keep(_: Held) {}
+
 /// The 22 leaks.
 pub(crate) fn leaks() -> Vec<Shape> {
     vec![
@@ -323,7 +326,7 @@ pub(crate) fn healthy_shapes() -> Vec<Shape> {
         healthy("startup_tables", 2, |_, _| {
             Box::new(|w, t| {
                 if t < 5 {
-                    (0..200).for_each(|_| drop(w.alloc(0, 2 * KIB)));
+                    (0..200).for_each(|_| keep(w.alloc(0, 2 * KIB)));
                 }
                 w.brief(1, 4 * KIB, 0.0);
             })
@@ -331,7 +334,7 @@ pub(crate) fn healthy_shapes() -> Vec<Shape> {
         healthy("lazy_steps", 2, |_, run| {
             Box::new(move |w, t| {
                 if t % (run / 6) == 0 {
-                    (0..60).for_each(|_| drop(w.alloc(0, 4 * KIB)));
+                    (0..60).for_each(|_| keep(w.alloc(0, 4 * KIB)));
                 }
                 w.brief(1, 4 * KIB, 0.0);
             })
@@ -434,7 +437,7 @@ pub(crate) fn healthy_shapes() -> Vec<Shape> {
                 gone.iter().for_each(|(held, _)| w.free(*held));
                 threads = kept;
                 while threads.len() < 16 {
-                    let life = 5 + w.random.below(60) as u32;
+                    let life = 5 + u32::try_from(w.random.below(60)).expect("small");
                     threads.push((w.alloc(0, 64 * KIB), t + life));
                 }
                 w.brief(1, 3 * KIB, 0.0);

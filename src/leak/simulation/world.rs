@@ -3,7 +3,8 @@
 use super::rivals::Rivals;
 use crate::leak::config::LeakConfig;
 use crate::leak::history::{Block, History};
-use crate::leak::judge::Judge;
+use crate::leak::judge::{Judge, Subject};
+use crate::leak::state::Change;
 use crate::sampler::weight::{Weight, probability};
 
 /// xorshift64*.
@@ -192,7 +193,11 @@ impl World {
     }
 
     pub(crate) fn end_epoch(&mut self) {
-        self.judge_epoch();
+        self.end_epoch_told(&mut |_, _| {});
+    }
+
+    pub(crate) fn end_epoch_told(&mut self, on_change: &mut dyn FnMut(Subject, Change)) {
+        self.judge.end_epoch(self.now, self.allocations, &mut self.histories, on_change);
         self.rivals.end_epoch(self.now);
         self.allocations = 0;
     }
