@@ -49,6 +49,11 @@ impl Case {
         }
     }
 
+    /// Converts all counts to another measure of samples.
+    pub(crate) fn rescale(&mut self, scale: f32) {
+        self.rungs.iter_mut().for_each(|rung| rung.rescale(scale));
+    }
+
     /// Gathers evidence anew, as another case: after a regrouping.
     pub(crate) fn restart(&mut self, order: u32) {
         self.rungs.iter_mut().for_each(Rung::restart);

@@ -10,7 +10,8 @@
 //!
 //! Counts are in samples, not in blocks: whether a block is sampled does not depend on its fate, so samples are fair
 //! evidence, and nothing else bounds its variance. If the sampling interval changes, a sample counts as the chance
-//! that the site's reference interval (the largest lately) would have sampled it too.
+//! that the site's reference interval (the largest lately) would have sampled it too; when that one changes, all counts
+//! so far are converted, or a change of interval would look like a change of growth.
 
 use super::case::Case;
 use super::ladder::{RUNG_EPOCHS, RUNGS, Step};
@@ -84,6 +85,8 @@ pub(crate) struct History {
     pub(crate) group: u32,
     /// Samples that reached the first rung.
     pub(crate) matured: f32,
+    /// Recent mean of the sizes of births.
+    usual_size: f32,
     /// The interval that a sample is measured by, and the latest one seen; bytes.
     reference_interval: f32,
     latest_interval: f32,
@@ -121,6 +124,7 @@ impl History {
         last_birth: 0,
         group: 0,
         matured: 0.0,
+        usual_size: 0.0,
         reference_interval: 0.0,
         latest_interval: 0.0,
         queue_frees: 0.0,
@@ -258,7 +262,7 @@ impl History {
         self.trend.note(relative + 1, bytes(self.live_total));
         self.spine.end_epoch(now);
         if now.is_multiple_of(REFERENCE_HOLD_EPOCHS) && self.latest_interval < self.reference_interval {
-            self.reference_interval = (self.reference_interval / 2.0).max(self.latest_interval);
+            self.measure_by((self.reference_interval / 2.0).max(self.latest_interval));
         }
         steps
     }
@@ -307,16 +311,28 @@ impl History {
     fn evidence_of_birth(&mut self, block: &Block) -> u32 {
         let interval = narrow(block.interval_bytes);
         self.latest_interval = interval;
+        let size = block.size as f32;
+        self.usual_size += if self.usual_size == 0.0 { size } else { (size - self.usual_size) / 32.0 };
         if interval > self.reference_interval {
-            if self.reference_interval > 0.0 {
-                let scale = self.reference_interval / interval;
-                for live in &mut self.live {
-                    *live = if *live == 0 { 0 } else { to_units(*live as f32 * scale).max(1) };
-                }
-            }
-            self.reference_interval = interval;
+            self.measure_by(interval);
         }
         self.evidence_of_death(block)
+    }
+
+    /// Changes the reference interval, and with it what all counts so far are worth: exactly so for blocks of the site's
+    /// usual size.
+    #[cold]
+    fn measure_by(&mut self, interval: f32) {
+        if self.reference_interval > 0.0 {
+            let size = u64::from(to_units(self.usual_size));
+            let before = probability(size, f64::from(self.reference_interval)).max(f64::MIN_POSITIVE);
+            let scale = narrow(probability(size, f64::from(interval)) / before);
+            for units in self.live.iter_mut().chain(&mut self.born) {
+                *units = if *units == 0 { 0 } else { to_units(*units as f32 * scale).max(1) };
+            }
+            self.case.rescale(scale);
+        }
+        self.reference_interval = interval;
     }
 
     fn evidence_of_death(&self, block: &Block) -> u32 {
@@ -428,20 +444,23 @@ mod tests {
     /// A site whose interval falls and rises keeps counting fairly: its live evidence never exceeds its samples.
     #[test]
     fn evidence_is_measured_by_the_coarsest_interval_lately() {
+        let near = |history: &History, samples: f32| {
+            assert!((history.live_samples() - samples).abs() < 0.05, "{} is not {samples}", history.live_samples());
+        };
         let mut history = History::EMPTY;
         history.begin(0);
         (0..64).for_each(|_| history.born(0, &block(16, 1024.0)));
         assert_eq!(history.live_samples(), 64.0);
-        // One sample at 16 KiB stands for sixteen at 1 KiB.
+        // One sample at 16 KiB stands for sixteen at 1 KiB: (1 - e^(-16/16384)) / (1 - e^(-16/1024)) = 0.063.
         history.born(1, &block(16, 16384.0));
-        assert_eq!(history.live_samples(), 5.0);
+        near(&history, 64.0 * 0.06296 + 1.0);
         history.born(1, &block(16, 1024.0));
-        assert!((history.live_samples() - 5.0625).abs() < 0.01, "{}", history.live_samples());
+        near(&history, 65.0 * 0.06296 + 1.0);
         // Large blocks are in every sample, so they count in full at any interval.
         history.born(1, &block(1 << 24, 1024.0));
-        assert!((history.live_samples() - 6.0625).abs() < 0.01, "{}", history.live_samples());
+        near(&history, 65.0 * 0.06296 + 2.0);
         (0..64).for_each(|_| history.freed(0, 2, &block(16, 1024.0)));
-        assert!((history.live_samples() - 2.0625).abs() < 0.01, "{}", history.live_samples());
+        near(&history, 0.06296 + 2.0);
     }
 
     #[test]

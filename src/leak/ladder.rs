@@ -113,6 +113,13 @@ impl Rung {
         self.pace -= self.pace * (PACE_WEIGHT * width).min(1.0);
     }
 
+    /// Converts what was counted to another measure of samples. Evidence once gathered stays.
+    pub(crate) fn rescale(&mut self, scale: f32) {
+        self.pace *= scale;
+        self.net *= scale;
+        self.marks.rescale(scale);
+    }
+
     /// Begins anew, as after a regrouping.
     pub(crate) fn restart(&mut self) {
         *self = Rung { restarts: self.restarts.saturating_add(1), pace: self.pace, longest: self.longest, ..Rung::NEW };

@@ -38,6 +38,11 @@ impl Marks {
         self.used += 1;
     }
 
+    /// Multiplies the whole curve.
+    pub(crate) fn rescale(&mut self, scale: f32) {
+        self.values.iter_mut().for_each(|value| *value *= scale);
+    }
+
     /// The curve at `at`, given that it is now at `now` with the value `value_now`.
     pub(crate) fn value(&self, at: f32, now: u32, value_now: f32) -> f32 {
         let step = f32::from(1u16.checked_shl(u32::from(self.step_shift.min(15))).unwrap_or(1))

@@ -8,7 +8,7 @@ mod world;
 
 use super::classify::classify;
 use super::state::{State, Tier};
-use shapes::{Expect, Shape, healthy_shapes, leaks};
+use shapes::{Expect, Shape, healthy_shapes, leaks, others};
 use world::World;
 
 const RUN_EPOCHS: u32 = 400;
@@ -264,6 +264,42 @@ fn stationary_sites_are_never_suspected() {
         println!("{sites} stationary sites, {label}: suspected, leak: {found:?}");
         assert_eq!(found, (0, 0), "{label}");
     }
+}
+
+#[test]
+fn shapes_that_no_threshold_was_chosen_by_are_judged_as_well() {
+    let mut wrong = Vec::new();
+    for shape in others() {
+        for (label, interval) in INTERVALS {
+            let (mut suspected, mut leak, mut last) = (0, 0, Vec::new());
+            let mut innocents = [0; 4];
+            for seed in 101..=100 + runs() {
+                let score = run(&shape, interval, seed);
+                suspected = suspected.max(score.suspected.unwrap_or(999));
+                leak = leak.max(score.leak.unwrap_or(999));
+                innocents[0] += u64::from(score.innocent_ever_suspected);
+                innocents[1] += u64::from(score.innocent_suspected_at_end);
+                innocents[2] += u64::from(score.innocent_ever_leak);
+                innocents[3] += u64::from(score.innocent_leak_at_end);
+                let askable = interval < 20_000.0 || score.culprit_samples >= SAMPLES_TO_NAME;
+                if score.innocent_ever_leak || shape.expect == Expect::Leak && askable && !named(&score, Expect::Leak) {
+                    wrong.push(format!("{} at {label}, seed {seed}: {:?}", shape.name, score.states));
+                }
+                last = score.states;
+            }
+            if shape.expect == Expect::Leak {
+                println!(
+                    "| {} | {label} | suspected {suspected}, leak {leak} | {innocents:?} | {last:?} |",
+                    shape.name
+                );
+            } else {
+                println!("| {} | {label} | {innocents:?} | {last:?} |", shape.name);
+            }
+        }
+    }
+    let sparse = wrong.iter().filter(|line| line.contains("64 KiB")).count();
+    assert_eq!(wrong.len(), sparse, "{wrong:#?}");
+    assert!(sparse as u64 <= 1 + runs() / 10, "{wrong:#?}");
 }
 
 /// A leak of 3 blocks an epoch that begins when the process is old, between churn and a large steady table.

@@ -150,6 +150,27 @@ fn changes_are_told_once_and_withdrawals_say_why() {
     assert_eq!(site.withdrawn().expect("withdrawn").reason, "it has not grown lately");
 }
 
+/// The governor moves the interval by powers of two, up and down, under a leak and a steady pool of sessions.
+#[test]
+fn a_leak_is_named_while_the_sampling_interval_changes() {
+    for seed in 1..=10 {
+        let mut world = World::new(seed, 1024.0, 400, 2);
+        for now in 0..400 {
+            world.begin_epoch(now);
+            let octave = [10, 12, 14, 13, 15, 11][(now / 30) as usize % 6];
+            world.set_interval(f64::from(1 << octave));
+            for _ in 0..world.random.poisson(10.0) {
+                drop_held(world.alloc(0, 3000));
+                let life = world.random.exponential(12.0);
+                world.brief(1, 3000, life);
+            }
+            world.end_epoch();
+            assert!(world.histories[1].case.tier() < Tier::Suspected, "seed {seed}, epoch {now}: sessions suspected");
+        }
+        assert_eq!(world.histories[0].case.tier(), Tier::Leak, "seed {seed}");
+    }
+}
+
 /// A recursion with two call sites: every leaked block has a stack of its own.
 #[test]
 fn evidence_split_over_many_stacks_is_pooled_and_named_by_what_they_share() {

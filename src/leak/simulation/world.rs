@@ -60,6 +60,8 @@ struct Slot {
     size: u64,
     birth: u32,
     sampled: bool,
+    /// What the sample point was drawn with.
+    interval_bytes: f64,
 }
 
 pub(crate) struct World {
@@ -93,9 +95,8 @@ impl World {
         }
     }
 
-    fn block(&self, size: u64) -> Block {
-        let weight = Weight::of(size, self.interval_bytes);
-        Block { size, interval_bytes: self.interval_bytes, weight, thread: 1 }
+    fn block(size: u64, interval_bytes: f64) -> Block {
+        Block { size, interval_bytes, weight: Weight::of(size, interval_bytes), thread: 1 }
     }
 
     pub(crate) fn set_interval(&mut self, interval_bytes: f64) {
@@ -105,7 +106,7 @@ impl World {
     pub(crate) fn alloc(&mut self, site: usize, size: u64) -> Held {
         self.allocations += 1;
         let sampled = self.random.chance(probability(size, self.interval_bytes));
-        let slot = Slot { site, size, birth: self.now, sampled };
+        let slot = Slot { site, size, birth: self.now, sampled, interval_bytes: self.interval_bytes };
         let held = match self.vacant.pop() {
             Some(index) => {
                 self.blocks[index] = slot;
@@ -117,7 +118,7 @@ impl World {
             }
         };
         if sampled {
-            let block = self.block(size);
+            let block = World::block(size, self.interval_bytes);
             self.born(site, &block);
             self.rivals.born(site, held, size, block.weight.bytes);
         }
@@ -136,7 +137,7 @@ impl World {
     pub(crate) fn free(&mut self, held: Held) {
         let slot = self.blocks[held.0];
         if slot.sampled {
-            let block = self.block(slot.size);
+            let block = World::block(slot.size, slot.interval_bytes);
             self.histories[slot.site].freed(slot.birth, self.now, &block);
             self.rivals.freed(slot.site, held, slot.birth, block.weight.bytes);
         }
@@ -148,12 +149,14 @@ impl World {
         let slot = self.blocks[held.0];
         if size > slot.size {
             if slot.sampled {
-                let (old, new) = (self.block(slot.size), self.block(size));
+                let interval = slot.interval_bytes;
+                let (old, new) = (World::block(slot.size, interval), World::block(size, interval));
                 self.histories[slot.site].resized(None, self.now, &old, &new);
                 self.rivals.resized(slot.site, old.weight.bytes, new.weight.bytes);
             } else if self.random.chance(probability(size - slot.size, self.interval_bytes)) {
-                self.blocks[held.0] = Slot { sampled: true, birth: self.now, size, ..slot };
-                let block = self.block(size);
+                let interval_bytes = self.interval_bytes;
+                self.blocks[held.0] = Slot { sampled: true, birth: self.now, size, interval_bytes, ..slot };
+                let block = World::block(size, interval_bytes);
                 self.born(slot.site, &block);
                 self.rivals.born(slot.site, held, size, block.weight.bytes);
             }
