@@ -389,6 +389,22 @@ fn five_thousand_sites_are_judged_in_milliseconds() {
     }
     let leaking = world.histories.iter().filter(|history| history.case.tier() >= Tier::Suspected).count();
     println!("5,000 sites, {leaking} suspected: {:.2} ms", fastest * 1e3);
+    let block = super::history::Block {
+        size: 64,
+        interval_bytes: 4096.0,
+        weight: crate::sampler::weight::Weight::of(64, 4096.0),
+        thread: 0,
+    };
+    let history = &mut world.histories[1];
+    history.begin(0);
+    let start = std::time::Instant::now();
+    let pairs = 1_000_000u32;
+    for i in 0..pairs {
+        let now = i / 5_000;
+        history.born(now, &block);
+        history.freed(now.saturating_sub(i % 4), now, &block);
+    }
+    println!("one birth and one free: {:.1} ns", start.elapsed().as_secs_f64() * 1e9 / f64::from(pairs));
     assert_eq!(leaking, 500);
     // Unoptimised test builds and busy machines are slower; the aim is 1 ms, the limit 5.
     assert!(fastest < 0.05, "{fastest} s");
