@@ -204,7 +204,7 @@ fn read_still<S: Source + ?Sized>(source: &S) -> Result<Picture, StoreError> {
     let rows_in_doubt = resolve_pending(&tables);
     let process = &tables.header.process;
     let base = Ticks(get(&process.base_ticks));
-    Attribution::new(base, get(&tables.header.format.fixed_interval_bytes)).drain(&tables, Ticks(u64::MAX));
+    Attribution::new(base, get(&tables.header.format.fixed_interval_bytes)).drain(&tables, Ticks(u64::MAX), &mut ());
     let header = tables.header;
     let now = [&header.global.last_at, &newest(&header.exact).at, &newest(&header.closed).at]
         .map(get)

@@ -42,7 +42,7 @@ fn unread_rings_equal_drained_ones() {
         oracle.check(&dead, &stacks);
         let running = reader::read_from(&bytes[..], |_| false).expect("a sound store");
         assert_eq!((running.life, running.epoch), (Life::Running, round));
-        attribution.drain(&tables, Ticks(oracle.now));
+        attribution.drain(&tables, Ticks(oracle.now), &mut ());
         end_epoch(&tables, Ticks(oracle.now));
         let own = own_picture(&store, Ticks(oracle.now));
         for (a, b) in own.sites.iter().zip(&dead.sites) {
@@ -71,7 +71,7 @@ fn killed_child() {
     for (number, record) in records.iter().enumerate() {
         let producer = &mut producers[(record.at.0 % 4) as usize];
         if producer.push(record).is_err() {
-            attribution.drain(&tables, Ticks(u64::MAX));
+            attribution.drain(&tables, Ticks(u64::MAX), &mut ());
             producer.push(record).expect("drained");
         }
         if number % 1000 == 0 {

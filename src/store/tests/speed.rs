@@ -51,7 +51,7 @@ fn records_per_second(stacks: u64, rings: usize, interval: u8) -> f64 {
             }
         }
         let start = Instant::now();
-        records += attribution.drain(&tables, Ticks(u64::MAX));
+        records += attribution.drain(&tables, Ticks(u64::MAX), &mut ());
         seconds += start.elapsed().as_secs_f64();
         store.lay_out_ahead();
     }
@@ -80,7 +80,7 @@ fn speed() {
     }
     let start = Instant::now();
     for _ in 0..1000 {
-        assert_eq!(attribution.drain(&tables, Ticks(u64::MAX)), 0);
+        assert_eq!(attribution.drain(&tables, Ticks(u64::MAX), &mut ()), 0);
     }
     let rings = tables.used(crate::store::layout::Region::Rings);
     println!("{rings} empty rings: {:.1} µs a drain", start.elapsed().as_secs_f64() * 1e3);
