@@ -9,6 +9,8 @@ use crate::ring::words_for;
 use crate::store::row::{ROW_WORDS, Wide, get, set};
 use crate::sys::sync::{AtomicU64, Ordering, fence};
 use crate::tree::{Node, TreeState};
+#[cfg(not(loom))]
+use std::mem::offset_of;
 
 /// `UNFREED` and a zero byte, read as a little-endian word.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"UNFREED\0");
@@ -337,6 +339,13 @@ const _: () = {
     assert!(size_of::<ModuleRow>() == 1024 && size_of::<HistoryRow>() == 64, "the file format says so");
     assert!(size_of::<TreeState>() as u64 <= PAGE_BYTES, "the tree's own words have one page");
     assert!(size_of::<Wide>() == 16, "two words");
+    // The words that docs/store-format.md names.
+    assert!(offset_of!(Header, process) == 8 * 8 && offset_of!(Header, state) == 24 * 8, "documented");
+    assert!(offset_of!(Header, pending) == 32 * 8 && offset_of!(Header, global) == 40 * 8, "documented");
+    assert!(offset_of!(Header, closed) == 48 * 8 && offset_of!(Header, exact) == 80 * 8, "documented");
+    assert!(offset_of!(Header, loss) == 112 * 8 && offset_of!(Header, regions) == 128 * 8, "documented");
+    assert!(offset_of!(Header, unwinder) == 192 * 8 && offset_of!(Header, command) == 200 * 8, "documented");
+    assert!(offset_of!(Header, executable) == 328 * 8, "documented");
 };
 
 /// Where one region lies.
