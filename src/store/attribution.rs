@@ -14,10 +14,11 @@
 use crate::ring::RingId;
 use crate::ring::record::{Kind, Record};
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS, IntervalCode, Weight};
-use crate::store::layout::{self, Global, Region, SIZE_CLASSES};
+use crate::store::layout::{Global, Region, SIZE_CLASSES};
 use crate::store::merge::Scratch;
 use crate::store::row::{Row, add, get, set, signed, sub};
 use crate::store::tables::Tables;
+use crate::store::version;
 use crate::sys::sync::{Ordering, fence};
 use crate::units::{StackId, Ticks};
 
@@ -166,7 +167,7 @@ impl Observer for () {
 pub(crate) fn end_epoch(tables: &Tables<'_>, at: Ticks) {
     let header = tables.header;
     let epoch = get(&header.state.epoch);
-    layout::write_next(&header.closed, |closed| {
+    version::write_next(&header.closed, |closed| {
         set(&closed.epoch, epoch);
         set(&closed.at, at.0);
         copy_global(&header.global, &closed.global);

@@ -82,6 +82,14 @@ fn speed() {
     for _ in 0..1000 {
         assert_eq!(attribution.drain(&tables, Ticks(u64::MAX), &mut ()), 0);
     }
+    let idle = start.elapsed().as_secs_f64() * 1e3;
     let rings = tables.used(crate::store::layout::Region::Rings);
-    println!("{rings} empty rings: {:.1} µs a drain", start.elapsed().as_secs_f64() * 1e3);
+    for exact_mode in [false, true] {
+        let options = StoreOptions { base: BASE, ..StoreOptions::new(exact_mode) };
+        let start = Instant::now();
+        let store = Store::create(&options).expect("a store");
+        println!("created, exact mode {exact_mode}: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+        store.finish(false);
+    }
+    println!("{rings} empty rings: {idle:.1} µs a drain");
 }
