@@ -34,7 +34,7 @@ mod thread;
 mod walk;
 mod workspace;
 
-pub(crate) use registry::{LoadedModule, ModuleSink, refresh, start};
+pub(crate) use registry::{LoadedModule, ModuleSink, after_fork, before_fork, keep_free, refresh, start};
 pub(crate) use thread::{Captured, ThreadStacks};
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -113,7 +113,10 @@ fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<
         Some(set) if taken.workspace().cache_fits(set.rules_generation) => {
             with_set(set, &mut taken, capacity, registers, thread, tree)
         }
-        _ => nothing(thread, tree),
+        _ => {
+            workspace::count_starved();
+            nothing(thread, tree)
+        }
     };
     taken.give_back();
     captured
