@@ -62,6 +62,9 @@ static CHECKING: AtomicBool = AtomicBool::new(false);
 static DISAGREEMENTS: AtomicU64 = AtomicU64::new(0);
 /// Captures that were compared.
 static CHECKED: AtomicU64 = AtomicU64::new(0);
+/// Their frames, and how many of those the replay kept.
+static CHECKED_FRAMES: AtomicU64 = AtomicU64::new(0);
+static KEPT_FRAMES: AtomicU64 = AtomicU64::new(0);
 
 /// What happened since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +75,9 @@ pub(crate) struct Counters {
     pub(crate) checked: u64,
     /// Debug mode: those that differed. A bug if not 0.
     pub(crate) disagreements: u64,
+    /// Debug mode: frames of those captures, and how many of them were taken from memory with their numbers.
+    pub(crate) checked_frames: u64,
+    pub(crate) kept_frames: u64,
 }
 
 /// Reads the counters.
@@ -81,6 +87,8 @@ pub(crate) fn counters() -> Counters {
         starved: workspace::starved(),
         checked: CHECKED.load(Ordering::Relaxed),
         disagreements: DISAGREEMENTS.load(Ordering::Relaxed),
+        checked_frames: CHECKED_FRAMES.load(Ordering::Relaxed),
+        kept_frames: KEPT_FRAMES.load(Ordering::Relaxed),
     }
 }
 
@@ -247,6 +255,8 @@ fn check(
     };
     // Relaxed: counters.
     CHECKED.fetch_add(1, Ordering::Relaxed);
+    CHECKED_FRAMES.fetch_add(full.made as u64, Ordering::Relaxed);
+    KEPT_FRAMES.fetch_add(kept.len() as u64, Ordering::Relaxed);
     if !(same_frames && same_number && full.outcome == outcome) {
         DISAGREEMENTS.fetch_add(1, Ordering::Relaxed);
     }

@@ -169,7 +169,7 @@ pub(crate) fn start(max_frames: usize, sink: &mut dyn ModuleSink) -> &'static st
         .into_iter()
         .find(|(method, _)| selftest::passes(*method))
         .unwrap_or((Method::Backtrace, "backtrace"));
-    METHOD.store(method as u8, Ordering::Relaxed);
+    choose(method);
     name
 }
 
@@ -182,6 +182,15 @@ pub(crate) fn refresh(sink: &mut dyn ModuleSink) {
         }
         set::reap(&mut registry.retired);
         registry.stock();
+    });
+}
+
+/// Puts `method` in force. What threads remember was found by another: it is forgotten by a new generation.
+pub(super) fn choose(method: Method) {
+    with_registry(|registry| {
+        if METHOD.swap(method as u8, Ordering::Relaxed) != method as u8 {
+            registry.publish();
+        }
     });
 }
 

@@ -147,10 +147,6 @@ fn sample_and_trace(sink: &Sink) -> (Captured, Vec<FrameKey>) {
             true
         });
     }
-    // This function itself may be among them.
-    if system.first() != tree().frames(captured.stack).next().as_ref() {
-        system.remove(0);
-    }
     (captured, system)
 }
 

@@ -541,3 +541,26 @@ fn stacks_grown_by_stacker() {
     }
     session.finish(800);
 }
+
+/// The fallbacks: frame pointers find what there is and stay within the stack; the crate finds all.
+#[test]
+fn the_other_methods() {
+    let session = Session::start(128);
+    registry::choose(Method::FramePointers);
+    recurse(200, &mut |_| {
+        sample();
+    });
+    registry::choose(Method::Backtrace);
+    recurse(20, &mut |_| {
+        let (captured, system) = sample_and_trace(&session.sink);
+        assert_is(&captured, &system);
+    });
+    recurse(200, &mut |depth| {
+        let captured = sample();
+        assert!(if depth < 70 { captured.truncated } else { depth < 100 || !captured.truncated }, "{depth}");
+    });
+    registry::choose(Method::Framehop);
+    let [(captured, system), _] = twice(&session.sink);
+    assert_is(&captured, &system);
+    session.finish(220);
+}
