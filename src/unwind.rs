@@ -28,7 +28,7 @@ mod registry;
 mod selftest;
 mod set;
 mod step;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 mod thread;
 mod walk;
