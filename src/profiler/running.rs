@@ -123,6 +123,11 @@ fn begin(config: Config) -> Result<Running, Error> {
     options.place = place_of(&config);
     let store: &'static Store = Box::leak(Box::new(create_store(&mut options)?));
 
+    // A child's `start` would otherwise wait for a loader's lock that our thread held at the fork.
+    fork::around(before_fork, after_fork);
+    if exact_mode {
+        unwind::keep_free(EXACT_WORKSPACES);
+    }
     let name = unwind::start(config.max_frames, &mut Modules(store));
     unwind::set_checking(config.check_stacks);
     store.set_unwinder(name);
@@ -408,6 +413,19 @@ fn begin_anew_in_child() {
     link::reset_in_child();
     session::change(Mode::Off, false);
     hook::thread::reset_in_child();
+}
+
+/// Threads that are in the middle of a capture at one moment, in exact mode; 33 KiB each.
+const EXACT_WORKSPACES: usize = 64;
+
+extern "C" fn before_fork() {
+    let _inside = hook::inside();
+    unwind::before_fork();
+}
+
+extern "C" fn after_fork() {
+    let _inside = hook::inside();
+    unwind::after_fork();
 }
 
 /// The process ends while a profile runs: `process::exit`, or a profiler that was leaked.
