@@ -153,6 +153,13 @@ pub(crate) struct Inside {
     _thread: std::marker::PhantomData<*const ()>,
 }
 
+/// Readies the hook for blocks that are not the program's: every thread is called, and will know them. Returns once that
+/// is so. Before the first [`inside`].
+pub(crate) fn prepare() {
+    cold::prepare();
+    thread::call_all(session::touch(), None);
+}
+
 /// Enters the profiler on this thread. Nests.
 pub(crate) fn inside() -> Inside {
     HOT.with(|hot| {

@@ -99,8 +99,7 @@ impl<'a> Cold<'a> {
         let before = block.seen();
         self.hot.set_words(match self.state.mode() {
             Mode::Exact => None,
-            // Before the first profile nothing is tracked, so nothing is to be looked for.
-            _ if every_free_looks() && self.state.profile() != 0 => Some((RANGE.bounds(), 0)),
+            _ if every_free_looks() => Some((RANGE.bounds(), 0)),
             _ => Some((RANGE.bounds(), SLOT_MAX_BYTES)),
         });
         block.set_seen(self.state);
@@ -226,7 +225,8 @@ impl<'a> Cold<'a> {
             }
             None => StackId::ROOT,
         };
-        Some(Identity { birth: clock::now(), stack, interval, carried: 0.0, session: self.state.profile() })
+        // The birth is stamped once there is a block.
+        Some(Identity { birth: Ticks(0), stack, interval, carried: 0.0, session: self.state.profile() })
     }
 
     /// Sends one record; helps to drain where the ring is full.
@@ -301,10 +301,18 @@ impl<'a> Cold<'a> {
 /// consumer that died, so two suffice.
 const HELPS: u32 = 2;
 
-/// Must every free look whether its block is tracked? Where there is no range, and where small blocks went into the
-/// table because no slot could be had.
+/// Must every free look whether its block is tracked or ours? Where there is no range, and where small blocks went into
+/// the table because no slot could be had.
 fn every_free_looks() -> bool {
-    RANGE.bounds().1 == 0 || SMALL_IN_TABLE.load(Ordering::Relaxed)
+    (RANGE.bounds().1 == 0 && PREPARED.load(Ordering::Relaxed)) || SMALL_IN_TABLE.load(Ordering::Relaxed)
+}
+
+/// Set before the first block that is not the program's: until then there is nothing to look for.
+static PREPARED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// From here on there may be blocks of ours. Before the call to all threads that tells them.
+pub(super) fn prepare() {
+    PREPARED.store(true, Ordering::SeqCst);
 }
 
 /// Set once a block of at most `SLOT_MAX_BYTES` is in the live table.
@@ -363,12 +371,14 @@ unsafe fn tracked(
     interval: IntervalCode,
     registers: &Registers,
 ) -> *mut u8 {
-    let started = clock::now();
+    // What a capture costs is the governor's to know; exact mode has none.
+    let governed = cold.state.mode() == Mode::Sampled;
+    let started = if governed { clock::now() } else { Ticks(0) };
     let Some(mut identity) = cold.identify(registers, interval) else {
         // SAFETY: the caller's layout.
         return unsafe { plain(inner, layout, zeroed) };
     };
-    let spent = clock::now().0.saturating_sub(started.0);
+    let spent = if governed { clock::now().0.saturating_sub(started.0) } else { 0 };
     // SAFETY: the caller's layout.
     let Some((ptr, place)) = (unsafe { place(inner, layout, zeroed) }) else { return null_mut() };
     // After the inner allocator returned, so that a free of the block that had this address is older.
@@ -380,9 +390,7 @@ unsafe fn tracked(
         return ptr;
     }
     cold.birth(&identity, layout.size());
-    if cold.state.mode() == Mode::Sampled
-        && let Some((_, own)) = cold.block.as_mut()
-    {
+    if governed && let Some((_, own)) = cold.block.as_mut() {
         governor::sampled(&mut own.unreported_samples, &mut own.unreported_ticks, spent);
     }
     ptr
@@ -424,10 +432,8 @@ fn settle(ptr: *mut u8, place: &Place, identity: &Identity, size: usize, mode: M
                     // Its free would not look for it.
                     return false;
                 }
-                if !SMALL_IN_TABLE.swap(true, Ordering::SeqCst) {
-                    session::touch();
-                    thread::call_all_soon();
-                }
+                // Threads learn of it when they adopt the next mode; in this one all their frees look.
+                SMALL_IN_TABLE.store(true, Ordering::Relaxed);
             }
             LIVE.insert(LargeBlock { address: ptr.expose_provenance(), identity: *identity })
         }

@@ -493,12 +493,6 @@ pub(crate) fn call_all(now: State, profile: Option<u32>) -> bool {
     }
 }
 
-/// Calls every thread once, without seeing to it that each heard: for a change that may come late.
-pub(super) fn call_all_soon() {
-    let Some(_held) = REGISTRY.lock.take() else { return };
-    for_each(|block| block.hot().call());
-}
-
 /// The longest that a thread is waited for which stays inside: it does bounded work there, unless it was stopped.
 const LONGEST_CALL_NS: u64 = 2_000_000_000;
 

@@ -82,8 +82,7 @@ pub(super) fn start(config: Config) -> Result<u32, Error> {
     if !crate::config::slots_off() {
         RANGE.reserve();
     }
-    // Every thread must know our memory when it sees it, before there is any.
-    hook::thread::call_all(session::touch(), None);
+    hook::prepare();
     let inside = hook::inside();
     let started = with_running(|running| {
         if running.is_some() {
@@ -162,7 +161,9 @@ fn begin(config: Config) -> Result<Running, Error> {
         c"unfreed",
         Box::new(move || {
             let inside = hook::inside();
-            worker.run();
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run())).is_err() {
+                switch_off();
+            }
             drop(inside);
         }),
     );
@@ -339,6 +340,12 @@ impl Finished {
     pub(super) fn store_path(&self) -> Option<&std::path::Path> {
         self.store.path()
     }
+}
+
+/// The drain thread failed: nothing is recorded any more, memory is served on.
+fn switch_off() {
+    hook::thread::call_all(session::change(Mode::Off, false), None);
+    process::say("unfreed: the profiler's thread failed; profiling is off, the program goes on\n");
 }
 
 /// Waits until no thread can still write for an older state than `now`.
