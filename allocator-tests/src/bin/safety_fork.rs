@@ -3,41 +3,117 @@
 //! The child frees and reallocates what the parent made, exits in every way, starts a profiler of its own; the
 //! parent's profile, store and output must not notice. Prints one line a case, so that a hang is seen where it is.
 //!
-//! The wrapped allocator maps every block by itself: after `_Fork` and the raw system calls the C library's locks may
+//! The wrapped allocator has no lock: after `_Fork` and the raw system calls the C library's locks may
 //! be held for ever by threads that the child does not have, which is no fault of a profiler.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::path::Path;
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use allocator_tests::load::{Block, Load, Xorshift, size};
 use allocator_tests::runner::end_within;
 
 #[global_allocator]
-static ALLOC: unfreed::Alloc<Mapped> = unfreed::Alloc::new(Mapped);
+static ALLOC: unfreed::Alloc<Mapped> = unfreed::Alloc::new(Mapped::new());
 
-/// Each block a mapping of its own: no lock, nothing that a fork could catch halfway.
-struct Mapped;
-
-fn pages(bytes: usize) -> usize {
-    bytes.max(1).next_multiple_of(4096)
+/// Lists of free blocks by size, lock-free: nothing that a fork could catch halfway.
+struct Mapped {
+    /// The arena's base; 0: not mapped yet.
+    arena: AtomicUsize,
+    /// Units handed out so far.
+    used: AtomicUsize,
+    /// By class: a count against ABA in the upper half, the first free block's unit number + 1 in the lower.
+    free: [AtomicU64; CLASSES],
 }
 
-// SAFETY: fresh private mappings of at least the size, page-aligned; larger alignments are refused.
-unsafe impl GlobalAlloc for Mapped {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.align() > 4096 {
-            return null_mut();
-        }
-        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+/// Classes of 2^4 to 2^19 bytes; what is larger is a mapping of its own.
+const CLASSES: usize = 16;
+const UNIT: usize = 16;
+/// 2^32 units.
+const ARENA_BYTES: usize = 64 << 30;
+
+impl Mapped {
+    const fn new() -> Mapped {
+        Mapped { arena: AtomicUsize::new(0), used: AtomicUsize::new(0), free: [const { AtomicU64::new(0) }; CLASSES] }
+    }
+
+    fn map(bytes: usize) -> *mut u8 {
+        let (access, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
         // SAFETY: a new mapping.
-        let at = unsafe { libc::mmap(null_mut(), pages(layout.size()), access, flags, -1, 0) };
+        let at = unsafe { libc::mmap(null_mut(), bytes, access, flags, -1, 0) };
         if at == libc::MAP_FAILED { null_mut() } else { at.cast() }
     }
 
+    fn arena(&self) -> *mut u8 {
+        let mut base = self.arena.load(Ordering::Acquire);
+        if base == 0 {
+            let fresh = Self::map(ARENA_BYTES).expose_provenance();
+            assert_ne!(fresh, 0);
+            // A loser leaves its addresses reserved.
+            base = self
+                .arena
+                .compare_exchange(0, fresh, Ordering::AcqRel, Ordering::Acquire)
+                .map_or_else(|won| won, |_| fresh);
+        }
+        std::ptr::with_exposed_provenance_mut(base)
+    }
+
+    fn class(layout: Layout) -> Option<usize> {
+        let bytes = layout.size().max(layout.align()).max(UNIT).next_power_of_two();
+        let class = bytes.trailing_zeros() as usize - 4;
+        (class < CLASSES).then_some(class)
+    }
+
+    /// The link in a free block's first word.
+    fn link(&self, unit: u64) -> &AtomicU64 {
+        // SAFETY: within the arena, aligned, mapped for ever, and only accessed as an atomic while it is free.
+        unsafe { &*self.arena().add(unit as usize * UNIT).cast::<AtomicU64>() }
+    }
+}
+
+const LOW: u64 = 0xFFFF_FFFF;
+
+// SAFETY: blocks of power-of-two classes, naturally aligned, each handed out once until it is given back.
+unsafe impl GlobalAlloc for Mapped {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let Some(class) = Self::class(layout) else { return Self::map(layout.size().next_multiple_of(4096)) };
+        let arena = self.arena();
+        let mut head = self.free[class].load(Ordering::Acquire);
+        while head & LOW != 0 {
+            let unit = (head & LOW) - 1;
+            let next = self.link(unit).load(Ordering::Relaxed) & LOW;
+            let new = ((head >> 32).wrapping_add(1) << 32) | next;
+            match self.free[class].compare_exchange(head, new, Ordering::Acquire, Ordering::Acquire) {
+                // SAFETY: within the arena.
+                Ok(_) => return unsafe { arena.add(unit as usize * UNIT) },
+                Err(seen) => head = seen,
+            }
+        }
+        let units = 1usize << class;
+        // Twice the room: enough to align.
+        let unit = self.used.fetch_add(2 * units, Ordering::Relaxed).next_multiple_of(units);
+        // SAFETY: within the arena, or the test has used 64 GiB.
+        unsafe { arena.add(unit * UNIT) }
+    }
+
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: a whole mapping of ours, which the caller gives up.
-        unsafe { libc::munmap(ptr.cast(), pages(layout.size())) };
+        let Some(class) = Self::class(layout) else {
+            // SAFETY: a whole mapping of ours, which the caller gives up.
+            unsafe { libc::munmap(ptr.cast(), layout.size().next_multiple_of(4096)) };
+            return;
+        };
+        let unit = ((ptr.addr() - self.arena().addr()) / UNIT) as u64;
+        let mut head = self.free[class].load(Ordering::Relaxed);
+        loop {
+            self.link(unit).store(head & LOW, Ordering::Relaxed);
+            let new = ((head >> 32).wrapping_add(1) << 32) | (unit + 1);
+            match self.free[class].compare_exchange(head, new, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(seen) => head = seen,
+            }
+        }
     }
 }
 
@@ -122,7 +198,10 @@ fn use_blocks(mut blocks: Vec<Block>, random: &mut Xorshift) {
 
 #[inline(never)]
 fn childs_own_block() -> Block {
-    Block::new(12_345, 9)
+    let block = Block::new(12_345, 9);
+    // No tail call: this function is to be on the stack.
+    std::hint::black_box(&block);
+    block
 }
 
 /// A profile in a child: right, and written where it says.
@@ -242,7 +321,8 @@ fn main() {
         for then in
             [Then::Free, Then::Exit, Then::Panic, Then::Exec, Then::Profile, Then::ProfileTwice, Then::UseHandle]
         {
-            for round in 0..3 {
+            // A profile in a child takes a while; the others are over in a moment.
+            for round in 0..if matches!(then, Then::Profile | Then::ProfileTwice | Then::Exec) { 1 } else { 3 } {
                 load.wait_turns(3);
                 eprintln!("{how:?} {then:?} {round}");
                 let pid = fork(how);
