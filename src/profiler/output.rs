@@ -26,10 +26,6 @@ pub(super) fn finish(ticket: u32) {
         None => process::say("unfreed: the profiler's thread is gone; no results were written\n"),
     }
     Finished::end(finished);
-    // It came when nobody was left to obey it: its effect is what it would have been.
-    if let Some(signal) = process::arrived_signal() {
-        process::end_by(signal);
-    }
 }
 
 /// Held while results are written.

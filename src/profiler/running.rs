@@ -318,9 +318,6 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
     let quiet = quiesce(off);
     let picture = ask(&running.orders, Order::Stop).flatten();
     running.thread.join();
-    if running.config.signals {
-        process::release_ending_signals();
-    }
     link::disconnect();
     AGGREGATOR.end();
     let quiet = quiet && quiesce(off);
@@ -331,9 +328,18 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
 }
 
 impl Finished {
-    /// Ends the store, whose file stays where that was asked for.
+    /// Ends the store, whose file stays where that was asked for. Signals have their way again from here on: until now,
+    /// while the results were written, they were held.
     pub(super) fn end(self) {
         end_store(self.store, self.config.keep_store);
+        if !self.config.signals {
+            return;
+        }
+        process::release_ending_signals();
+        // It came when nobody was left to obey it: its effect is what it would have been.
+        if let Some(signal) = process::arrived_signal() {
+            process::end_by(signal);
+        }
     }
 
     /// Where the store's file lies.
