@@ -1,1 +1,4 @@
 //! Programs that each install an allocator of their own.
+
+pub mod load;
+pub mod runner;

@@ -333,9 +333,6 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
     let quiet = quiesce(off);
     let evidence = ask(&running.orders, Order::Stop).flatten();
     running.thread.join();
-    if running.config.signals {
-        process::release_ending_signals();
-    }
     link::disconnect();
     AGGREGATOR.end();
     let quiet = quiet && quiesce(off);
@@ -346,9 +343,18 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
 }
 
 impl Finished {
-    /// Ends the store, whose file stays where that was asked for.
+    /// Ends the store, whose file stays where that was asked for. Signals have their way again from here on: until now,
+    /// while the results were written, they were held.
     pub(super) fn end(self) {
         end_store(self.store, self.config.keep_store);
+        if !self.config.signals {
+            return;
+        }
+        process::release_ending_signals();
+        // It came when nobody was left to obey it: its effect is what it would have been.
+        if let Some(signal) = process::arrived_signal() {
+            process::end_by(signal);
+        }
     }
 
     /// Where the store's file lies.
@@ -404,13 +410,16 @@ fn end_store(store: &'static Store, keep: bool) {
 /// A forked child starts a profile of its own: the parent's is forgotten, not ended.
 fn begin_anew_in_child() {
     RUNNING.lock.reset_in_child();
+    output::reset_in_child();
     let parents = with_running(Option::take).flatten();
     // Its channel and thread are the parent's: not dropped, not joined.
     std::mem::forget(parents);
     TICKET.store(0, Ordering::SeqCst);
     AGGREGATOR.reset_in_child();
-    LIVE.reset_locks_in_child();
+    LIVE.reset_in_child(hook::OWN);
     link::reset_in_child();
+    // The parent's handlers; this profile may want none.
+    process::release_ending_signals();
     session::change(Mode::Off, false);
     hook::thread::reset_in_child();
 }
@@ -430,12 +439,16 @@ extern "C" fn after_fork() {
 
 /// The process ends while a profile runs: `process::exit`, or a profiler that was leaked.
 extern "C" fn at_exit() {
-    let ticket = TICKET.load(Ordering::SeqCst);
-    if ticket == 0 || fork::in_child() {
+    if fork::in_child() {
         return;
     }
+    let ticket = TICKET.load(Ordering::SeqCst);
     let _inside = hook::inside();
-    output::finish(ticket);
+    if ticket == 0 {
+        output::wait_for_finish();
+    } else {
+        output::finish(ticket);
+    }
 }
 
 /// On the drain thread: the profile is written, then the signal ends the process.
