@@ -1,1 +1,3 @@
 //! Programs that each install an allocator of their own.
+
+pub mod cost;
