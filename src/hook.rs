@@ -24,8 +24,7 @@ pub(crate) mod thread;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
-pub(crate) use hot::Counters;
-use hot::HOT;
+use hot::{Admission, HOT};
 
 /// A global allocator that profiles the one it wraps.
 ///
@@ -82,11 +81,16 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if HOT.with(|hot| hot.admit_alloc(layout.size())) {
-            // SAFETY: the caller's layout.
-            unsafe { self.inner.alloc(layout) }
+            if is_plain(layout) {
+                // SAFETY: the caller's layout.
+                unsafe { self.inner.alloc(layout) }
+            } else {
+                // SAFETY: the caller's layout.
+                unsafe { aligned(&self.inner, layout) }
+            }
         } else {
             // SAFETY: the caller's layout.
-            unsafe { cold::alloc(&self.inner, layout, false) }
+            unsafe { cold::alloc(layout.size(), layout.align(), &self.inner, false) }
         }
     }
 
@@ -97,7 +101,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             unsafe { self.inner.alloc_zeroed(layout) }
         } else {
             // SAFETY: the caller's layout.
-            unsafe { cold::alloc(&self.inner, layout, true) }
+            unsafe { cold::alloc(layout.size(), layout.align(), &self.inner, true) }
         }
     }
 
@@ -108,20 +112,36 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             unsafe { self.inner.dealloc(ptr, layout) }
         } else {
             // SAFETY: the caller's block and layout.
-            unsafe { cold::dealloc(&self.inner, ptr, layout) }
+            unsafe { cold::dealloc(ptr, layout.size(), layout.align(), &self.inner) }
         }
     }
 
     #[inline]
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if HOT.with(|hot| hot.admit_realloc(ptr, layout.size(), new_size)) {
+        match HOT.with(|hot| hot.admit_realloc(ptr, layout.size(), new_size)) {
             // SAFETY: not a slot and not listed: the inner allocator's block.
-            unsafe { self.inner.realloc(ptr, layout, new_size) }
-        } else {
-            // SAFETY: the caller's block and sizes.
-            unsafe { cold::realloc(&self.inner, ptr, layout, new_size) }
+            Admission::Counted => unsafe { self.inner.realloc(ptr, layout, new_size) },
+            refused => {
+                // SAFETY: the caller's block and sizes.
+                unsafe { cold::realloc(ptr, layout, new_size, &self.inner, refused == Admission::Spent) }
+            }
         }
     }
+}
+
+/// What malloc aligns by itself. The same question that the inner allocators ask; asked before, their path for other
+/// alignments, which needs a stack frame, stays out of ours.
+#[inline(always)]
+fn is_plain(layout: Layout) -> bool {
+    layout.align() <= 16 && layout.align() <= layout.size()
+}
+
+/// # Safety
+/// As for [`GlobalAlloc::alloc`].
+#[inline(never)]
+unsafe fn aligned<A: GlobalAlloc>(inner: &A, layout: Layout) -> *mut u8 {
+    // SAFETY: the caller's layout.
+    unsafe { inner.alloc(layout) }
 }
 
 /// While this lives, the calling thread is inside the profiler: what it allocates is ours and counted nowhere.
@@ -131,6 +151,13 @@ pub(crate) struct Inside {
     budget: Option<i64>,
     /// Not `Send`: it is about this thread.
     _thread: std::marker::PhantomData<*const ()>,
+}
+
+/// Readies the hook for blocks that are not the program's: every thread is called, and will know them. Returns once that
+/// is so. Before the first [`inside`].
+pub(crate) fn prepare() {
+    cold::prepare();
+    thread::call_all(session::touch(), None);
 }
 
 /// Enters the profiler on this thread. Nests.
@@ -148,7 +175,9 @@ impl Drop for Inside {
         HOT.with(|hot| {
             hot.depth.set(hot.depth.get().saturating_sub(1));
             if let Some(budget) = self.budget {
-                hot.grant_budget(budget, 0);
+                // A call that came while we were inside is overwritten by the grant: it is heeded here.
+                let heard = thread::has_adopted(hot, session::state());
+                hot.grant_budget((budget >= 0 && heard).then_some(budget), 0);
             }
         });
     }

@@ -11,7 +11,7 @@
 //! | `symbolize`, `module_file`, `frame` | which function is this address |
 //! | `trim`, `points` | which frames to show, and which sites are then one |
 //! | `diff` | what changed between two snapshots |
-//! | `summary` | the same for people, on a page |
+//! | `summary`, `name` | the same for people, on a page |
 
 mod diff;
 mod estimate;
@@ -19,6 +19,7 @@ mod facts;
 mod frame;
 mod gamma;
 mod module_file;
+mod name;
 pub(crate) mod points;
 mod site;
 mod snapshot;

@@ -134,12 +134,6 @@ impl Producer<'_> {
         Ok(())
     }
 
-    /// Records that would fit now.
-    pub(crate) fn free(&mut self) -> u64 {
-        let _ = self.look_at_tail();
-        self.limit.wrapping_sub(self.next)
-    }
-
     #[cold]
     #[inline(never)]
     fn look_at_tail(&mut self) -> Result<(), Full> {
@@ -178,6 +172,17 @@ impl Consumer<'_> {
         }
         // Relaxed: `Ring::head`'s Acquire ordered these words before.
         self.ring.slot(self.next).map(|slot| slot.each_ref().map(|cell| cell.load(Ordering::Relaxed)))
+    }
+
+    /// The words of the record `distance` after the one that `peek` shows; `None` past the head that was taken.
+    #[inline]
+    pub(crate) fn ahead(&self, distance: u64) -> Option<[u64; RECORD_WORDS]> {
+        if self.unread() <= distance {
+            return None;
+        }
+        // Relaxed: as in `peek`.
+        let slot = self.ring.slot(self.next.wrapping_add(distance));
+        slot.map(|slot| slot.each_ref().map(|cell| cell.load(Ordering::Relaxed)))
     }
 
     /// Consumes the record that `peek` showed; does nothing at the head that was taken.

@@ -66,7 +66,8 @@ function branches(text) {
       frames = null;
     } else if (frames) {
       const frame = /^[#^]\d+: (?:0x[0-9a-f]+: )?(.*)$/i.exec(bare);
-      if (frame) frames.push(frame[1]);
+      // The name alone: 'main' is not to be found in 'f (src/main.rs:1:2)'.
+      if (frame) frames.push(frame[1].replace(/ \([^()]*:\d+:\d+\)$/, ''));
     }
   }
   return nodes;

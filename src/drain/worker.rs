@@ -9,6 +9,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::aggregator::{AGGREGATOR, Aggregator};
 use super::orders::Order;
+use crate::sampler::interval;
+use crate::sampler::weight::IntervalCode;
 use crate::store::picture::{ExactTotals, HistoryPoint, Picture};
 use crate::store::{PictureCopy, Store};
 use crate::sys::{clock, process};
@@ -24,7 +26,7 @@ pub(crate) struct Surroundings {
     /// Looks for modules that came or went.
     pub(crate) refresh_modules: fn(store: &'static Store),
     /// The governor's tick; takes live bytes and the CPU time that draining took since the last, returns the interval.
-    pub(crate) govern: fn(live_bytes: u64, drained_ns: u64) -> crate::sampler::weight::IntervalCode,
+    pub(crate) govern: fn(live_bytes: u64, drained_ns: u64) -> IntervalCode,
     /// A signal asked the process to end.
     pub(crate) end_by_signal: Box<dyn Fn(Option<Box<Picture>>, i32) + Send>,
 }
@@ -46,12 +48,18 @@ struct Memory {
     epoch_began: Instant,
     cpu_ns: u64,
     max_live: (u64, u64),
+    interval: IntervalCode,
 }
 
 impl Worker {
     /// Works until told to stop, or until nobody can tell it anything any more.
     pub(crate) fn run(mut self) {
-        let mut memory = Memory { epoch_began: Instant::now(), cpu_ns: clock::thread_cpu_ns(), max_live: (0, 0) };
+        let mut memory = Memory {
+            epoch_began: Instant::now(),
+            cpu_ns: clock::thread_cpu_ns(),
+            max_live: (0, 0),
+            interval: interval::get().0,
+        };
         let mut next = Instant::now() + TICK;
         loop {
             let order = self.orders.recv_deadline(next);
@@ -118,6 +126,12 @@ impl Worker {
         let live = totals.total_bytes.saturating_sub(totals.freed_bytes);
         let interval = (self.surroundings.govern)(live, drained);
         self.store.set_interval(interval);
+        if interval != memory.interval {
+            // Which interval held when is part of the profile.
+            memory.interval = interval;
+            let point = self.history_point(&totals, 0);
+            AGGREGATOR.drained(|_, _| self.store.push_history(&point));
+        }
         self.calibrate();
     }
 
@@ -137,24 +151,28 @@ impl Worker {
             }
         }
         let (store, exact_mode, seen) = (self.store, self.exact_mode, memory.max_live);
-        let began = self.base;
+        let point = self.history_point(&totals, resident);
         AGGREGATOR.drained(|tables, now| {
             (totals.max_live_bytes, totals.max_live_blocks) = if exact_mode { tables.peak_whole() } else { seen };
             store.set_exact_totals(&totals, now);
             if ends_epoch {
                 Aggregator::end_epoch(tables, now);
-                store.push_history(&HistoryPoint {
-                    at_ns: clock::monotonic_ns().saturating_sub(began.1),
-                    live_bytes: totals.total_bytes.saturating_sub(totals.freed_bytes),
-                    live_blocks: totals.total_blocks.saturating_sub(totals.freed_blocks),
-                    total_bytes: totals.total_bytes,
-                    total_blocks: totals.total_blocks,
-                    resident_bytes: resident,
-                    interval: crate::sampler::interval::get().0,
-                });
+                store.push_history(&point);
             }
         });
         totals
+    }
+
+    fn history_point(&self, totals: &ExactTotals, resident_bytes: u64) -> HistoryPoint {
+        HistoryPoint {
+            at_ns: clock::monotonic_ns().saturating_sub(self.base.1),
+            live_bytes: totals.total_bytes.saturating_sub(totals.freed_bytes),
+            live_blocks: totals.total_blocks.saturating_sub(totals.freed_blocks),
+            total_bytes: totals.total_bytes,
+            total_blocks: totals.total_blocks,
+            resident_bytes,
+            interval: interval::get().0,
+        }
     }
 
     /// Everything recorded so far, as a picture.

@@ -112,3 +112,90 @@ fn create_beside(parent: &Path) -> io::Result<(File, PathBuf)> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// An empty directory of this test's own.
+    fn directory(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("unfreed-file-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a directory");
+        path
+    }
+
+    fn put(path: &Path, text: &str) -> Result<(), FileError> {
+        replace(path, |file| file.write_all(text.as_bytes()))
+    }
+
+    #[test]
+    fn a_file_is_made_and_replaced() {
+        let directory = directory("replace");
+        let path = directory.join("out.json");
+        put(&path, "a long first text").expect("written");
+        put(&path, "second").expect("replaced");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "second");
+        assert_eq!(fs::read_dir(&directory).expect("listed").count(), 1, "nothing is left beside it");
+        let _ = fs::remove_dir_all(directory);
+    }
+
+    #[test]
+    fn a_failure_leaves_the_old_file() {
+        let directory = directory("failure");
+        let path = directory.join("out.json");
+        put(&path, "old").expect("written");
+        let error = replace(&path, |file| {
+            file.write_all(b"half")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        let text = error.expect_err("full").to_string();
+        assert!(text.starts_with(&format!("cannot write '{}': ", path.display())), "{text}");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "old");
+        assert_eq!(fs::read_dir(&directory).expect("listed").count(), 1);
+        let _ = fs::remove_dir_all(directory);
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let directory = directory("errors");
+        for (path, expected) in [
+            (directory.join("no/such/out.json"), "make it first"),
+            (directory.clone(), "it is a directory; name a file in it"),
+            (PathBuf::from(""), "names no file"),
+            (PathBuf::from("/proc/self/out.json"), "cannot create '/proc/self/out.json': "),
+        ] {
+            let error = put(&path, "x").expect_err("not writable");
+            assert!(error.to_string().contains(expected), "{error}");
+            assert_eq!(error.path(), path);
+        }
+        let _ = fs::remove_dir_all(directory);
+    }
+
+    #[test]
+    fn links_keep_their_place_and_devices_are_not_replaced() {
+        let directory = directory("links");
+        let (target, link) = (directory.join("target.json"), directory.join("link.json"));
+        fs::write(&target, "old").expect("written");
+        std::os::unix::fs::symlink(&target, &link).expect("linked");
+        put(&link, "new").expect("written");
+        assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
+        assert_eq!(fs::read_to_string(&target).expect("read"), "new");
+        // A link of our own to the null device, so that a fault here can only replace the link.
+        let null = directory.join("null");
+        std::os::unix::fs::symlink("/dev/null", &null).expect("linked");
+        put(&null, "gone").expect("swallowed");
+        assert!(fs::symlink_metadata(&null).expect("there").is_symlink());
+        let _ = fs::remove_dir_all(directory);
+    }
+
+    #[test]
+    fn a_bare_name_goes_to_the_current_directory() {
+        let name = format!("unfreed-bare-{}.json", std::process::id());
+        put(Path::new(&name), "here").expect("written");
+        assert_eq!(fs::read_to_string(&name).expect("read"), "here");
+        fs::remove_file(&name).expect("removed");
+    }
+}

@@ -8,7 +8,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use super::hot::{Counters, HOT, Hot, INSTALMENT_BYTES};
 use super::own;
@@ -73,7 +73,9 @@ impl<'a> Cold<'a> {
         match &cold.block {
             Some((block, own)) => {
                 cold.until = cold.until.saturating_add(own.reserve);
-                if block.seen() != cold.state || child {
+                // A call that came after its cause was adopted left cold words behind.
+                let stale = hot.frees_are_cold() && cold.state.mode() != Mode::Exact;
+                if block.seen() != cold.state || child || stale {
                     cold.adopt();
                 }
             }
@@ -89,30 +91,18 @@ impl<'a> Cold<'a> {
         let Some((block, own)) = self.block.as_mut() else { return };
         if self.child {
             // Only what tells our blocks from others; nothing is recorded here.
-            self.hot.set_words(0, RANGE.bounds(), SLOT_MAX_BYTES);
+            self.hot.set_words(Some((RANGE.bounds(), SLOT_MAX_BYTES)));
             own.reserve = NEVER;
             self.until = NEVER;
             return;
         }
         let before = block.seen();
-        // Bounded: each round but the last saw another change of the mode.
-        for _ in 0..64 {
-            let mode = self.state.mode();
-            if mode == Mode::Exact {
-                self.hot.make_cold();
-            } else {
-                let look_above = if every_free_looks() { 0 } else { SLOT_MAX_BYTES };
-                self.hot.set_words(0, RANGE.bounds(), look_above);
-            }
-            block.set_seen(self.state);
-            // SeqCst: our words before our look; pairs with `session::change` before `make_cold`.
-            fence(Ordering::SeqCst);
-            let now = session::state();
-            if now == self.state {
-                break;
-            }
-            self.state = now;
-        }
+        self.hot.set_words(match self.state.mode() {
+            Mode::Exact => None,
+            _ if every_free_looks() => Some((RANGE.bounds(), 0)),
+            _ => Some((RANGE.bounds(), SLOT_MAX_BYTES)),
+        });
+        block.set_seen(self.state);
         if before.profile() != self.state.profile() || before == State::NONE {
             let counted = self.hot.counters();
             block.begin_profile(self.state.profile(), counted);
@@ -162,7 +152,8 @@ impl<'a> Cold<'a> {
         if let Some((block, own)) = self.block {
             let budget = self.until.clamp(0, INSTALMENT_BYTES);
             own.reserve = self.until.saturating_sub(budget);
-            self.hot.grant_budget(budget, counted.alloc_bytes);
+            let exact = self.state.mode() == Mode::Exact && !self.child;
+            self.hot.grant_budget((!exact).then_some(budget), counted.alloc_bytes);
             block.set_busy(false);
         } else {
             LATE.add(counted);
@@ -234,7 +225,8 @@ impl<'a> Cold<'a> {
             }
             None => StackId::ROOT,
         };
-        Some(Identity { birth: clock::now(), stack, interval, carried: 0.0, session: self.state.profile() })
+        // The birth is stamped once there is a block.
+        Some(Identity { birth: Ticks(0), stack, interval, carried: 0.0, session: self.state.profile() })
     }
 
     /// Sends one record; helps to drain where the ring is full.
@@ -309,10 +301,18 @@ impl<'a> Cold<'a> {
 /// consumer that died, so two suffice.
 const HELPS: u32 = 2;
 
-/// Must every free look whether its block is tracked? Where there is no range, and where small blocks went into the
-/// table because no slot could be had.
+/// Must every free look whether its block is tracked or ours? Where there is no range, and where small blocks went into
+/// the table because no slot could be had.
 fn every_free_looks() -> bool {
-    RANGE.bounds().1 == 0 || SMALL_IN_TABLE.load(Ordering::Relaxed)
+    (RANGE.bounds().1 == 0 && PREPARED.load(Ordering::Relaxed)) || SMALL_IN_TABLE.load(Ordering::Relaxed)
+}
+
+/// Set before the first block that is not the program's: until then there is nothing to look for.
+static PREPARED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// From here on there may be blocks of ours. Before the call to all threads that tells them.
+pub(super) fn prepare() {
+    PREPARED.store(true, Ordering::SeqCst);
 }
 
 /// Set once a block of at most `SLOT_MAX_BYTES` is in the live table.
@@ -324,9 +324,12 @@ static SMALL_IN_TABLE: std::sync::atomic::AtomicBool = std::sync::atomic::Atomic
 /// As for [`GlobalAlloc::alloc`].
 #[cold]
 #[inline(never)]
-pub(super) unsafe fn alloc(inner: &dyn GlobalAlloc, layout: Layout, zeroed: bool) -> *mut u8 {
+pub(super) unsafe fn alloc(size: usize, align: usize, inner: &dyn GlobalAlloc, zeroed: bool) -> *mut u8 {
     let registers = Registers::here();
+    // SAFETY: they were a layout; apart, they stay in the registers that they came in.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     HOT.with(|hot| {
+        hot.undo(size);
         if hot.depth.get() != 0 {
             // SAFETY: the caller's layout.
             return unsafe { own::alloc(inner, layout, zeroed) };
@@ -368,12 +371,14 @@ unsafe fn tracked(
     interval: IntervalCode,
     registers: &Registers,
 ) -> *mut u8 {
-    let started = clock::now();
+    // What a capture costs is the governor's to know; exact mode has none.
+    let governed = cold.state.mode() == Mode::Sampled;
+    let started = if governed { clock::now() } else { Ticks(0) };
     let Some(mut identity) = cold.identify(registers, interval) else {
         // SAFETY: the caller's layout.
         return unsafe { plain(inner, layout, zeroed) };
     };
-    let spent = clock::now().0.saturating_sub(started.0);
+    let spent = if governed { clock::now().0.saturating_sub(started.0) } else { 0 };
     // SAFETY: the caller's layout.
     let Some((ptr, place)) = (unsafe { place(inner, layout, zeroed) }) else { return null_mut() };
     // After the inner allocator returned, so that a free of the block that had this address is older.
@@ -385,9 +390,7 @@ unsafe fn tracked(
         return ptr;
     }
     cold.birth(&identity, layout.size());
-    if cold.state.mode() == Mode::Sampled
-        && let Some((_, own)) = cold.block.as_mut()
-    {
+    if governed && let Some((_, own)) = cold.block.as_mut() {
         governor::sampled(&mut own.unreported_samples, &mut own.unreported_ticks, spent);
     }
     ptr
@@ -429,10 +432,8 @@ fn settle(ptr: *mut u8, place: &Place, identity: &Identity, size: usize, mode: M
                     // Its free would not look for it.
                     return false;
                 }
-                if !SMALL_IN_TABLE.swap(true, Ordering::SeqCst) {
-                    session::touch();
-                    thread::make_all_cold(None);
-                }
+                // Threads learn of it when they adopt the next mode; in this one all their frees look.
+                SMALL_IN_TABLE.store(true, Ordering::Relaxed);
             }
             LIVE.insert(LargeBlock { address: ptr.expose_provenance(), identity: *identity })
         }
@@ -451,7 +452,9 @@ fn slot_memory(slot: Slot) -> i64 {
 /// As for [`GlobalAlloc::dealloc`].
 #[cold]
 #[inline(never)]
-pub(super) unsafe fn dealloc(inner: &dyn GlobalAlloc, ptr: *mut u8, layout: Layout) {
+pub(super) unsafe fn dealloc(ptr: *mut u8, size: usize, align: usize, inner: &dyn GlobalAlloc) {
+    // SAFETY: they were a layout; apart, they stay in the registers that they came in.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     HOT.with(|hot| {
         let found = find(ptr);
         if let Found::Own(slot) = found {
@@ -588,9 +591,18 @@ impl Cold<'_> {
 /// As for [`GlobalAlloc::realloc`].
 #[cold]
 #[inline(never)]
-pub(super) unsafe fn realloc(inner: &dyn GlobalAlloc, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+pub(super) unsafe fn realloc(
+    ptr: *mut u8,
+    layout: Layout,
+    new_size: usize,
+    inner: &dyn GlobalAlloc,
+    spent: bool,
+) -> *mut u8 {
     let registers = Registers::here();
     HOT.with(|hot| {
+        if spent {
+            hot.undo(new_size.saturating_sub(layout.size()));
+        }
         let found = find(ptr);
         if let Found::Own(slot) = found {
             if slot.is_some() && !fork::in_child() {

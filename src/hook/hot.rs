@@ -1,14 +1,20 @@
 //! The words that every allocation and every free touch: one cache line of thread-local storage, written by its thread
-//! alone but for the four that `start`, `stop` and a change of mode write.
+//! alone but for four that `start`, `stop` and a change of mode write too.
 //!
-//! Promises: no lock, no shared write, no system call, no branch but 'go cold'. An alloc adds 6 instructions to the
-//! inner allocator's, a free 8 (x86-64; `allocator-tests/tests/cost.rs` counts them). A thread's first event goes cold,
-//! whatever it is, because the initial words say so.
+//! Promises: no lock, no shared write, no system call, no branch but 'go cold'. On x86-64 an alloc adds 3 instructions
+//! to the inner allocator's and a free 8, and each 1 or 2 to find the line (`allocator-tests/tests/cost.rs` counts
+//! them). A thread's first event goes cold, whatever it is, because the initial words say so.
 //!
-//! Bytes allocated are not counted: the budget is. Each grant of budget is added to `granted`, so that allocated =
+//! **Bytes allocated are not counted: the budget is.** Each grant of budget is added to `granted`, so that allocated =
 //! granted − budget at any moment. Failed small requests are the exception that this costs: requests above
 //! [`INSTALMENT_BYTES`] always go cold and are undone when the inner allocator refuses them; smaller ones that fail
 //! are counted as if they had succeeded.
+//!
+//! **Calling a thread to the cold path.** Others subtract [`CALL`] from its budget by an atomic operation; its next
+//! allocation finds it negative. The owner's own subtraction is one instruction without a lock prefix, so it may
+//! overwrite that call, but only while it is being executed: after a barrier on all threads (`sys::barrier`) the
+//! caller looks whether its call stands, and repeats it if not. Nothing that the owner subtracted can be lost, because
+//! the caller's operation is atomic. On other processors the owner's subtraction is a relaxed atomic one.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
@@ -20,27 +26,33 @@ use super::thread::ThreadBlock;
 /// instructions) adds less than a hundredth of an instruction a byte.
 pub(crate) const INSTALMENT_BYTES: i64 = 64 * 1024;
 
-/// A budget that no request fits: while we are inside, every allocation goes cold.
+/// A budget that no request fits: while we are inside, and in exact mode, every allocation goes cold.
 const NO_BUDGET: i64 = -1;
+
+/// What others subtract from a budget to call its thread. Far beyond any budget, and far from overflow.
+const CALL: i64 = 1 << 61;
+
+/// Below this a budget holds a call.
+const CALLED: i64 = -(CALL / 2);
 
 /// The words. Aligned so that the first eight share one cache line.
 #[repr(C, align(64))]
 pub(crate) struct Hot {
-    /// Bytes until the next cold allocation. Written by the owner.
+    /// Bytes until the next cold allocation, which is the one that would make it negative. By the owner; others call.
     budget: AtomicI64,
-    /// Allocations go cold where budget − size < floor. Written by others (`i64::MAX`: always cold) and by adoption.
-    floor: AtomicI64,
     /// Blocks allocated, reallocs not counted. Written by the owner.
     alloc_blocks: AtomicU64,
     /// Bytes freed, shrinks included. Written by the owner.
     free_bytes: AtomicU64,
     /// Blocks freed. Written by the owner.
     free_blocks: AtomicU64,
-    /// Frees go cold where ptr − base < span. Written by others and by adoption.
+    /// Frees go cold where ptr − base < span. Written by adoption, and by others to call.
     range_base: AtomicUsize,
     range_span: AtomicUsize,
-    /// Frees go cold above this size. Written by others and by adoption.
+    /// Frees go cold above this size. As above.
     look_above: AtomicUsize,
+    /// How deep we are inside the profiler in this thread; our own threads stay at 1.
+    pub(super) depth: Cell<u64>,
 
     // The second line: cold, or reallocs alone.
     /// Σ of budget granted, modulo 2^64. Written by the owner, together with `budget` under `sequence`.
@@ -51,8 +63,6 @@ pub(crate) struct Hot {
     reallocs: AtomicU64,
     /// Odd while `granted` and `budget` are being changed together. By the owner.
     sequence: AtomicU32,
-    /// How deep we are inside the profiler in this thread; our own threads stay at 1.
-    pub(super) depth: Cell<u32>,
     /// The thread's cold state: null before registration, [`RETIRED`] after the thread's end.
     pub(super) block: AtomicPtr<ThreadBlock>,
 }
@@ -107,7 +117,6 @@ impl Hot {
     const fn new() -> Hot {
         Hot {
             budget: AtomicI64::new(0),
-            floor: AtomicI64::new(i64::MAX),
             alloc_blocks: AtomicU64::new(0),
             free_bytes: AtomicU64::new(0),
             free_blocks: AtomicU64::new(0),
@@ -123,89 +132,182 @@ impl Hot {
         }
     }
 
-    /// Counts an allocation of `size` bytes; false: go cold, nothing was counted. 6 instructions.
+    /// Counts an allocation of `size` bytes; false: go cold. In both cases the budget is less by `size`, which the cold
+    /// path gives back first ([`Hot::undo`]). 3 instructions.
     #[inline(always)]
     pub(crate) fn admit_alloc(&self, size: usize) -> bool {
-        // Relaxed: the owner's own words, and a floor whose late arrival only delays going cold.
-        let Some(left) = self.left(size) else { return false };
-        // Release, here and in all counters: pairs with the Acquire in `counters`, so that a reader who sees a free
-        // sees the allocation that it belongs to. A plain store on x86-64.
-        self.budget.store(left, Ordering::Release);
-        bump(&self.alloc_blocks, 1);
-        true
+        #[cfg(target_arch = "x86_64")]
+        {
+            // SAFETY: the first and third word of this thread's own line; one instruction each, on aligned words, so
+            // that other threads read them whole. `jl`, not `js`: right also where the subtraction overflows.
+            unsafe {
+                core::arch::asm!(
+                    "sub qword ptr [{hot}], {size}",
+                    "jl {cold}",
+                    "inc qword ptr [{hot} + 8]",
+                    hot = in(reg) std::ptr::from_ref(self),
+                    size = in(reg) size,
+                    cold = label { return false },
+                    options(nostack),
+                );
+            }
+            true
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            if !self.spend(size) {
+                return false;
+            }
+            bump(&self.alloc_blocks, 1);
+            true
+        }
     }
 
-    /// The budget after `size` bytes, or `None` where that is below the floor. Can't overflow: a `Layout`'s size is below
-    /// 2^63 and a budget at least −1.
+    /// The budget less `bytes`, and whether that is not negative.
     #[inline(always)]
-    fn left(&self, size: usize) -> Option<i64> {
-        let left = self.budget.load(Ordering::Relaxed).wrapping_sub(size.cast_signed() as i64);
-        if left < self.floor.load(Ordering::Relaxed) { None } else { Some(left) }
+    fn spend(&self, bytes: usize) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            // SAFETY: as in `admit_alloc`.
+            unsafe {
+                core::arch::asm!(
+                    "sub qword ptr [{hot}], {bytes}",
+                    "jl {cold}",
+                    hot = in(reg) std::ptr::from_ref(self),
+                    bytes = in(reg) bytes,
+                    cold = label { return false },
+                    options(nostack),
+                );
+            }
+            true
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let bytes = bytes.cast_signed() as i64;
+            // Release: pairs with the Acquire in `allocs`, as all counters do.
+            self.budget.fetch_sub(bytes, Ordering::Release).checked_sub(bytes).is_some_and(|left| left >= 0)
+        }
+    }
+
+    /// Takes back what a refused admission subtracted.
+    pub(super) fn undo(&self, bytes: usize) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `admit_alloc`: one instruction, so that no call is overwritten after a barrier.
+        unsafe {
+            core::arch::asm!(
+                "add qword ptr [{hot}], {bytes}",
+                hot = in(reg) std::ptr::from_ref(self),
+                bytes = in(reg) bytes,
+                options(nostack),
+            );
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        self.budget.fetch_add(bytes.cast_signed() as i64, Ordering::Release);
     }
 
     /// Counts a free; false: go cold, nothing was counted. 8 instructions.
     #[inline(always)]
     pub(crate) fn admit_free(&self, ptr: *mut u8, size: usize) -> bool {
-        if self.must_look(ptr, size) {
-            return false;
+        #[cfg(target_arch = "x86_64")]
+        {
+            // SAFETY: words of this thread's own line, as in `admit_alloc`; `offset` is scratch.
+            unsafe {
+                core::arch::asm!(
+                    "mov {offset}, {ptr}",
+                    "sub {offset}, qword ptr [{hot} + 32]",
+                    "cmp {offset}, qword ptr [{hot} + 40]",
+                    "jb {cold}",
+                    "cmp {size}, qword ptr [{hot} + 48]",
+                    "ja {cold}",
+                    "add qword ptr [{hot} + 16], {size}",
+                    "inc qword ptr [{hot} + 24]",
+                    hot = in(reg) std::ptr::from_ref(self),
+                    ptr = in(reg) ptr,
+                    size = in(reg) size,
+                    offset = out(reg) _,
+                    cold = label { return false },
+                    options(nostack),
+                );
+            }
+            true
         }
-        bump(&self.free_bytes, size as u64);
-        bump(&self.free_blocks, 1);
-        true
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            if self.must_look(ptr, size) {
+                return false;
+            }
+            bump(&self.free_bytes, size as u64);
+            bump(&self.free_blocks, 1);
+            true
+        }
     }
 
-    /// Counts a realloc; false: go cold, nothing was counted.
+    /// Counts a realloc; `Refused` says whether the growth was subtracted from the budget.
     #[inline(always)]
-    pub(crate) fn admit_realloc(&self, ptr: *mut u8, old: usize, new: usize) -> bool {
+    pub(crate) fn admit_realloc(&self, ptr: *mut u8, old: usize, new: usize) -> Admission {
         if self.must_look(ptr, old) {
-            return false;
+            return Admission::Look;
         }
-        let Some(left) = self.left(new.saturating_sub(old)) else { return false };
+        if !self.spend(new.saturating_sub(old)) {
+            return Admission::Spent;
+        }
         bump(&self.kept_bytes, old.min(new) as u64);
         bump(&self.free_bytes, old.saturating_sub(new) as u64);
         bump(&self.reallocs, 1);
-        self.budget.store(left, Ordering::Release);
-        true
+        Admission::Counted
     }
 
     #[inline(always)]
     fn must_look(&self, ptr: *mut u8, size: usize) -> bool {
-        // Relaxed: as the floor.
+        // Relaxed: a word whose late arrival only delays going cold.
         let offset = ptr.addr().wrapping_sub(self.range_base.load(Ordering::Relaxed));
         offset < self.range_span.load(Ordering::Relaxed) || size > self.look_above.load(Ordering::Relaxed)
     }
 
-    /// Has every event of this thread go cold, soon. By any thread.
-    pub(crate) fn make_cold(&self) {
+    /// Calls the thread: its next event, alloc or free, is to go cold. By any thread; see [`Hot::is_called`].
+    pub(crate) fn call(&self) {
         self.range_base.store(0, Ordering::Relaxed);
         self.range_span.store(usize::MAX, Ordering::Relaxed);
         self.look_above.store(0, Ordering::Relaxed);
-        self.floor.store(i64::MAX, Ordering::SeqCst);
+        if self.budget.load(Ordering::Relaxed) >= CALLED {
+            self.budget.fetch_sub(CALL, Ordering::SeqCst);
+        }
     }
 
-    /// Sets the four words. By the owner, which then looks again whether they still hold (`session`).
-    pub(super) fn set_words(&self, floor: i64, range: (usize, usize), look_above: usize) {
-        self.range_base.store(range.0, Ordering::Relaxed);
-        self.range_span.store(range.1, Ordering::Relaxed);
+    /// Does the call stand? To be asked after a barrier on all threads, of a thread that is not inside.
+    pub(crate) fn is_called(&self) -> bool {
+        self.budget.load(Ordering::SeqCst) < CALLED && self.frees_are_cold()
+    }
+
+    /// Do all frees go cold?
+    pub(super) fn frees_are_cold(&self) -> bool {
+        self.range_span.load(Ordering::SeqCst) == usize::MAX
+    }
+
+    /// Sets what frees look at. By the owner; `None`: every one goes cold.
+    pub(super) fn set_words(&self, words: Option<((usize, usize), usize)>) {
+        let ((base, span), look_above) = words.unwrap_or(((0, usize::MAX), 0));
+        self.range_base.store(base, Ordering::Relaxed);
+        self.range_span.store(span, Ordering::Relaxed);
         self.look_above.store(look_above, Ordering::Relaxed);
-        self.floor.store(floor, Ordering::Relaxed);
     }
 
     /// Takes the budget away, so that whatever allocates while we are inside goes cold. Returns what was left.
     pub(super) fn take_budget(&self) -> i64 {
-        let left = self.budget.load(Ordering::Relaxed);
+        let left = uncalled(self.budget.load(Ordering::Relaxed));
         self.change_budget(NO_BUDGET, 0);
         left
     }
 
-    /// Gives the hot path `budget` bytes, and counts `bytes` as allocated.
-    pub(super) fn grant_budget(&self, budget: i64, bytes: u64) {
-        self.change_budget(budget, bytes);
+    /// Gives the hot path `budget` bytes, and counts `bytes` as allocated. `None`: every allocation goes cold.
+    pub(super) fn grant_budget(&self, budget: Option<i64>, bytes: u64) {
+        self.change_budget(budget.unwrap_or(NO_BUDGET), bytes);
     }
 
-    /// allocated = granted − budget grows by `bytes` exactly.
+    /// allocated = granted − budget grows by `bytes` exactly. Overwrites a call: whoever called repeats it while we are
+    /// busy, and we look at the state in force whenever we are inside.
     fn change_budget(&self, budget: i64, bytes: u64) {
-        let old = self.budget.load(Ordering::Relaxed);
+        let old = uncalled(self.budget.load(Ordering::Relaxed));
         let difference = budget.wrapping_sub(old).cast_unsigned().wrapping_add(bytes);
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
@@ -251,7 +353,7 @@ impl Hot {
             let before = self.sequence.load(Ordering::Acquire);
             let granted = self.granted.load(Ordering::Acquire);
             let budget = self.budget.load(Ordering::Acquire);
-            alloc_bytes = granted.wrapping_sub(budget.cast_unsigned());
+            alloc_bytes = granted.wrapping_sub(uncalled(budget).cast_unsigned());
             // Acquire: pairs with the Release fence in `change_budget`.
             fence(Ordering::Acquire);
             if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
@@ -276,6 +378,32 @@ impl Hot {
         self.allocs().plus(frees)
     }
 }
+
+/// A budget without the call that it may hold.
+fn uncalled(budget: i64) -> i64 {
+    if budget < CALLED { budget.wrapping_add(CALL) } else { budget }
+}
+
+/// What became of a realloc on the hot path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Counted: the inner allocator's turn.
+    Counted,
+    /// Go cold; nothing was changed.
+    Look,
+    /// Go cold; the growth was subtracted from the budget.
+    Spent,
+}
+
+const _: () = {
+    assert!(std::mem::offset_of!(Hot, budget) == 0, "the assembly's offsets");
+    assert!(std::mem::offset_of!(Hot, alloc_blocks) == 8, "the assembly's offsets");
+    assert!(std::mem::offset_of!(Hot, free_bytes) == 16, "the assembly's offsets");
+    assert!(std::mem::offset_of!(Hot, free_blocks) == 24, "the assembly's offsets");
+    assert!(std::mem::offset_of!(Hot, range_base) == 32, "the assembly's offsets");
+    assert!(std::mem::offset_of!(Hot, range_span) == 40, "the assembly's offsets");
+    assert!(std::mem::offset_of!(Hot, look_above) == 48, "the assembly's offsets");
+};
 
 /// One `add [mem], reg`: the cell is its owner's, so a load and a store need no lock prefix.
 #[inline(always)]

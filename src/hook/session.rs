@@ -1,8 +1,7 @@
 //! Which mode is in force, and since which start: one word that every cold path compares with what it saw last.
 //!
-//! A change is published in this order: the word (SeqCst), then 'all cold' into every thread's hot words. A thread
-//! adopts in the reverse order: its proper hot words, then a look at the word again. So either the thread sees the new
-//! word, or its hot words end up cold and its next event looks again (Dekker's pattern; both sides are SeqCst).
+//! A change is published in this order: the word, then a call to every thread, repeated until each has adopted the word
+//! or is seen to be called (`thread::call_all`). A thread looks at the word whenever it is inside.
 
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
@@ -56,7 +55,7 @@ static STATE: AtomicU64 = AtomicU64::new(0);
 /// Where records go: a `&'static dyn Sink`, boxed once per process so that a thin pointer does.
 static SINK: AtomicPtr<&'static dyn Sink> = AtomicPtr::new(std::ptr::null_mut());
 
-/// The state now. SeqCst: the look of Dekker's pattern.
+/// The state now.
 #[inline]
 pub(crate) fn state() -> State {
     State(STATE.load(Ordering::SeqCst))
@@ -79,14 +78,9 @@ pub(crate) fn change(mode: Mode, new_profile: bool) -> State {
     }
 }
 
-/// Has every thread adopt the state anew, the mode being what it is. Callable from anywhere; follow with `make_all_cold`.
-pub(crate) fn touch() {
-    STATE.fetch_add(1 << 32, Ordering::SeqCst);
-}
-
-/// Orders every thread's 'busy' mark before our look at it, without a fence on their side: one system call.
-pub(crate) fn barrier() {
-    crate::sys::barrier::everywhere();
+/// Has every thread adopt the state anew, the mode being what it is. Callable from anywhere; follow with `call_all`.
+pub(crate) fn touch() -> State {
+    State(STATE.fetch_add(1 << 32, Ordering::SeqCst).wrapping_add(1 << 32))
 }
 
 /// Names the place where records go. Once per process, before the first change of mode.

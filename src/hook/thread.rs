@@ -16,7 +16,7 @@ use crate::sampler::random::Random;
 use crate::sampler::weight::IntervalCode;
 use crate::sys::lock::{Held, Lock};
 use crate::sys::thread::ExitKey;
-use crate::sys::{clock, fork, map, thread};
+use crate::sys::{barrier, clock, fork, map, thread};
 use crate::unwind::ThreadStacks;
 
 /// The cold state of one thread. Lives in a slab of ours; reused when the thread has ended.
@@ -182,6 +182,13 @@ pub(super) fn block(hot: &Hot) -> Option<*mut ThreadBlock> {
     register(hot)
 }
 
+/// Has the calling thread adopted this state?
+pub(super) fn has_adopted(hot: &Hot, state: State) -> bool {
+    let block = hot.block.load(Ordering::Relaxed);
+    // SAFETY: neither null nor the mark of an ended thread: this thread's own block.
+    !block.is_null() && block != retired() && unsafe { &*block }.seen() == state
+}
+
 #[cold]
 fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
     if fork::in_child() {
@@ -282,28 +289,30 @@ unsafe extern "C" fn at_thread_exit(value: *mut c_void) {
 
 /// Ends the thread's registration: folds its counters, gives back what it holds.
 fn retire(hot: &Hot, block: *mut ThreadBlock) {
-    hot.make_cold();
+    hot.call();
     if fork::in_child() {
         hot.block.store(retired(), Ordering::Relaxed);
         return;
     }
     let depth = hot.depth.replace(1);
-    let Some(held) = REGISTRY.lock.take() else { return };
     // SAFETY: this thread's own block.
     let me = unsafe { &*block };
-    REGISTRY.ended.set(REGISTRY.ended.get().plus(hot.counters()));
-    REGISTRY.ended_in_profile.set(REGISTRY.ended_in_profile.get().plus(me.in_profile(hot, REGISTRY.profile.get())));
-    unlink(&held, me);
-    hot.block.store(retired(), Ordering::Relaxed);
-    drop(held);
-    // SAFETY: this thread's own part, and no cold path is open in it.
-    let own = unsafe { &mut *me.own.get() };
+    me.set_busy(true);
+    // SAFETY: by the owner, and no cold path is open in it.
+    let own = unsafe { me.own() };
+    // While `stop` still sees us: the ring is the running profile's.
     if let Some((ring, _)) = own.ring.take()
         && me.seen() == session::state()
         && let Some(sink) = session::sink()
     {
         sink.release_ring(ring);
     }
+    let Some(held) = REGISTRY.lock.take() else { return };
+    REGISTRY.ended.set(REGISTRY.ended.get().plus(hot.counters()));
+    REGISTRY.ended_in_profile.set(REGISTRY.ended_in_profile.get().plus(me.in_profile(hot, REGISTRY.profile.get())));
+    unlink(&held, me);
+    hot.block.store(retired(), Ordering::Relaxed);
+    drop(held);
     own.stacks.release();
     if let Some(held) = REGISTRY.lock.take() {
         give_slab(&held, block);
@@ -452,16 +461,40 @@ fn for_each(mut f: impl FnMut(&ThreadBlock)) {
     }
 }
 
-/// Has every thread go cold, so that it adopts the state. With `profile`: begins the sums of another profile.
-pub(crate) fn make_all_cold(profile: Option<u32>) {
-    let Some(_held) = REGISTRY.lock.take() else { return };
+/// Calls every thread to the cold path, so that it adopts the state; returns when each has, or is sure to at its next
+/// event. With `profile`: begins the sums of another profile. False: a thread stayed inside for 2 s.
+pub(crate) fn call_all(now: State, profile: Option<u32>) -> bool {
+    let Some(_held) = REGISTRY.lock.take() else { return false };
     if let Some(profile) = profile {
         REGISTRY.profile.set(profile);
         REGISTRY.ended_in_profile.set(ZERO);
         LATE_IN_PROFILE.zero();
     }
-    for_each(|block| block.hot().make_cold());
+    let deadline = clock::monotonic_ns() + LONGEST_CALL_NS;
+    for_each(|block| block.hot().call());
+    loop {
+        barrier::everywhere();
+        let mut missed = false;
+        for_each(|block| {
+            // Acquire in `busy`: pairs with the Release that ends the cold path, so that its last budget is seen.
+            let inside = block.busy.load(Ordering::Acquire) != 0;
+            if block.seen() != now && (inside || !block.hot().is_called()) && block.id != thread::id() {
+                missed = true;
+                block.hot().call();
+            }
+        });
+        if !missed {
+            return true;
+        }
+        if clock::monotonic_ns() > deadline {
+            return false;
+        }
+        std::thread::yield_now();
+    }
 }
+
+/// The longest that a thread is waited for which stays inside: it does bounded work there, unless it was stopped.
+const LONGEST_CALL_NS: u64 = 2_000_000_000;
 
 /// Is any other thread inside the cold path under an older state than `now`?
 pub(crate) fn anyone_behind(now: State) -> bool {

@@ -77,9 +77,12 @@ pub(super) fn start(config: Config) -> Result<u32, Error> {
     if fork::in_child() {
         begin_anew_in_child();
     }
+    fork::arm();
+    barrier::register();
     if !crate::config::slots_off() {
         RANGE.reserve();
     }
+    hook::prepare();
     let inside = hook::inside();
     let started = with_running(|running| {
         if running.is_some() {
@@ -99,8 +102,6 @@ pub(super) fn start(config: Config) -> Result<u32, Error> {
 
 /// Everything that `start` does, but for refusing.
 fn begin(config: Config) -> Result<Running, Error> {
-    fork::arm();
-    barrier::register();
     let exact_mode = config.sampling == Sampling::Exact;
     let ns_per_tick = measure_clock();
     let (code, fixed) = match config.sampling {
@@ -160,7 +161,9 @@ fn begin(config: Config) -> Result<Running, Error> {
         c"unfreed",
         Box::new(move || {
             let inside = hook::inside();
-            worker.run();
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run())).is_err() {
+                switch_off();
+            }
             drop(inside);
         }),
     );
@@ -178,7 +181,7 @@ fn begin(config: Config) -> Result<Running, Error> {
     }
     let mode = if exact_mode { Mode::Exact } else { Mode::Sampled };
     let state = session::change(mode, true);
-    hook::thread::make_all_cold(Some(state.profile()));
+    hook::thread::call_all(state, Some(state.profile()));
     Ok(Running { config, store, orders, thread })
 }
 
@@ -311,7 +314,7 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
     }
     let running = with_running(Option::take).flatten()?;
     let off = session::change(Mode::Off, false);
-    hook::thread::make_all_cold(None);
+    hook::thread::call_all(off, None);
     let quiet = quiesce(off);
     let picture = ask(&running.orders, Order::Stop).flatten();
     running.thread.join();
@@ -337,6 +340,12 @@ impl Finished {
     pub(super) fn store_path(&self) -> Option<&std::path::Path> {
         self.store.path()
     }
+}
+
+/// The drain thread failed: nothing is recorded any more, memory is served on.
+fn switch_off() {
+    hook::thread::call_all(session::change(Mode::Off, false), None);
+    process::say("unfreed: the profiler's thread failed; profiling is off, the program goes on\n");
 }
 
 /// Waits until no thread can still write for an older state than `now`.

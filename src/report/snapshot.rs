@@ -222,3 +222,87 @@ impl Snapshot {
         assert!(set.is_ok(), "named before symbolized");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::synthetic::{self, Builder};
+    use crate::report::{Diff, Frames, SiteDiff};
+    use crate::store::picture::{HistoryPoint as Point, Life};
+    use crate::units::FrameKey;
+
+    #[test]
+    fn everything_can_go_to_other_threads() {
+        fn check<T: Send + Sync>() {}
+        check::<Snapshot>();
+        check::<Site<'_>>();
+        check::<Frames<'_>>();
+        check::<Frame>();
+        check::<Diff<'_>>();
+        check::<SiteDiff<'_>>();
+    }
+
+    #[test]
+    fn facts_are_those_of_the_picture() {
+        let mut builder = Builder::new(0);
+        builder.module("/opt/app", &[0xab, 0x01], 0x1000, 0x9000);
+        let picture = &mut builder.picture;
+        picture.life = Life::Killed;
+        picture.totals_stale_ns = 5_000_000;
+        picture.exact.total_bytes = 100;
+        picture.exact.freed_bytes = 30;
+        // A reader may meet a free before its allocation; a live figure is never negative.
+        picture.exact.freed_blocks = 1;
+        let snapshot = Snapshot::from_picture(builder.picture);
+        let totals = snapshot.totals();
+        assert_eq!((totals.live_bytes, totals.live_blocks), (70, 0));
+        assert_eq!((snapshot.mode(), snapshot.sample_interval_bytes()), (Mode::Exact, 0));
+        assert_eq!(snapshot.process_state(), ProcessState::Killed);
+        assert_eq!(snapshot.totals_age(), Duration::from_millis(5));
+        let modules: Vec<Module> = snapshot.modules().collect();
+        assert_eq!((modules.len(), modules[0].build_id.as_str()), (1, "ab01"));
+        assert!(snapshot.losses().is_none());
+    }
+
+    #[test]
+    fn frames_are_a_slice_and_an_iterator() {
+        let snapshot = synthetic::snapshot("exact").expect("known");
+        let site = snapshot.sites().next().expect("a site");
+        let by_iterator: Vec<_> = site.frames().map(|frame| frame.name()).collect();
+        let frames = site.frames();
+        assert_eq!(by_iterator.len(), 4);
+        assert_eq!((frames.len(), frames[0].name(), frames[3].name()), (4, by_iterator[0], Some("app::main")));
+        assert!(frames.iter().zip(site.frames()).all(|(a, b)| a == b));
+        assert_eq!(site.frames().next_back().and_then(Frame::name), Some("app::main"));
+        let json = serde_json::to_value(site).expect("JSON");
+        assert_eq!(json["frames"][3]["name"], "app::main");
+        assert_eq!(json["live_bytes"]["value"], site.live_bytes().value);
+    }
+
+    #[test]
+    fn size_classes_that_were_used() {
+        let mut builder = Builder::new(0);
+        for (size, live) in [(1, 2), (100, 3), (127, 1), (128, 1)] {
+            builder.site(&[FrameKey(size)], size, live, 1);
+        }
+        let classes = Snapshot::from_picture(builder.picture).size_classes();
+        let found: Vec<_> =
+            classes.iter().map(|c| (c.min_bytes, c.max_bytes, c.live_blocks.value, c.live_bytes.value)).collect();
+        assert_eq!(found, [(1, 1, 2.0, 2.0), (64, 127, 4.0, 427.0), (128, 255, 1.0, 128.0)]);
+    }
+
+    /// With no live sample left, what may be alive unseen depends on the coarsest interval that ever held.
+    #[test]
+    fn the_largest_interval_of_the_history_bounds_what_was_not_seen() {
+        let mut builder = Builder::new(1);
+        builder.picture.fixed_interval_bytes = 0;
+        builder.picture.interval = IntervalCode(10);
+        builder.site(&[FrameKey(1)], 64, 0, 5);
+        let calm = Snapshot::from_picture(builder.picture.clone());
+        builder.picture.history = vec![Point { interval: IntervalCode(16), ..Point::default() }];
+        let coarse = Snapshot::from_picture(builder.picture);
+        let high = |snapshot: &Snapshot| snapshot.site(0).live_bytes().high;
+        assert!((high(&coarse) / high(&calm) - 64.0).abs() < 1e-9);
+        assert_eq!((calm.sample_interval_bytes(), calm.is_interval_fixed()), (1024, false));
+    }
+}

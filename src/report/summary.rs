@@ -12,6 +12,7 @@ use std::path::Path;
 use super::estimate::Estimate;
 use super::facts::{Losses, Mode, ProcessState};
 use super::frame::Frame;
+use super::name::short_name;
 use super::points::{Point, Points};
 use super::snapshot::{Snapshot, add};
 use super::trim::Role;
@@ -121,12 +122,13 @@ struct Chain {
 
 /// The points that are live, merged by what is shown of them, the largest first; and the sum of all.
 fn merged_by_name(points: &Points<'_>) -> (Vec<Chain>, Amount) {
+    let names: Vec<Name> = points.frames.iter().map(|frame| Name::of(frame)).collect();
     let mut all = Amount::default();
     let mut chains: Vec<Chain> = Vec::new();
     let mut by_text: HashMap<String, usize> = HashMap::new();
     for point in points.points.iter().filter(|point| point.figures.live.bytes > 0) {
         add(&mut all, &point.figures.live);
-        let text = chain_text(point, points);
+        let text = chain_text(point, &names);
         match by_text.get(&text).and_then(|&known| chains.get_mut(known)) {
             Some(chain) => {
                 add(&mut chain.live, &point.figures.live);
@@ -142,28 +144,56 @@ fn merged_by_name(points: &Points<'_>) -> (Vec<Chain>, Amount) {
     (chains, all)
 }
 
-/// `user ← user ← …, through library ← library`.
-fn chain_text(point: &Point, points: &Points<'_>) -> String {
-    let frames: Vec<&Frame> = point.frames.iter().filter_map(|&i| points.frames.get(i as usize).copied()).collect();
-    let is_user = |frame: &&Frame| frame.symbol.role == Role::Code && !is_library(frame);
-    let through: Vec<&Frame> = frames.iter().copied().take_while(|frame| !is_user(frame)).collect();
-    let user = joined(frames.iter().copied().filter(is_user), FUNCTIONS_SHOWN);
-    let named: Vec<&Frame> = through.into_iter().filter(|frame| frame.symbol.role == Role::Code).collect();
-    let library = joined(named.iter().copied(), LIBRARY_SHOWN);
-    match (user.is_empty(), library.is_empty()) {
-        (false, false) => format!("{user}, through {}{library}", crate_prefix(&named)),
-        (false, true) => user,
-        (true, false) => library,
-        (true, true) => joined(frames.iter().copied(), FUNCTIONS_SHOWN),
+/// Whose a function is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    User,
+    Library,
+    Other,
+}
+
+/// A frame as chains show it.
+struct Name {
+    owner: Owner,
+    short: String,
+    /// `crate: `, or nothing.
+    krate: String,
+}
+
+impl Name {
+    fn of(frame: &Frame) -> Name {
+        let owner = match frame.symbol.role {
+            Role::Code if is_library(frame) => Owner::Library,
+            Role::Code => Owner::User,
+            _ => Owner::Other,
+        };
+        let short = match frame.name() {
+            Some(name) => short_name(name),
+            None if frame.symbol.role == Role::Cut => "[callers not captured]".into(),
+            None => format!("{:#x}", frame.address()),
+        };
+        let krate = match frame.name().unwrap_or_default().trim_start_matches(['<', '&']).split_once("::") {
+            Some((krate, _)) if krate.chars().all(|c| c.is_alphanumeric() || c == '_') => format!("{krate}: "),
+            _ => String::new(),
+        };
+        Name { owner, short, krate }
     }
 }
 
-/// The crate of the innermost library function, where its short name does not tell.
-fn crate_prefix(frames: &[&Frame]) -> String {
-    let name = frames.first().and_then(|frame| frame.name()).unwrap_or_default();
-    match name.trim_start_matches(['<', '&']).split_once("::") {
-        Some((krate, _)) if krate.chars().all(|c| c.is_alphanumeric() || c == '_') => format!("{krate}: "),
-        _ => String::new(),
+/// `user ← user ← …, through library: function ← function`.
+fn chain_text(point: &Point, names: &[Name]) -> String {
+    let names = || point.frames.iter().filter_map(|&number| names.get(number as usize));
+    let user = joined(names().filter(|name| name.owner == Owner::User), FUNCTIONS_SHOWN);
+    let through = || names().take_while(|name| name.owner != Owner::User).filter(|name| name.owner == Owner::Library);
+    let library = joined(through(), LIBRARY_SHOWN);
+    match (user.is_empty(), library.is_empty()) {
+        (false, true) => user,
+        (true, true) if point.frames.is_empty() => "[no stack]".into(),
+        (true, true) => joined(names(), FUNCTIONS_SHOWN),
+        (of_library, false) => {
+            let krate = through().next().map_or("", |name| &name.krate);
+            if of_library { format!("{krate}{library}") } else { format!("{user}, through {krate}{library}") }
+        }
     }
 }
 
@@ -172,13 +202,12 @@ fn is_library(frame: &Frame) -> bool {
     frame.file().is_some_and(|file| file.contains("/registry/src/") || file.contains("/git/checkouts/"))
 }
 
-fn joined<'a>(frames: impl Iterator<Item = &'a Frame>, limit: usize) -> String {
+fn joined<'a>(names: impl Iterator<Item = &'a Name>, limit: usize) -> String {
     let mut text = String::new();
-    let mut previous = String::new();
+    let mut previous = "";
     let mut count = 0;
-    for frame in frames {
-        let name = frame.name().map_or_else(|| format!("{:#x}", frame.address()), short_name);
-        if name == previous {
+    for name in names {
+        if count > 0 && name.short == previous {
             continue;
         }
         if count == limit {
@@ -188,89 +217,11 @@ fn joined<'a>(frames: impl Iterator<Item = &'a Frame>, limit: usize) -> String {
         if count > 0 {
             text.push_str(" ← ");
         }
-        text.push_str(&name);
-        previous = name;
+        text.push_str(&name.short);
+        previous = &name.short;
         count += 1;
     }
     text
-}
-
-/// A function's name without its modules, but with its type: `<mail::Email as From<imap::Fetch>>::from` is
-/// `Email::from`, `mail::sync::run::{{closure}}` (the body of an async fn) is `run`. Control characters are taken out.
-fn short_name(name: &str) -> String {
-    let (of_type, rest) = match name.strip_prefix('<').and_then(split_generic) {
-        Some((inside, rest)) => {
-            let of = split_top(inside, " as ").map_or(inside, |(of, _)| of);
-            (Some(without_generics(of)), rest)
-        }
-        None => (None, name),
-    };
-    let path = without_generics(rest);
-    let mut parts: Vec<&str> =
-        path.split("::").filter(|part| !part.is_empty() && !part.starts_with('{') && *part != "closure").collect();
-    let last = parts.pop().unwrap_or("?");
-    let owner = match (&of_type, parts.pop()) {
-        (Some(of), _) => of.rsplit("::").next(),
-        // Modules are lower case, types are not.
-        (None, Some(parent)) if parent.starts_with(|c: char| c.is_uppercase()) => Some(parent),
-        (None, _) => None,
-    };
-    let short = match owner {
-        Some(owner) => format!("{owner}::{last}"),
-        None => last.to_owned(),
-    };
-    short.chars().filter(|c| !c.is_control()).collect()
-}
-
-/// Splits `…>rest` at the bracket that closes one opened before.
-fn split_generic(text: &str) -> Option<(&str, &str)> {
-    let mut depth = 1;
-    let mut previous = ' ';
-    for (at, c) in text.char_indices() {
-        match c {
-            '<' => depth += 1,
-            // Not the arrow of a function's type.
-            '>' if previous != '-' => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return Some((text.get(..at)?, text.get(at + 1..)?));
-        }
-        previous = c;
-    }
-    None
-}
-
-/// Splits at the first `separator` outside of brackets.
-fn split_top<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
-    let mut depth = 0;
-    for (at, c) in text.char_indices() {
-        match c {
-            '<' => depth += 1,
-            '>' => depth -= 1,
-            _ if depth == 0 && text.get(at..)?.starts_with(separator) => {
-                return Some((text.get(..at)?, text.get(at + separator.len()..)?));
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
-fn without_generics(text: &str) -> String {
-    let mut out = String::new();
-    let mut depth = 0;
-    let mut previous = ' ';
-    for c in text.chars() {
-        match c {
-            '<' => depth += 1,
-            '>' if previous != '-' => depth -= 1,
-            _ if depth <= 0 => out.push(c),
-            _ => {}
-        }
-        previous = c;
-    }
-    out
 }
 
 fn write_losses(f: &mut fmt::Formatter<'_>, losses: &Losses) -> fmt::Result {
@@ -326,4 +277,100 @@ fn size(bytes: f64) -> String {
 #[expect(clippy::cast_precision_loss, reason = "a percentage")]
 fn percent(part: &Amount, all: &Amount) -> String {
     format!("{:.1}% of live", 100.0 * part.bytes as f64 / (all.bytes.max(1)) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::synthetic::{self, Builder};
+    use crate::units::FrameKey;
+
+    #[test]
+    fn numbers_read_well() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+        for (bytes, text) in [
+            (0.0, "0 bytes"),
+            (999.0, "999 bytes"),
+            (999.7, "1.0 kB"),
+            (46.49e9, "46.5 GB"),
+            (123.4e6, "123 MB"),
+            (5e15, "5000.0 TB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn an_exact_page() {
+        let mut builder = Builder::new(0);
+        let module = builder.module("/opt/mail", &[1; 20], 0, 0x9000);
+        let stack = |leaf: u64| [leaf, 2, 3, 3, 4].map(|offset| FrameKey::new(module, offset));
+        builder.site(&stack(10), 1000, 50, 0);
+        // The same chain by another address: one line.
+        builder.site(&stack(11), 1000, 25, 5);
+        builder.site(&stack(20), 100, 3, 0);
+        builder.site(&stack(30), 100, 0, 9);
+        let snapshot = Snapshot::from_picture(builder.picture);
+        snapshot.name_frames(|offset| {
+            Some(match offset {
+                10 | 11 => "mail::decode_base64_mime".into(),
+                2 => "<mail::Email as core::convert::From<imap::Fetch>>::from".into(),
+                3 => "mail::fetch_emails::{{closure}}".into(),
+                4 => "mail::start_background_sync".into(),
+                _ => format!("mail::other_{offset}"),
+            })
+        });
+        let text = Summary { snapshot: &snapshot, saved: Some(Path::new("dhat-heap.json")) }.to_string();
+        let expected = "\
+unfreed: Total:     81,200 bytes in 92 blocks
+unfreed: At t-gmax: 75,300 bytes in 78 blocks
+unfreed: At t-end:  75,300 bytes in 78 blocks
+unfreed: Largest live at t-end:
+unfreed: 1. 75.0 kB (99.6% of live), in 75 blocks
+unfreed:    decode_base64_mime ← Email::from ← fetch_emails ← start_background_sync
+unfreed: 2. 300 bytes (0.4% of live), in 3 blocks
+unfreed:    other_20 ← Email::from ← fetch_emails ← start_background_sync
+unfreed: Saved to dhat-heap.json: load it in dh_view.html (Valgrind's, or https://nnethercote.github.io/dh_view/dh_view.html) and sort by 'At t-end (bytes)'
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_sampled_page_has_intervals_and_losses() {
+        let snapshot = synthetic::snapshot("unknown").expect("known");
+        let text = Summary { snapshot: &snapshot, saved: None }.to_string();
+        let has = |line: &str| assert!(text.contains(line), "no '{line}' in\n{text}");
+        has("bytes in 458,082 blocks (exact)");
+        has("estimated from a sample (mean interval 65,536 bytes, fixed)");
+        has("unfreed: Lost: 7 records were dropped");
+        has(", 95%: ");
+        has(", UNKNOWN: records were lost");
+        assert_eq!(text.matches(" of live)").count(), SITES_SHOWN, "{text}");
+        assert!(text.lines().all(|line| line.starts_with("unfreed: ")), "{text}");
+    }
+
+    #[test]
+    fn library_functions_come_behind_the_users() {
+        let name = |owner, short: &str, krate: &str| Name { owner, short: short.into(), krate: krate.into() };
+        let names = [
+            name(Owner::Library, "decode_base64_mime", "mail_parser: "),
+            name(Owner::Library, "MessageParser::parse", "mail_parser: "),
+            name(Owner::User, "Email::parse_mime_content", "mail: "),
+            name(Owner::Other, "map", "core: "),
+            name(Owner::User, "fetch_emails", "mail: "),
+            name(Owner::Library, "poll", "tokio: "),
+        ];
+        let text = |frames: &[u32]| {
+            chain_text(&Point { frames: frames.into(), figures: Default::default(), unknown: false }, &names)
+        };
+        let expected =
+            "Email::parse_mime_content ← fetch_emails, through mail_parser: decode_base64_mime ← MessageParser::parse";
+        assert_eq!(text(&[0, 1, 2, 3, 4, 5]), expected);
+        assert_eq!(text(&[2, 3, 4]), "Email::parse_mime_content ← fetch_emails");
+        assert_eq!(text(&[0, 5]), "mail_parser: decode_base64_mime ← poll");
+        assert_eq!(text(&[3]), "map");
+        assert_eq!(text(&[]), "[no stack]");
+    }
 }

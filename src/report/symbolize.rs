@@ -225,11 +225,150 @@ impl SymbolTable {
         for frame in &mut table.frames {
             let symbol = Arc::make_mut(&mut frame.symbol);
             symbol.name = name(symbol.offset).map(Arc::from);
-            symbol.file = Some("/home/user/app/src/lib.rs".into());
+            let is_std = symbol.name.as_ref().is_some_and(|name| name.starts_with("alloc::"));
+            symbol.file =
+                Some(if is_std { "/rustc/0/library/alloc/src/vec/mod.rs" } else { "/home/user/app/src/lib.rs" }.into());
             symbol.line = u32::try_from(symbol.offset & 0xfff).unwrap_or(0);
             symbol.column = 5;
             symbol.role = role(symbol.name.as_deref(), symbol.file.as_deref(), None);
         }
         table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Snapshot;
+    use crate::report::synthetic::Builder;
+    use crate::units::ModuleId;
+
+    #[inline(always)]
+    fn inlined_into_marked() -> Vec<u64> {
+        let mut addresses = Vec::new();
+        backtrace::trace(|frame| {
+            addresses.push(frame.ip() as u64);
+            addresses.len() < 64
+        });
+        std::hint::black_box(addresses)
+    }
+
+    #[inline(never)]
+    fn marked_by_name() -> Vec<u64> {
+        let addresses = inlined_into_marked();
+        std::hint::black_box(addresses)
+    }
+
+    const CALL_LINE: u32 = line!() - 4;
+
+    /// This program as the store would list it: by its own map.
+    fn own_module(builder: &mut Builder, change: impl Fn(&mut ModulePicture)) -> (ModuleId, u64) {
+        let exe = std::env::current_exe().expect("a program");
+        let path = exe.to_str().expect("UTF-8");
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
+        let first = maps.lines().find(|line| line.ends_with(path)).expect("the program's first mapping");
+        let bias = u64::from_str_radix(first.split('-').next().expect("an address"), 16).expect("hexadecimal");
+        let (build_id, code_end) = module_file::identity(&exe).expect("an ELF file");
+        let row = builder.module(path, &build_id, bias, bias + code_end);
+        builder.picture.pid = std::process::id();
+        change(builder.picture.modules.last_mut().expect("just added"));
+        (row, bias)
+    }
+
+    fn names(change: impl Fn(&mut ModulePicture), life: Life) -> Vec<Frame> {
+        let mut builder = Builder::new(0);
+        let (row, bias) = own_module(&mut builder, change);
+        builder.picture.life = life;
+        let keys: Vec<_> =
+            marked_by_name().into_iter().map(|address| FrameKey::new(row, address.wrapping_sub(bias))).collect();
+        builder.site(&keys, 100, 1, 0);
+        let snapshot = Snapshot::trimmed(builder.picture, crate::report::trim::Trim::from_dhat(None));
+        snapshot.site(0).frames().cloned().collect()
+    }
+
+    fn position(frames: &[Frame], name: &str) -> Option<usize> {
+        frames.iter().position(|frame| frame.name().is_some_and(|found| found.ends_with(name)))
+    }
+
+    #[test]
+    fn our_own_frames_have_names_lines_and_inlining() {
+        let frames = names(|_| {}, Life::Running);
+        let inlined = position(&frames, "inlined_into_marked").unwrap_or_else(|| panic!("not found: {frames:#?}"));
+        let marked = position(&frames, "marked_by_name").expect("the real function");
+        assert_eq!(marked, inlined + 1);
+        let (inner, outer) = (&frames[inlined], &frames[marked]);
+        assert!(inner.is_inlined() && !outer.is_inlined());
+        assert_eq!(inner.address(), outer.address());
+        assert_eq!(outer.name(), Some("unfreed::report::symbolize::tests::marked_by_name"));
+        assert!(outer.file().is_some_and(|file| file.ends_with("src/report/symbolize.rs")), "{outer:?}");
+        assert_eq!(outer.line(), Some(CALL_LINE));
+        assert!(outer.column().is_some());
+        let text = outer.to_string();
+        let place = format!("(src/report/symbolize.rs:{CALL_LINE}:");
+        assert!(text.starts_with(&format!("{:#x}: unfreed::", outer.address())) && text.contains(&place), "{text}");
+        let hash = |name: &str| name.rsplit("::h").next().is_some_and(|end| end.len() == 16);
+        assert!(!frames.iter().filter_map(|frame| frame.name()).any(hash), "a name kept its hash");
+    }
+
+    #[test]
+    fn a_replaced_file_gives_no_names() {
+        let frames = names(|module| module.build_id = vec![1; 20], Life::Running);
+        let in_program = frames.iter().filter(|frame| frame.module().is_some()).count();
+        assert!(in_program > 0);
+        assert!(frames.iter().all(|frame| frame.name().is_none() && frame.file().is_none()), "{frames:#?}");
+        let text = frames[0].to_string();
+        assert!(text.contains(": ??? (unfreed-") && text.contains("+0x"), "{text}");
+    }
+
+    /// The path is gone and nothing tells the file: the running process still knows itself, and only it does.
+    #[test]
+    fn our_own_process_helps_where_there_is_no_file() {
+        let gone = |module: &mut ModulePicture| {
+            module.path = "/nowhere/program".into();
+            module.build_id.clear();
+        };
+        assert!(position(&names(gone, Life::Running), "marked_by_name").is_some());
+        assert_eq!(position(&names(gone, Life::Killed), "marked_by_name"), None);
+        let unloaded = |module: &mut ModulePicture| {
+            gone(module);
+            module.loaded = false;
+        };
+        assert_eq!(position(&names(unloaded, Life::Running), "marked_by_name"), None);
+    }
+
+    #[test]
+    fn no_module_and_a_cut_stack_are_shown_as_such() {
+        let mut builder = Builder::new(0);
+        let bare = FrameKey::new(ModuleId(0), 0x1234);
+        let unlisted = FrameKey::new(ModuleId(77), 0x99);
+        builder.site(&[bare, unlisted, FrameKey::TRUNCATED], 100, 1, 0);
+        let snapshot = Snapshot::from_picture(builder.picture);
+        let texts: Vec<_> = snapshot.site(0).frames().map(Frame::to_string).collect();
+        assert_eq!(texts, ["0x1234: ??? (???:0:0)", "0x99: ??? (???:0:0)", "[callers not captured]"]);
+    }
+
+    /// Not a check: times the symbols of `UNFREED_BENCH_FILE` at so many addresses spread over its code.
+    #[test]
+    #[ignore = "a measurement"]
+    fn measure_a_large_file() {
+        let path = std::env::var("UNFREED_BENCH_FILE").expect("UNFREED_BENCH_FILE names a file");
+        let count: u64 = std::env::var("UNFREED_BENCH_ADDRESSES").map_or(20_000, |n| n.parse().expect("a number"));
+        let (build_id, code_end) = module_file::identity(Path::new(&path)).expect("an ELF file");
+        let mut builder = Builder::new(0);
+        let row = builder.module(&path, &build_id, 0, code_end);
+        for i in 0..count {
+            builder.site(&[FrameKey::new(row, code_end / 4 + code_end / 4 * 3 * i / count)], 100, 1, 0);
+        }
+        let status = |key: &str| {
+            let status = std::fs::read_to_string("/proc/self/status").expect("status");
+            status.lines().find(|line| line.starts_with(key)).map(str::to_owned).unwrap_or_default()
+        };
+        println!("before: {} {}", status("VmRSS"), status("RssAnon"));
+        let start = std::time::Instant::now();
+        let table = SymbolTable::resolve(&builder.picture);
+        let took = start.elapsed();
+        let named = table.frames.iter().filter(|frame| frame.name().is_some()).count();
+        println!("{count} addresses, {} frames, {named} named, {took:?}", table.frames.len());
+        println!("after: {} {} peak {}", status("VmRSS"), status("RssAnon"), status("VmHWM"));
     }
 }

@@ -167,6 +167,7 @@ pub(crate) fn snapshot(shape: &str) -> Option<Snapshot> {
 }
 
 /// The DHAT file of the named shape, for tests outside this crate.
+#[cfg(feature = "_synthetic")]
 pub fn dhat_file(shape: &str) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     snapshot(shape)?.write_dhat(&mut out).ok()?;
@@ -174,6 +175,37 @@ pub fn dhat_file(shape: &str) -> Option<Vec<u8>> {
 }
 
 /// The names that `dhat_file` knows.
+#[cfg(feature = "_synthetic")]
 pub fn shapes() -> &'static [&'static str] {
     &SHAPES
+}
+
+/// Draws of tests: xorshift64*, from a seed that the test prints.
+#[cfg(test)]
+pub(crate) struct Random(pub(crate) u64);
+
+#[cfg(test)]
+impl Random {
+    /// Uniform in (0, 1).
+    pub(crate) fn unit(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        ((self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+
+    /// How many of `count` blocks are sampled with probability `p`: by the gaps between them, which are geometric.
+    pub(crate) fn binomial(&mut self, count: u64, p: f64) -> u64 {
+        if p >= 1.0 {
+            return count;
+        }
+        let (mut at, mut hits) = (0.0, 0);
+        loop {
+            at += (self.unit().ln() / (-p).ln_1p()).floor() + 1.0;
+            if at > count as f64 {
+                return hits;
+            }
+            hits += 1;
+        }
+    }
 }

@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn rises_as_far_as_the_cost_asks_and_no_further() {
-        let budget = 10_485; // 1%
+        let budget = 10_486; // 1%, rounded up
         assert_eq!(steps_up(10, 1000, budget), 0);
         assert_eq!(steps_up(20, 1000, budget), 1);
         assert_eq!(steps_up(39, 1000, budget), 2);

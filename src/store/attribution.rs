@@ -14,7 +14,7 @@
 use crate::ring::RingId;
 use crate::ring::record::{Kind, Record};
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS, IntervalCode, Weight};
-use crate::store::layout::{GLOBAL_WORDS, Region, SIZE_CLASSES};
+use crate::store::layout::{self, Global, Region, SIZE_CLASSES};
 use crate::store::merge::Scratch;
 use crate::store::row::{Row, add, get, set, signed, sub};
 use crate::store::tables::Tables;
@@ -133,15 +133,19 @@ impl Attribution {
 /// holds the aggregator's lock.
 pub(crate) fn end_epoch(tables: &Tables<'_>, at: Ticks) {
     let header = tables.header;
-    let closed = &header.closed;
     let epoch = get(&header.state.epoch);
-    add(&closed.begin, 1);
-    // Release: as in `Row::begin_change`.
-    fence(Ordering::Release);
-    set(&closed.epoch, epoch);
-    set(&closed.at, at.0);
-    let (from, to) = (&header.global, &closed.global);
-    let words: [_; GLOBAL_WORDS - 1] = [
+    layout::write_next(&header.closed, |closed| {
+        set(&closed.epoch, epoch);
+        set(&closed.at, at.0);
+        copy_global(&header.global, &closed.global);
+    });
+    // Release: every row as it was in the epoch that ends comes before the epoch that begins.
+    header.state.epoch.store(epoch.wrapping_add(1), Ordering::Release);
+}
+
+/// Copies the process's figures.
+pub(crate) fn copy_global(from: &Global, to: &Global) {
+    let words = [
         (&from.live_bytes, &to.live_bytes),
         (&from.live_blocks, &to.live_blocks),
         (&from.max_bytes, &to.max_bytes),
@@ -153,10 +157,6 @@ pub(crate) fn end_epoch(tables: &Tables<'_>, at: Ticks) {
     for (from, to) in words {
         set(to, get(from));
     }
-    // Release: as in `Row::end_change`.
-    closed.end.store(get(&closed.begin), Ordering::Release);
-    // Release: every row as it was in the epoch that ends comes before the epoch that begins.
-    header.state.epoch.store(epoch.wrapping_add(1), Ordering::Release);
 }
 
 /// Says in the header which row and which record are about to change, for the readers of a dead writer's file.

@@ -6,7 +6,7 @@
 use crate::sampler::weight::IntervalCode;
 use crate::store::attribution::{FOLDED, TAINTED};
 use crate::store::error::StoreError;
-use crate::store::layout::{MAX_DEPTH, Region};
+use crate::store::layout::{MAX_DEPTH, Region, newest};
 use crate::store::picture::{
     ExactTotals, HistoryPoint, Life, Loss, ModulePicture, Picture, SitePicture, SizeClassPicture,
 };
@@ -89,7 +89,7 @@ pub(super) fn decode(tables: &Tables<'_>, moment: &Moment) -> Result<Picture, St
 
 fn exact(tables: &Tables<'_>) -> ExactTotals {
     let [total_bytes, total_blocks, freed_bytes, freed_blocks, max_bytes, max_blocks, older_bytes, older_blocks] =
-        tables.header.exact.totals.each_ref().map(get);
+        newest(&tables.header.exact).totals.each_ref().map(get);
     ExactTotals {
         total_bytes,
         total_blocks,

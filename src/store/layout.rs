@@ -6,8 +6,8 @@
 //! zeroed, usable) only grows.
 
 use crate::ring::words_for;
-use crate::store::row::{ROW_WORDS, Wide};
-use crate::sys::sync::AtomicU64;
+use crate::store::row::{ROW_WORDS, Wide, get, set};
+use crate::sys::sync::{AtomicU64, Ordering, fence};
 use crate::tree::{Node, TreeState};
 
 /// `UNFREED` and a zero byte, read as a little-endian word.
@@ -29,7 +29,7 @@ pub(crate) const SIZE_CLASSES: u64 = 48;
 /// As many rings as the drain can merge.
 pub(crate) const MAX_RINGS: u64 = 4096;
 /// The most frames a stack may have; deeper chains in a file are corrupt.
-pub(crate) const MAX_DEPTH: u32 = 1024;
+pub(crate) const MAX_DEPTH: u32 = crate::tree::MAX_DEPTH;
 /// Bytes of a path in a module's row, of a command line and of an executable's path in the header.
 pub(crate) const PATH_BYTES: usize = 896;
 /// Bytes of a build id in a module's row; GNU ids have 20.
@@ -173,11 +173,14 @@ pub(crate) struct Global {
 /// Words of a `Global`.
 pub(crate) const GLOBAL_WORDS: usize = 8;
 
-/// The process's figures at the end of an epoch, between marks as in a `Row`.
+/// The process's figures at the end of an epoch, between marks as in a `Row`. There are two, written in turns, so that
+/// one is whole at every moment, even where the writer was interrupted within the other.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct ClosedEpoch {
+    /// The number of the version that is here, or is being written.
     pub(crate) begin: AtomicU64,
+    /// The number of the version that is here.
     pub(crate) end: AtomicU64,
     /// The epoch that ended; 0: none yet.
     pub(crate) epoch: AtomicU64,
@@ -187,7 +190,7 @@ pub(crate) struct ClosedEpoch {
     pub(crate) global: Global,
 }
 
-/// The exact totals as last copied, between marks as in a `Row`.
+/// The exact totals as last copied; two, as with `ClosedEpoch`.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct ExactCells {
@@ -241,14 +244,55 @@ pub(crate) struct Header {
     pub(crate) state: State,
     pub(crate) pending: Pending,
     pub(crate) global: Global,
-    pub(crate) closed: ClosedEpoch,
-    pub(crate) exact: ExactCells,
+    pub(crate) closed: [ClosedEpoch; 2],
+    pub(crate) exact: [ExactCells; 2],
     pub(crate) loss: LossCells,
     pub(crate) regions: [RegionCells; 8],
     pub(crate) unwinder: [AtomicU64; 8],
     pub(crate) command: [AtomicU64; TEXT_BYTES / 8],
     pub(crate) executable: [AtomicU64; TEXT_BYTES / 8],
-    spare: [AtomicU64; 88],
+    spare: [AtomicU64; 56],
+}
+
+/// A block of the header that lies there twice.
+pub(crate) trait Versioned {
+    /// `begin` and `end`.
+    fn marks(&self) -> (&AtomicU64, &AtomicU64);
+}
+
+impl Versioned for ClosedEpoch {
+    fn marks(&self) -> (&AtomicU64, &AtomicU64) {
+        (&self.begin, &self.end)
+    }
+}
+
+impl Versioned for ExactCells {
+    fn marks(&self) -> (&AtomicU64, &AtomicU64) {
+        (&self.begin, &self.end)
+    }
+}
+
+/// The newer of the two that is whole, for those who are alone with them, or their only writer.
+pub(crate) fn newest<T: Versioned>(both: &[T; 2]) -> &T {
+    let [even, odd] = both;
+    let version = |block: &T| {
+        let (begin, end) = block.marks();
+        (get(begin) == get(end)).then(|| get(end))
+    };
+    if version(odd) > version(even) { odd } else { even }
+}
+
+/// Writes the next version over the older of the two: `fill` stores its words. One writer.
+pub(crate) fn write_next<T: Versioned>(both: &[T; 2], fill: impl FnOnce(&T)) {
+    let [even, odd] = both;
+    let version = get(even.marks().1).max(get(odd.marks().1)).wrapping_add(1);
+    let block = if version.is_multiple_of(2) { even } else { odd };
+    set(block.marks().0, version);
+    // Release: as in `Row::begin_change`.
+    fence(Ordering::Release);
+    fill(block);
+    // Release: as in `Row::end_change`.
+    block.marks().1.store(version, Ordering::Release);
 }
 
 /// One loaded object.

@@ -11,10 +11,11 @@
 
 use crate::ring::record::Record;
 use crate::ring::{Consumer, RingId};
-use crate::store::attribution::Attribution;
+use crate::store::attribution::{Attribution, SITE_MASK};
 use crate::store::layout::{MAX_RINGS, Region};
 use crate::store::row::add;
-use crate::store::tables::Tables;
+use crate::store::tables::{Tables, prefetch};
+use crate::sys::sync::Ordering;
 use crate::units::Ticks;
 
 /// A ring in the heap: when its next record was, which ring, and up to where it is read.
@@ -70,14 +71,6 @@ impl Attribution {
         consumed
     }
 
-    /// Applies what one ring holds up to `until`: its own thread helps out of order, because its ring is full.
-    pub(crate) fn drain_one(&mut self, tables: &Tables<'_>, ring: RingId, until: Ticks) -> u64 {
-        let Some(consumer) = consumer(tables, ring.0, None) else { return 0 };
-        let Some(at) = next_at(&consumer, until) else { return 0 };
-        let end = consumer.index().wrapping_add(consumer.unread());
-        self.merge(tables, until, &mut [Run { at, ring: ring.0, end }])
-    }
-
     fn merge(&mut self, tables: &Tables<'_>, until: Ticks, runs: &mut [Run]) -> u64 {
         let mut length = runs.len();
         let mut consumed = 0;
@@ -91,6 +84,7 @@ impl Attribution {
                 while let Some(at) = next
                     && second.is_none_or(|second| (at, top.ring) <= second)
                 {
+                    look_ahead(tables, &consumer);
                     if let Some(record) = consumer.peek().and_then(Record::decode) {
                         self.apply(tables, &record, Some((RingId(top.ring), consumer.index())));
                     } else {
@@ -115,6 +109,31 @@ impl Attribution {
             sift_down(heap.get_mut(..length).unwrap_or_default(), 0);
         }
         consumed
+    }
+}
+
+/// Records until a node is wanted, and until a row is: in 100,000 sites at random both are far from any cache, and a
+/// record takes a third as long if they were asked for in time.
+const NODE_AHEAD: u64 = 16;
+/// As above; less, since the node says which row.
+const ROW_AHEAD: u64 = 8;
+
+/// Asks for the memory that records to come will need.
+#[inline]
+fn look_ahead(tables: &Tables<'_>, consumer: &Consumer<'_>) {
+    #[expect(clippy::cast_possible_truncation, reason = "a record's stack: the lower half")]
+    let node = |words: [u64; 4]| tables.nodes.get(words[3] as u32 as usize);
+    if let Some(node) = consumer.ahead(NODE_AHEAD).and_then(node) {
+        prefetch(node);
+    }
+    if let Some(node) = consumer.ahead(ROW_AHEAD).and_then(node) {
+        // Relaxed: a hint.
+        let number = (node.site.load(Ordering::Relaxed) & SITE_MASK) as usize;
+        if let Some(row) = tables.sites.get(number.wrapping_sub(1)) {
+            prefetch(&row.key);
+            prefetch(&row.current.live_bytes);
+            prefetch(&row.current.live_births);
+        }
     }
 }
 

@@ -11,12 +11,12 @@
 //!   its marks is in doubt, by one record, and counted.
 
 use crate::ring::RingId;
-use crate::store::attribution::Attribution;
+use crate::store::attribution::{Attribution, copy_global};
 use crate::store::decode::{self, Moment};
 use crate::store::error::StoreError;
 use crate::store::identity::Identity;
 use crate::store::image::{self, Extent, Image, header_of, read_header, read_words};
-use crate::store::layout::{Header, REGIONS, Region};
+use crate::store::layout::{Header, REGIONS, Region, Versioned, newest};
 use crate::store::picture::{Life, Picture};
 use crate::store::row::{
     CLOSED_WORD, CURRENT_WORD, EPOCH_BEGIN_WORD, EPOCH_END_WORD, FIGURE_WORDS, ROW_WORDS, get, set,
@@ -31,7 +31,8 @@ use crate::units::Ticks;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How often a header that changes under us is read again: it changes for nanoseconds, some times a second.
+/// How often a header that changes under us is read again; one of two versions is whole at every moment, so the next
+/// time nearly always does.
 const HEADER_TRIES: u32 = 1000;
 /// How often all is read again because an epoch ended meanwhile.
 const EPOCH_TRIES: u32 = 16;
@@ -131,7 +132,7 @@ fn sound_header<S: Source + ?Sized>(source: &S) -> Result<(Vec<AtomicU64>, Exten
     }
 }
 
-/// A header of which the closed epoch and the exact totals were each read whole.
+/// A header of which one version of the closed epoch and of the exact totals was read whole; the other is made void.
 fn settled_header<S: Source + ?Sized>(source: &S) -> Result<(Vec<AtomicU64>, Extent), StoreError> {
     for _ in 0..HEADER_TRIES {
         let before = read_header(source)?;
@@ -140,16 +141,31 @@ fn settled_header<S: Source + ?Sized>(source: &S) -> Result<(Vec<AtomicU64>, Ext
         let (words, extent) = sound_header(source)?;
         fence(Ordering::Acquire);
         let after = read_header(source)?;
-        let (Some(before), Some(after)) = (header_of(&before), header_of(&after)) else {
+        let (Some(before), Some(header), Some(after)) = (header_of(&before), header_of(&words), header_of(&after))
+        else {
             return Err(StoreError::NotAStore);
         };
-        if get(&before.closed.end) == get(&after.closed.begin) && get(&before.exact.end) == get(&after.exact.begin) {
+        let closed = keep_whole(&before.closed, &header.closed, &after.closed);
+        if keep_whole(&before.exact, &header.exact, &after.exact) && closed {
             return Ok((words, extent));
         }
-        // The writer may have been interrupted between its marks, on this very processor.
-        std::thread::yield_now();
     }
     Err(StoreError::Busy)
+}
+
+/// Voids those of `both` that were not read whole; false if none was.
+fn keep_whole<T: Versioned>(before: &[T; 2], both: &[T; 2], after: &[T; 2]) -> bool {
+    let mut any = false;
+    for ((before, block), after) in before.iter().zip(both).zip(after) {
+        let version = get(before.marks().1);
+        if version == get(after.marks().0) {
+            any = true;
+        } else {
+            set(block.marks().0, 1);
+            set(block.marks().1, 0);
+        }
+    }
+    any
 }
 
 /// How many nodes are in use: the tree's own words say.
@@ -190,8 +206,13 @@ fn read_still<S: Source + ?Sized>(source: &S) -> Result<Picture, StoreError> {
     let base = Ticks(get(&process.base_ticks));
     Attribution::new(base, get(&tables.header.format.fixed_interval_bytes)).drain(&tables, Ticks(u64::MAX));
     let header = tables.header;
-    let now = [&header.global.last_at, &header.exact.at, &header.closed.at].map(get).into_iter().max().unwrap_or(0);
-    let stale = decode::nanoseconds(&tables, now).saturating_sub(decode::nanoseconds(&tables, get(&header.exact.at)));
+    let now = [&header.global.last_at, &newest(&header.exact).at, &newest(&header.closed).at]
+        .map(get)
+        .into_iter()
+        .max()
+        .unwrap_or(0);
+    let stale =
+        decode::nanoseconds(&tables, now).saturating_sub(decode::nanoseconds(&tables, get(&newest(&header.exact).at)));
     decode::decode(&tables, &Moment { life, now: Ticks(now), totals_stale_ns: stale, rows_in_doubt })
 }
 
@@ -234,7 +255,7 @@ fn read_running<S: Source + ?Sized>(
     rows[Region::Registry as usize] = 0;
     let image = Image::new(extent.layout.ring_records, rows);
     copy_words(words, image.header_words());
-    let open_epoch = get(&header.closed.epoch).wrapping_add(1);
+    let open_epoch = get(&newest(&header.closed).epoch).wrapping_add(1);
     let mut rows_in_doubt = 0;
     for region in [Region::Sites, Region::SizeClasses] {
         match closed_rows(source, &extent, &image, region, open_epoch)? {
@@ -249,24 +270,13 @@ fn read_running<S: Source + ?Sized>(
     rows[Region::Nodes as usize] = extent.used[Region::Nodes as usize];
     image.describe(rows);
     let tables = image.tables().ok_or(StoreError::NotAStore)?;
-    let (global, closed) = (&tables.header.global, &tables.header.closed.global);
-    for (to, from) in [
-        (&global.live_bytes, &closed.live_bytes),
-        (&global.live_blocks, &closed.live_blocks),
-        (&global.max_bytes, &closed.max_bytes),
-        (&global.max_blocks, &closed.max_blocks),
-        (&global.max_at, &closed.max_at),
-        (&global.peak_generation, &closed.peak_generation),
-        (&global.last_at, &closed.last_at),
-    ] {
-        set(to, get(from));
-    }
+    copy_global(&newest(&tables.header.closed).global, &tables.header.global);
     set(&tables.header.state.epoch, open_epoch);
     let since_start = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
     let since_start =
         u64::try_from(since_start).unwrap_or(u64::MAX).saturating_sub(get(&header.process.started_unix_ns));
-    let stale = since_start.saturating_sub(decode::nanoseconds(&tables, get(&header.exact.at)));
-    let now = Ticks(get(&header.closed.at));
+    let stale = since_start.saturating_sub(decode::nanoseconds(&tables, get(&newest(&header.exact).at)));
+    let now = Ticks(get(&newest(&header.closed).at));
     decode::decode(&tables, &Moment { life: Life::Running, now, totals_stale_ns: stale, rows_in_doubt }).map(Some)
 }
 
@@ -396,7 +406,7 @@ impl PictureCopy {
     /// Decodes the copy, which was taken at `now`. After the lock.
     pub(crate) fn finish(self, now: Ticks) -> Result<Picture, StoreError> {
         let tables = self.image.tables().ok_or(StoreError::NotAStore)?;
-        let exact_at = get(&tables.header.exact.at);
+        let exact_at = get(&newest(&tables.header.exact).at);
         let stale = decode::nanoseconds(&tables, now.0).saturating_sub(decode::nanoseconds(&tables, exact_at));
         decode::decode(&tables, &Moment { life: Life::Running, now, totals_stale_ns: stale, rows_in_doubt: 0 })
     }

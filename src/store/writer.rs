@@ -18,11 +18,12 @@ use crate::store::error::StoreError;
 use crate::store::identity::{self, Identity};
 use crate::store::layout::LossCells;
 use crate::store::layout::{
-    BYTE_ORDER, Header, Layout, MAGIC, MAX_STORE_BYTES, PAGE_BYTES, REGIONS, Region, SIZE_CLASSES, TEXT_BYTES, VERSION,
+    self, BYTE_ORDER, Header, Layout, MAGIC, MAX_STORE_BYTES, PAGE_BYTES, REGIONS, Region, SIZE_CLASSES, TEXT_BYTES,
+    VERSION,
 };
 use crate::store::picture::{ExactTotals, HistoryPoint, ModulePicture};
 use crate::store::place::{self, Place, failed};
-use crate::store::row::{add, get, set};
+use crate::store::row::{get, set};
 use crate::store::tables::Tables;
 use crate::store::text;
 use crate::sys::file::{self, Reserved};
@@ -172,7 +173,7 @@ impl Store {
             file: file.take(),
             path: path.map(Path::to_owned),
             pid: std::process::id(),
-            ahead_bytes: if options.exact_mode { 4 << 20 } else { 256 << 10 },
+            ahead_bytes: if options.exact_mode { 8 << 20 } else { 256 << 10 },
             growth: Mutex::new(()),
             free_rings: AtomicU64::new(0),
             finished: false,
@@ -194,7 +195,10 @@ impl Store {
             set(&regions[region as usize].used, self.layout.place(region).capacity);
         }
         for region in [Region::Modules, Region::Nodes, Region::Sites, Region::History, Region::Rings] {
-            self.grow(region)?;
+            // Where the whole stock is not to be had, a small one does to begin with.
+            self.grow(region, self.ahead_bytes)
+                .or_else(|_| self.grow(region, self.ahead_bytes / 8))
+                .or_else(|_| self.grow(region, self.ahead_bytes / 64))?;
         }
         for (class, row) in (0..SIZE_CLASSES).zip(self.tables.size_classes) {
             set(&row.key, class);
@@ -231,8 +235,9 @@ impl Store {
         set(&state.ns_per_tick, options.ns_per_tick.to_bits());
         set(&self.tables.header.global.last_at, options.base.0);
         set(&self.tables.header.global.max_at, options.base.0);
-        set(&self.tables.header.exact.at, options.base.0);
-        set(&self.tables.header.closed.at, options.base.0);
+        // Version 0 of both, before any was written.
+        set(&self.tables.header.exact[0].at, options.base.0);
+        set(&self.tables.header.closed[0].at, options.base.0);
         // Release: a file that begins with the magic has a whole header.
         format.magic.store(MAGIC, Ordering::Release);
         Ok(())
@@ -260,15 +265,31 @@ impl Store {
 
     // ---- growth -------------------------------------------------------------------------------------------------
 
-    /// Keeps a stock of nodes, rows and rings laid out. Called by the drain thread outside the lock, each tick. Cheap
-    /// where nothing is to be done. Where space cannot be had, the stock stays what it is, which is counted.
+    /// Keeps a stock of nodes, rows and rings laid out. Called by the drain thread outside the lock, each tick, and by
+    /// a thread that is about to help to drain. A few loads where nothing is to be done. Where space cannot be had, the
+    /// stock stays what it is, which is counted.
     pub(crate) fn lay_out_ahead(&self) {
         for region in [Region::Nodes, Region::Sites, Region::Rings, Region::Modules, Region::History] {
-            if self.grow(region).is_err() {
+            if self.grow(region, self.ahead_bytes).is_err() {
                 // Relaxed: a counter.
                 self.tables.header.state.refused_growth.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// How many rows of sites the records that are still in the rings can need: each its own, but never more than
+    /// there are stacks without a row.
+    fn sites_to_come(&self) -> u64 {
+        let without = self.tables.used(Region::Nodes).saturating_sub(self.tables.used(Region::Sites));
+        let mut unread = 0;
+        #[expect(clippy::cast_possible_truncation, reason = "at most 4096")]
+        for ring in 0..self.tables.used(Region::Rings) as u32 {
+            if unread >= without {
+                return without;
+            }
+            unread += self.tables.ring(RingId(ring)).map_or(0, |ring| ring.consumer().unread().min(ring.capacity()));
+        }
+        unread.min(without)
     }
 
     /// Nodes or rows have come to their end: at the bound, or where the file system gave no more.
@@ -282,18 +303,25 @@ impl Store {
         })
     }
 
-    fn grow(&self, region: Region) -> std::io::Result<()> {
-        let _one = self.growth.lock();
+    fn grow(&self, region: Region, ahead_bytes: u64) -> std::io::Result<()> {
         let place = self.layout.place(region);
-        let (used, laid_out) = (self.tables.used(region), self.tables.laid_out(region));
         let bytes = match region {
             Region::Modules => 32 << 10,
             Region::History => 4 << 10,
-            _ => self.ahead_bytes,
+            // A ring of an exact profile is a quarter of a megabyte; threads come slower than stacks.
+            Region::Rings => ahead_bytes.min(2 << 20),
+            _ => ahead_bytes,
         };
+        let used = self.tables.used(region);
+        let to_come = if region == Region::Sites { self.sites_to_come() } else { 0 };
         // A quarter of what is used, so that a program that grows fast finds more.
-        let ahead = (bytes / place.row_bytes).max(4).max(used / 4);
-        if laid_out >= place.capacity || laid_out >= used.saturating_add(ahead) {
+        let ahead = (bytes / place.row_bytes).max(4).max(used / 4).max(to_come);
+        let enough = |laid_out| laid_out >= place.capacity || laid_out >= used.saturating_add(ahead);
+        if enough(self.tables.laid_out(region)) {
+            return Ok(());
+        }
+        let _one = self.growth.lock();
+        if enough(self.tables.laid_out(region)) {
             return Ok(());
         }
         self.lay_out(region, used.saturating_add(2 * ahead).min(place.capacity))
@@ -368,10 +396,6 @@ impl Store {
 
     /// Copies the exact totals, summed at `at`. The caller holds the aggregator's lock.
     pub(crate) fn set_exact_totals(&self, totals: &ExactTotals, at: Ticks) {
-        let cells = &self.tables.header.exact;
-        add(&cells.begin, 1);
-        // Release: as in `Row::begin_change`.
-        fence(Ordering::Release);
         let words = [
             totals.total_bytes,
             totals.total_blocks,
@@ -382,12 +406,12 @@ impl Store {
             totals.older_freed_bytes,
             totals.older_freed_blocks,
         ];
-        for (cell, word) in cells.totals.iter().zip(words) {
-            set(cell, word);
-        }
-        set(&cells.at, at.0);
-        // Release: as in `Row::end_change`.
-        cells.end.store(get(&cells.begin), Ordering::Release);
+        layout::write_next(&self.tables.header.exact, |cells| {
+            for (cell, word) in cells.totals.iter().zip(words) {
+                set(cell, word);
+            }
+            set(&cells.at, at.0);
+        });
     }
 
     /// Appends a point to the history, over the oldest when it is full. The caller holds the aggregator's lock.
@@ -419,7 +443,7 @@ impl Store {
 
     /// Lists a module; `ModuleId(0)` (and a count) when the table is full. Called by the drain thread.
     pub(crate) fn add_module(&self, module: &ModulePicture) -> ModuleId {
-        let _ = self.grow(Region::Modules);
+        let _ = self.grow(Region::Modules, self.ahead_bytes);
         let _one = self.growth.lock();
         let cells = &self.tables.header.regions[Region::Modules as usize];
         let index = get(&cells.used);

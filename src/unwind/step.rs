@@ -7,7 +7,7 @@
 
 use framehop::{CacheNative, FrameAddress, MustNotAllocateDuringUnwind, UnwindRegsNative, Unwinder as _};
 
-use super::frame::{State, Words};
+use super::frame::{Frame, State};
 use super::set::Set;
 use crate::sys::stack::{self, Bounds};
 
@@ -57,8 +57,8 @@ impl Memory {
     }
 
     #[inline]
-    fn read(&mut self, address: u64, floor: u64, words: &mut Words) -> Result<u64, ()> {
-        if address < floor || address & 7 != 0 {
+    fn read(&mut self, address: u64, frame: &mut Frame) -> Result<u64, ()> {
+        if address < frame.state.sp || address & 7 != 0 {
             return Err(());
         }
         if self.known {
@@ -66,14 +66,14 @@ impl Memory {
                 return Err(());
             }
         } else {
-            words.lost = true;
+            frame.lose();
             if !self.probe(address >> PAGE_BITS) {
                 return Err(());
             }
         }
         // SAFETY: aligned, and between a live frame's sp and the end of its stack, or on a page that can be read.
         let value = unsafe { stack::pointer::<u64>(address).read_volatile() };
-        words.note(address - floor, value);
+        frame.note(address, value);
         Ok(value)
     }
 
@@ -94,19 +94,19 @@ impl Memory {
     }
 }
 
-/// Takes one step from `state`; `words` notes what was read. `lr` matters for the first frame alone.
+/// Takes one step from `state`, the frame's own, and notes in the frame what was read. `first`: the link register, of the first
+/// frame alone.
 #[inline]
 pub(super) fn step(
     set: &Set,
     method: Method,
     cache: &mut Cache,
     memory: &mut Memory,
-    state: &State,
+    state: State,
+    frame: &mut Frame,
     first: Option<u64>,
-    words: &mut Words,
 ) -> Next {
-    let floor = state.sp;
-    let mut read = |address: u64| memory.read(address, floor, words);
+    let mut read = |address: u64| memory.read(address, frame);
     let next = match method {
         Method::Framehop => by_tables(set, cache, &mut read, state, first),
         Method::FramePointers | Method::Backtrace => by_frame_pointer(&mut read, state),
@@ -122,11 +122,12 @@ pub(super) fn step(
     }
 }
 
+#[inline]
 fn by_tables(
     set: &Set,
     cache: &mut Cache,
     read: &mut impl FnMut(u64) -> Result<u64, ()>,
-    state: &State,
+    state: State,
     first: Option<u64>,
 ) -> Next {
     let address = match first {
@@ -146,7 +147,7 @@ fn by_tables(
 
 #[cfg(target_arch = "x86_64")]
 #[inline]
-fn registers(_: &Set, state: &State, _: Option<u64>) -> UnwindRegsNative {
+fn registers(_: &Set, state: State, _: Option<u64>) -> UnwindRegsNative {
     UnwindRegsNative::new(state.address, state.sp, state.fp)
 }
 
@@ -158,7 +159,7 @@ fn caller(registers: &UnwindRegsNative, return_address: u64) -> State {
 
 #[cfg(target_arch = "aarch64")]
 #[inline]
-fn registers(set: &Set, state: &State, first: Option<u64>) -> UnwindRegsNative {
+fn registers(set: &Set, state: State, first: Option<u64>) -> UnwindRegsNative {
     let mask = framehop::aarch64::PtrAuthMask(set.address_mask);
     UnwindRegsNative::new_with_ptr_auth_mask(mask, first.unwrap_or(state.address), state.sp, state.fp)
 }
@@ -171,7 +172,7 @@ fn caller(registers: &UnwindRegsNative, _: u64) -> State {
 }
 
 /// Both ABIs: the frame pointer points at (caller's frame pointer, return address).
-fn by_frame_pointer(read: &mut impl FnMut(u64) -> Result<u64, ()>, state: &State) -> Next {
+fn by_frame_pointer(read: &mut impl FnMut(u64) -> Result<u64, ()>, state: State) -> Next {
     let Some(sp) = state.fp.checked_add(16) else { return Next::Broken };
     match (read(state.fp), read(sp - 8)) {
         (Ok(fp), Ok(address)) => Next::To(State { address, sp, fp }),

@@ -4,7 +4,7 @@
 //! the debug mode compares the two); at most `scratch.len()` frames are written; the walk ends, since sp rises.
 #![allow(unsafe_code, reason = "comparing remembered words with the stack")]
 
-use super::frame::{self, Frame, State, Words};
+use super::frame::{self, Frame, State};
 use super::set::Set;
 use super::step::{Cache, Memory, Method, Next, step};
 use super::thread::Outcome;
@@ -77,13 +77,16 @@ impl Walk<'_, '_> {
                 cursor = below;
             }
             let Some(place) = self.scratch.get_mut(self.made) else { return };
-            let mut words = Words::new();
+            place.begin(&state, first);
             let lr = first.then_some(self.registers.lr);
-            let next = step(self.set, self.method, self.cache, &mut memory, &state, lr, &mut words);
-            *place = Frame::new(state, first, &words);
+            let next = step(self.set, self.method, self.cache, &mut memory, state, place, lr);
             self.made += 1;
             match next {
-                Next::To(caller) => (state, first) = (caller, false),
+                // Field by field: see `State::sp`.
+                Next::To(State { sp, address, fp }) => {
+                    (state.sp, state.address, state.fp) = (sp, address, fp);
+                    first = false;
+                }
                 Next::End => return self.outcome = Outcome::End,
                 Next::Broken => return self.outcome = Outcome::Broken,
             }
@@ -107,7 +110,8 @@ impl Walk<'_, '_> {
                     self.outcome = Outcome::Cut;
                     return false;
                 };
-                *place = Frame::new(state, self.made == 0, &Words::new());
+                place.begin(&state, self.made == 0);
+                place.lose();
                 self.made += 1;
                 true
             });

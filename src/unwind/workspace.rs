@@ -41,7 +41,8 @@ pub(super) struct Workspace {
     mapping_bytes: usize,
 }
 
-/// A place for a workspace; never moves, never goes away.
+/// A place for a workspace; never moves, never goes away. A cache line each: hazards are written at every walk.
+#[repr(align(64))]
 pub(super) struct Slot {
     /// Null until stocked.
     workspace: AtomicPtr<Workspace>,

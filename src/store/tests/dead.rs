@@ -1,1 +1,156 @@
-//! (to come)
+//! Files of processes that are gone: nothing that was recorded is lost, and what is in doubt is said.
+
+use super::*;
+use crate::store::attribution::{Attribution, end_epoch};
+use crate::store::picture::Life;
+use crate::store::reader;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const STACKS: u64 = 40;
+const SEED: u64 = 0xdead_0000_cafe_0001;
+const EVENTS: usize = 200_000;
+
+/// The stream of events that child and parent agree on.
+fn oracle() -> Oracle {
+    Oracle::new(SEED, &[0, 12], &[16, 24, 100, 5000])
+}
+
+fn children_options(path: &Path) -> StoreOptions {
+    options(Place::Path(path.to_owned()))
+}
+
+#[test]
+fn unread_rings_equal_drained_ones() {
+    let path = temporary("unread");
+    let store = Store::create(&children_options(&path)).expect("a store");
+    let tables = store.tables();
+    let stacks = add_stacks(&tables, STACKS);
+    let mut oracle = oracle();
+    let mut attribution = Attribution::new(BASE, 3_000);
+    let mut producers: Vec<_> =
+        (0..4).map(|tid| store.ring(store.claim_ring(tid).expect("a ring")).expect("its words").producer()).collect();
+    for round in 0..50 {
+        for event in 0..200 {
+            producers[event % 4].push(&oracle.step(&stacks)).expect("room for 64 each");
+        }
+        let bytes = std::fs::read(&path).expect("the file");
+        let dead = reader::read_from(&bytes[..], |_| true).expect("a sound store");
+        assert_eq!((dead.life, dead.loss.rows_in_doubt), (Life::Killed, 0));
+        oracle.check(&dead, &stacks);
+        let running = reader::read_from(&bytes[..], |_| false).expect("a sound store");
+        assert_eq!((running.life, running.epoch), (Life::Running, round));
+        attribution.drain(&tables, Ticks(oracle.now));
+        end_epoch(&tables, Ticks(oracle.now));
+        let own = own_picture(&store, Ticks(oracle.now));
+        for (a, b) in own.sites.iter().zip(&dead.sites) {
+            assert_eq!((a.stack, a.figures), (b.stack, b.figures));
+        }
+        let bytes = std::fs::read(&path).expect("the file");
+        let running = reader::read_from(&bytes[..], |_| false).expect("a sound store");
+        oracle.check(&running, &stacks);
+    }
+}
+
+/// What the killed process does: it announces itself and runs through the events, in one thread.
+#[test]
+#[ignore = "the child of `a_killed_process_loses_nothing`"]
+fn killed_child() {
+    let Ok(path) = std::env::var("UNFREED_TEST_STORE") else { return };
+    let store = Store::create(&children_options(Path::new(&path))).expect("a store");
+    let tables = store.tables();
+    let stacks = add_stacks(&tables, STACKS);
+    let mut oracle = oracle();
+    let records: Vec<_> = (0..EVENTS).map(|_| oracle.step(&stacks)).collect();
+    let mut attribution = Attribution::new(BASE, 3_000);
+    let mut producers: Vec<_> =
+        (0..4).map(|tid| store.ring(store.claim_ring(tid).expect("a ring")).expect("its words").producer()).collect();
+    println!("\nready");
+    for (number, record) in records.iter().enumerate() {
+        let producer = &mut producers[(record.at.0 % 4) as usize];
+        if producer.push(record).is_err() {
+            attribution.drain(&tables, Ticks(u64::MAX));
+            producer.push(record).expect("drained");
+        }
+        if number % 1000 == 0 {
+            end_epoch(&tables, record.at);
+        }
+    }
+    std::mem::forget(store);
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn a_killed_process_loses_nothing() {
+    let rounds = 60;
+    let mut in_doubt = 0;
+    let mut midway = 0;
+    let mut random = Random(0x7777_1234_5678_9abc);
+    let this = std::env::current_exe().expect("the test program");
+    for round in 0..rounds {
+        let path = temporary(&format!("killed-{round}"));
+        let mut child = Command::new(&this)
+            .args(["--ignored", "--exact", "--nocapture", "--test-threads=1", "store::tests::dead::killed_child"])
+            .env("UNFREED_TEST_STORE", &path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the child");
+        let mut output = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        while line != "ready\n" {
+            line.clear();
+            assert!(output.read_line(&mut line).expect("its output") > 0, "the child ended early");
+        }
+        // Not a synchronisation: any moment will do.
+        let moment = Instant::now() + Duration::from_micros(random.below(12_000));
+        while Instant::now() < moment {
+            std::hint::spin_loop();
+        }
+        child.kill().expect("SIGKILL");
+        child.wait().expect("it is gone");
+        let _ = output.read_to_end(&mut Vec::new());
+
+        let picture = reader::read(&path).expect("a sound store");
+        assert_eq!(picture.life, Life::Killed);
+        let pushed = pushed_records(&path);
+        midway += u32::from(pushed > 0 && pushed < EVENTS);
+        let stacks: Vec<_> = (1..=STACKS).map(|id| StackId(id as u32)).collect();
+        let mut oracle = oracle();
+        for _ in 0..pushed {
+            oracle.step(&stacks);
+        }
+        assert!(picture.loss.rows_in_doubt <= 1);
+        if picture.loss.rows_in_doubt == 0 {
+            oracle.check(&picture, &stacks);
+        } else {
+            in_doubt += 1;
+            let wrong = picture
+                .sites
+                .iter()
+                .filter(|site| {
+                    let expected = oracle.sites[&site.stack];
+                    (site.figures.live.bytes, site.figures.total.bytes) != (expected.live.bytes, expected.total.bytes)
+                })
+                .count();
+            assert!(wrong <= 1, "{wrong} rows differ");
+        }
+        std::fs::remove_file(path).expect("left by the child");
+    }
+    println!("{midway} of {rounds} were killed midway, {in_doubt} of them within a row");
+    assert!(midway >= 10, "the kills came too late or too early to show anything: {midway}");
+}
+
+/// The sum of the heads of all rings, straight from the file.
+fn pushed_records(path: &Path) -> usize {
+    let bytes = std::fs::read(path).expect("the file");
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes")) as usize;
+    // The region table begins at word 128; rings are region 7; offset, row size, capacity, laid out, used.
+    let region = (128 + 7 * 8) * 8;
+    let (offset, row_bytes, used) = (word(region), word(region + 8), word(region + 32));
+    (0..used).map(|ring| word(offset + ring * row_bytes)).sum()
+}
