@@ -58,6 +58,7 @@ pub fn run() {
         "exact" => Some(builder().exact().start().expect("a profile starts")),
         other => panic!("the state is '{other}', not off, sampled, governed or exact"),
     };
+    println!("range {}", reserved_bytes());
     let (size, rounds) = (size.parse().expect("a size"), rounds.parse().expect("a number of rounds"));
     match what.as_str() {
         "pairs" => cost_of_pairs(rounds, size),
@@ -65,4 +66,17 @@ pub fn run() {
         other => panic!("the loop is '{other}', not pairs or reallocs"),
     }
     drop(profiler);
+}
+
+/// The largest inaccessible mapping of this process: the range of slots, where the system granted one.
+fn reserved_bytes() -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("a Linux /proc");
+    let bytes = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let (from, to) = fields.next()?.split_once('-')?;
+        let inaccessible = fields.next()? == "---p";
+        let end = |text| u64::from_str_radix(text, 16).ok();
+        inaccessible.then_some(end(to)?.saturating_sub(end(from)?))
+    };
+    maps.lines().filter_map(bytes).max().unwrap_or(0)
 }
