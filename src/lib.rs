@@ -37,6 +37,7 @@ mod export;
 mod hook;
 #[doc(hidden)]
 pub mod internals;
+mod leak;
 mod live;
 mod profiler;
 mod report;

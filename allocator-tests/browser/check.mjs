@@ -171,6 +171,7 @@ async function main() {
     try {
       for (const file of positionals) {
         const page = await context.newPage();
+        page.setDefaultTimeout(LOAD_TIMEOUT_MS);
         await check(page, dhView, resolve(file), options);
         await page.close();
       }

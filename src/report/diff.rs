@@ -17,6 +17,8 @@
 
 use std::collections::HashMap;
 
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
 use super::estimate::Estimate;
 use super::frame::Frames;
 use super::site::Site;
@@ -155,6 +157,19 @@ impl<'a> SiteDiff<'a> {
             return self.estimate(&minus(&is, &was), of);
         }
         Estimate::difference(self.estimate(&is, &of), self.estimate(&was, &of))
+    }
+}
+
+impl Serialize for SiteDiff<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("SiteDiff", 6)?;
+        out.serialize_field("frames", &self.frames())?;
+        out.serialize_field("live_bytes", &self.live_bytes())?;
+        out.serialize_field("live_blocks", &self.live_blocks())?;
+        out.serialize_field("total_bytes", &self.total_bytes())?;
+        out.serialize_field("total_blocks", &self.total_blocks())?;
+        out.serialize_field("unknown", &self.is_unknown())?;
+        out.end()
     }
 }
 

@@ -51,7 +51,8 @@ pub(super) fn quantile(shape: f64, level: Level) -> f64 {
         if !(next > low && next < high) {
             next = if high.is_finite() { 0.5 * (low + high) } else { 2.0 * x };
         }
-        if (next - x).abs() <= 1e-12 * x {
+        // Newton squares the error: what is left is 1e-16.
+        if (next - x).abs() <= 1e-8 * x {
             return next;
         }
         x = next;

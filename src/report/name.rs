@@ -4,8 +4,9 @@
 //! exact name have the frame.
 
 /// A function's name without its modules, but with its type: `<mail::Email as From<imap::Fetch>>::from` is
-/// `Email::from`, `mail::sync::run::{{closure}}` (the body of an async fn) is `run`. Control characters are taken out.
-pub(crate) fn short_name(name: &str) -> String {
+/// `Email::from`, `mail::sync::run::{{closure}}` (the body of an async fn) is `run`. Control characters are taken out. `None` where
+/// nothing is left: an inlined closure's bare `{closure#0}`.
+pub(crate) fn short_name(name: &str) -> Option<String> {
     let (of_type, rest) = match name.strip_prefix('<').and_then(split_generic) {
         Some((inside, rest)) => {
             let of = split_top(inside, " as ").map_or(inside, |(of, _)| of);
@@ -16,7 +17,7 @@ pub(crate) fn short_name(name: &str) -> String {
     let path = without_generics(rest);
     let mut parts: Vec<&str> =
         path.split("::").filter(|part| !part.is_empty() && !part.starts_with('{') && *part != "closure").collect();
-    let last = parts.pop().unwrap_or("?");
+    let last = parts.pop()?;
     let owner = match (&of_type, parts.pop()) {
         (Some(of), _) => of.rsplit("::").next(),
         // Modules are lower case, types are not.
@@ -27,7 +28,7 @@ pub(crate) fn short_name(name: &str) -> String {
         Some(owner) => format!("{owner}::{last}"),
         None => last.to_owned(),
     };
-    short.chars().filter(|c| !c.is_control()).collect()
+    Some(short.chars().filter(|c| !c.is_control()).collect())
 }
 
 /// Splits `…>rest` at the bracket that closes one opened before.
@@ -97,10 +98,11 @@ mod tests {
             ("byte_pool::pool::BytePool<T>::alloc", "BytePool::alloc"),
             ("mail::visit::<fn(&mail::A) -> mail::B>", "visit"),
             ("main", "main"),
-            ("", "?"),
             ("app::odd\nname\u{1b}[31m", "oddname[31m"),
         ] {
-            assert_eq!(short_name(name), short, "{name}");
+            assert_eq!(short_name(name).as_deref(), Some(short), "{name}");
         }
+        assert_eq!(short_name(""), None);
+        assert_eq!(short_name("{closure#0}"), None);
     }
 }

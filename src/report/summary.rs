@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::estimate::Estimate;
 use super::facts::{Losses, Mode, ProcessState};
-use super::frame::Frame;
+use super::frame::{Frame, file_name};
 use super::name::short_name;
 use super::points::{Point, Points};
 use super::snapshot::{Snapshot, add};
@@ -168,7 +168,7 @@ impl Name {
             _ => Owner::Other,
         };
         let short = match frame.name() {
-            Some(name) => short_name(name),
+            Some(name) => short_name(name).unwrap_or_else(|| place(frame)),
             None if frame.symbol.role == Role::Cut => "[callers not captured]".into(),
             None => format!("{:#x}", frame.address()),
         };
@@ -178,6 +178,11 @@ impl Name {
         };
         Name { owner, short, krate }
     }
+}
+
+/// For a closure that lost its function's name: `sync.rs:42`.
+fn place(frame: &Frame) -> String {
+    frame.file().map_or_else(|| "closure".into(), |file| format!("{}:{}", file_name(file), frame.line().unwrap_or(0)))
 }
 
 /// `user ← user ← …, through library: function ← function`.

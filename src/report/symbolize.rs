@@ -191,7 +191,7 @@ fn lookup_in_file(loader: &addr2line::Loader, probe: u64, mut push: impl FnMut(F
     match innermost {
         Some(mut function) => {
             // Under `debug = "line-tables-only"` DWARF has bare names; the linker's symbol has the whole path.
-            if function.name.as_deref().is_none_or(|name| !name.contains("::")) {
+            if function.name.as_deref().is_none_or(is_bare) {
                 function.name = linked().or(function.name);
             }
             push(function);
@@ -202,6 +202,11 @@ fn lookup_in_file(loader: &addr2line::Loader, probe: u64, mut push: impl FnMut(F
             }
         }
     }
+}
+
+/// A name without the path to it, whatever its generic parameters are.
+fn is_bare(name: &str) -> bool {
+    !name.starts_with('<') && !name.split('<').next().is_some_and(|path| path.contains("::"))
 }
 
 fn lookup_in_process(address: u64, mut push: impl FnMut(Found<'_>)) {

@@ -53,18 +53,25 @@ impl Trim {
 
     /// The range of `frames` (leaf first, inlined ones expanded) to show; each frame's role and return address.
     pub(crate) fn shown(self, frames: &[(Role, u64)]) -> std::ops::Range<usize> {
-        // Ours may have the standard library's between them: cut after the last of them.
-        let own_end = frames.iter().rposition(|&(role, _)| role == Role::Own).map_or(0, |last| last + 1);
-        let own_end = if own_end == frames.len() { 0 } else { own_end };
+        let after_last = |wanted| frames.iter().rposition(|&(role, _)| role == wanted).map_or(0, |last| last + 1);
+        // Ours may have the standard library's between them: cut after the last of them. Whatever a shim called is
+        // the allocator's too, even where a build without paths does not tell.
+        let first_shim = || frames.iter().position(|&(role, _)| role == Role::Shim).unwrap_or(0);
+        let own_end = match after_last(Role::Own) {
+            0 => first_shim(),
+            all if all == frames.len() => 0,
+            end => end,
+        };
         let (mut start, mut end) = (own_end, frames.len());
         if self.ends {
-            let is_root = |&(role, _): &(Role, u64)| matches!(role, Role::Std | Role::Start);
-            let is_leaf = |&(role, _): &(Role, u64)| matches!(role, Role::Std | Role::Shim);
-            let shown = frames.get(own_end..).unwrap_or_default();
-            let leaf = shown.iter().take_while(|frame| is_leaf(frame)).count();
-            let root = shown.iter().rev().take_while(|frame| is_root(frame)).count();
+            let is_std = |&&(role, _): &&(Role, u64)| role == Role::Std;
+            let is_root = |&&(role, _): &&(Role, u64)| matches!(role, Role::Std | Role::Start);
+            let leaf_end = own_end.max(after_last(Role::Shim));
+            let shown = frames.get(leaf_end..).unwrap_or_default();
+            let leaf = shown.iter().take_while(is_std).count();
+            let root = shown.iter().rev().take_while(is_root).count();
             if leaf + root < shown.len() {
-                (start, end) = (own_end + leaf, frames.len() - root);
+                (start, end) = (leaf_end + leaf, frames.len() - root);
             }
         }
         if self.max_frames < usize::MAX {
@@ -99,10 +106,11 @@ pub(crate) fn role(name: Option<&str>, file: Option<&str>, module: Option<&str>)
         }
     }
     match (name, file) {
+        // Below `main` and threads there is nothing else of it; elsewhere it is not hidden.
+        _ if module.is_some_and(is_libc) => Role::Start,
         (_, Some(file)) if is_own_file(file) => Role::Own,
         (_, Some(file)) if is_std_file(file) => Role::Std,
         (Some(name), None) if is_std_name(name) => Role::Std,
-        (_, None) if module.is_some_and(is_libc) => Role::Start,
         _ => Role::Code,
     }
 }
@@ -118,31 +126,38 @@ fn is_own_name(name: &str) -> bool {
     path.is_some_and(|path| OWN_MODULES.iter().any(|module| path.split("::").next() == Some(module)))
 }
 
-/// Sources of this crate, as Cargo lays it out under any root; a user's `src/hook.rs` does not lie in
-/// `unfreed-<version>/` (the registry) nor in the directory that this very crate was built in.
+/// Sources of this crate: in the directory that it was built in, or under any root as Cargo lays out the registry
+/// (`unfreed-<version>/`) and git checkouts (`unfreed-<hash>/<revision>/`). A user's `src/hook.rs` is in none of them.
 fn is_own_file(file: &str) -> bool {
     let in_crate = match file.strip_prefix(concat!(env!("CARGO_MANIFEST_DIR"), "/src/")) {
         Some(path) => path,
-        None => match file.split_once("/unfreed-").and_then(|(_, rest)| rest.split_once("/src/")) {
-            Some((version, path)) if version.starts_with(|c: char| c.is_ascii_digit()) => path,
-            _ => return false,
-        },
+        None => {
+            let package = file.strip_prefix("unfreed-").or_else(|| Some(file.split_once("/unfreed-")?.1));
+            let Some((directory, path)) = package.and_then(|rest| rest.split_once("/src/")) else { return false };
+            let mark = directory.split('/').next().unwrap_or(directory);
+            let is_version = mark.starts_with(|c: char| c.is_ascii_digit()) && mark.contains('.');
+            let is_hash = mark.len() == 16 && mark.chars().all(|c| c.is_ascii_hexdigit());
+            if !is_version && !is_hash {
+                return false;
+            }
+            path
+        }
     };
     OWN_MODULES.iter().any(|module| in_crate.split(['/', '.']).next() == Some(module))
 }
 
 fn is_shim_name(name: &str) -> bool {
-    const SHIMS: [&str; 3] = ["__rust_", "__rg_", "__rdl_"];
-    let bare = name.strip_prefix("__rustc::").unwrap_or(name);
-    let in_rustc = bare.len() < name.len();
-    let is_alloc = |rest: &str| rest.contains("alloc");
-    in_rustc && is_alloc(bare) || SHIMS.iter().any(|shim| bare.strip_prefix(shim).is_some_and(is_alloc))
+    let (bare, in_rustc) = name.strip_prefix("__rustc::").map_or((name, false), |bare| (bare, true));
+    // Not `__rust_begin_short_backtrace<…, alloc::vec::Vec<…>>`.
+    let bare = bare.split(['<', ':']).next().unwrap_or(bare);
+    let is_prefixed = || ["__rust_", "__rg_", "__rdl_"].iter().any(|prefix| bare.starts_with(prefix));
+    bare.contains("alloc") && (in_rustc || is_prefixed())
 }
 
 fn is_start_name(name: &str) -> bool {
-    const NAMES: [&str; 8] =
-        ["main", "_start", "start_thread", "thread_start", "clone", "__clone", "clone3", "__clone3"];
-    NAMES.contains(&name) || name.starts_with("__libc_start") || name.starts_with("std::rt::lang_start")
+    const NAMES: [&str; 9] =
+        ["main", "_start", "_start_c", "start_thread", "thread_start", "clone", "__clone", "clone3", "__clone3"];
+    NAMES.contains(&name) || name.contains("libc_start") || name.starts_with("std::rt::lang_start")
 }
 
 /// The standard library's own sources: as it was built (remapped to `/rustc/<hash>/`), the crates vendored into it,
@@ -207,6 +222,9 @@ mod tests {
             (Some("unfreed::report::snapshot::of"), None, Role::Code),
             (Some("alloc"), Some("/home/u/.cargo/registry/src/x/unfreed-0.1.0/src/hook.rs"), Role::Own),
             (Some("alloc"), Some("/home/u/mine/src/hook.rs"), Role::Code),
+            (Some("alloc"), Some("/cargo/git/checkouts/unfreed-0123456789abcdef/1a2b3c4/src/slots/page.rs"), Role::Own),
+            (Some("alloc"), Some("/home/u/unfreed-demo/src/hook.rs"), Role::Code),
+            (Some("__rust_begin_short_backtrace<app::f, alloc::vec::Vec<u8>>"), Some(&std_file), Role::Std),
             (Some("main"), None, Role::Start),
             (Some("mail::main"), Some("/home/u/mail/src/main.rs"), Role::Code),
             (Some("__libc_start_main_impl"), None, Role::Start),
@@ -214,7 +232,9 @@ mod tests {
         ] {
             assert_eq!(role(name, file, Some("/usr/bin/mail")), expected, "{name:?} {file:?}");
         }
-        assert_eq!(role(None, None, Some("/lib/x86_64-linux-gnu/libc.so.6")), Role::Start);
+        let libc = Some("/lib/x86_64-linux-gnu/libc.so.6");
+        assert_eq!(role(None, None, libc), Role::Start);
+        assert_eq!(role(Some("__GI___clone3"), Some("../sysdeps/unix/sysv/linux/x86_64/clone3.S"), libc), Role::Start);
     }
 
     fn stack(roles: &[Role]) -> Vec<(Role, u64)> {
@@ -228,6 +248,10 @@ mod tests {
         assert_eq!(Trim::default().shown(&frames), 6..9);
         assert_eq!(Trim::from_dhat(None).shown(&frames), 3..13);
         assert_eq!(Trim::from_dhat(Some(usize::MAX)).shown(&frames), 6..9);
+        // A hook that lost its path, inlined into the shim.
+        let frames = stack(&[Code, Std, Code, Shim, Std, Code, Start]);
+        assert_eq!(Trim::default().shown(&frames), 5..6);
+        assert_eq!(Trim::from_dhat(None).shown(&frames), 3..7);
     }
 
     #[test]

@@ -86,13 +86,17 @@ pub(crate) fn start() {
 /// The main stack can grow down to its limit, but not into the mapping below it.
 fn main_bounds() -> Option<Bounds> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    // Where the kernel did not make the stack (valgrind does), it is the mapping that holds the program's environment.
+    // SAFETY: asks the C library for a word of the auxiliary vector, whose strings lie at the top of the stack.
+    let random = unsafe { libc::getauxval(libc::AT_RANDOM) };
     let mut below = 0;
     for line in maps.lines() {
         let (low, rest) = line.split_once('-')?;
         let (high, _) = rest.split_once(' ')?;
         let low = u64::from_str_radix(low, 16).ok()?;
         let high = u64::from_str_radix(high, 16).ok()?;
-        if line.ends_with("[stack]") {
+        let unnamed = !line.contains('/') && (low..high).contains(&random);
+        if line.ends_with("[stack]") || unnamed {
             let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
             // SAFETY: a valid place for the answer.
             let known = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) } == 0;

@@ -1,0 +1,389 @@
+//! Making a report of what the judge holds.
+//!
+//! Pure: figures, frames and the process's memory come from the caller (`Source`, `Process`), so the same report is
+//! made of a running process and of a dead one's file. Changes nothing.
+
+use std::cmp::Ordering;
+
+use super::advice::{Surroundings, advise};
+use super::case::Case;
+use super::classify::classify;
+use super::gates::Reading;
+use super::history::{History, SAMPLE, bytes};
+use super::judge::{Judge, Subject};
+use super::ladder::{RUNG_EPOCHS, threshold};
+use super::pool::Group;
+use super::recommend::recommend;
+use super::report::{Evidence, Interval, Leak, LeakReport, Unjudged, Withdrawn};
+use super::severity::{Burden, severity};
+use super::state::{State, Tier};
+
+/// A site's figures, as the store has them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SiteFigures {
+    pub(crate) live_bytes: Interval,
+    pub(crate) live_blocks: Interval,
+    /// Bytes ever allocated.
+    pub(crate) total_bytes: f64,
+    /// Other stacks were folded into this one.
+    pub(crate) folded: bool,
+    /// The most that its scope declared it may hold.
+    pub(crate) bound_bytes: Option<u64>,
+}
+
+/// Where figures and frames come from.
+pub(crate) trait Source<F> {
+    /// A history's site.
+    fn figures(&self, history: usize) -> SiteFigures;
+    /// The frames to show, leaf first: a site's own, or those that a group's stacks share.
+    fn frames(&self, subject: Subject) -> Vec<F>;
+}
+
+/// A figure now, and at the window's start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Course {
+    pub(crate) now_bytes: u64,
+    pub(crate) before_bytes: u64,
+}
+
+impl Course {
+    /// Growth in bytes, negative where it shrank.
+    pub(super) fn growth(self) -> f64 {
+        self.now_bytes as f64 - self.before_bytes as f64
+    }
+
+    /// The same in percent.
+    pub(super) fn percent(self) -> f64 {
+        100.0 * self.growth() / (self.before_bytes.max(1) as f64)
+    }
+}
+
+/// The process as a whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Process {
+    pub(crate) epoch_seconds: f64,
+    /// From the window's start (`LeakConfig::window_epochs` ago, or the profile's start) to now.
+    pub(crate) window_seconds: f64,
+    /// Exact live bytes.
+    pub(crate) live: Course,
+    pub(crate) resident: Option<Course>,
+    /// What the allocator holds from the system, used or not (glibc: arena + hblkhd; jemalloc: resident).
+    pub(crate) allocator: Option<Course>,
+    /// The smallest limit that applies, and what counts against it now.
+    pub(crate) limit_bytes: Option<u64>,
+    pub(crate) used_bytes: u64,
+    pub(crate) baseline_bytes: Option<u64>,
+    /// The sampling interval in force; 0.0 in exact mode.
+    pub(crate) interval_bytes: f64,
+}
+
+impl Process {
+    fn exhaustion(&self, bytes_per_minute: f64) -> Option<f64> {
+        let left = self.limit_bytes?.saturating_sub(self.used_bytes) as f64;
+        (bytes_per_minute > 0.0).then(|| left / bytes_per_minute * 60.0)
+    }
+}
+
+/// Makes the report of the last closed epoch.
+pub(crate) fn report<F>(
+    judge: &Judge,
+    histories: &[History],
+    process: &Process,
+    source: &dyn Source<F>,
+) -> LeakReport<F> {
+    let mut findings: Vec<Finding> = Vec::new();
+    for (index, history) in histories.iter().enumerate() {
+        if history.is_in_use() && history.group == 0 {
+            findings.push(of_site(judge, histories, index, process, source.figures(index)));
+        }
+    }
+    for (index, group) in judge.groups.iter().enumerate() {
+        if !group.members.is_empty() {
+            findings.push(of_group(judge, histories, index, group, process, source));
+        }
+    }
+    let a_table_grows = histories.iter().any(|history| history.is_in_use() && history.spine.is_growing());
+    let lockstep = in_lockstep(histories, &findings);
+    let mut sites: Vec<Leak<F>> = findings
+        .into_iter()
+        .map(|finding| {
+            let in_lockstep = lockstep.contains(&finding.subject);
+            let around = Surroundings {
+                a_table_grows,
+                in_lockstep,
+                within_bound: finding.within_bound,
+                beyond_bound: finding.beyond_bound,
+            };
+            let advice = advise(finding.leak.state, &finding.leak.evidence, around);
+            finding.leak.explained(source.frames(finding.subject), advice)
+        })
+        .collect();
+    sites.sort_by(worst_first);
+    let unknown = sites.iter().filter(|site| site.state == State::Unknown);
+    let unjudged = Unjudged {
+        sites: unknown.clone().count(),
+        bytes: unknown.map(|site| site.live_bytes.high).sum(),
+        smallest_visible_bytes: visible_bytes(judge.config.minimum_samples, process.interval_bytes),
+    };
+    let minutes = (process.window_seconds / 60.0).max(f64::MIN_POSITIVE);
+    let growth_per_minute = process.live.growth() / minutes;
+    let mut report = LeakReport {
+        has_leaks: sites.iter().any(|site| site.state == State::Leak),
+        growth_percent: process.live.percent(),
+        growth_mb_per_minute: growth_per_minute / 1e6,
+        window_seconds: process.window_seconds,
+        baseline_bytes: process.baseline_bytes,
+        current_bytes: process.live.now_bytes,
+        limit_bytes: process.limit_bytes,
+        exhaustion_seconds: process.exhaustion(growth_per_minute),
+        unjudged,
+        sites,
+        recommendations: Vec::new(),
+    };
+    report.recommendations = recommend(&report, process, judge.config.growth_threshold_percent);
+    report
+}
+
+/// By severity, then the verdict, then the lower bound of growth, then size.
+fn worst_first<F>(a: &Leak<F>, b: &Leak<F>) -> Ordering {
+    let rank = |site: &Leak<F>| match site.state {
+        State::Leak => 4,
+        State::Suspected | State::Backlog => 3,
+        State::Growing => 2,
+        State::Sublinear => 1,
+        _ => 0,
+    };
+    (b.severity.cmp(&a.severity))
+        .then(rank(b).cmp(&rank(a)))
+        .then(b.growth_bytes_per_minute.low.total_cmp(&a.growth_bytes_per_minute.low))
+        .then(b.live_bytes.value.total_cmp(&a.live_bytes.value))
+}
+
+/// A finding before frames and advice, which need the others.
+struct Finding {
+    subject: Subject,
+    leak: Leak<()>,
+    within_bound: bool,
+    beyond_bound: bool,
+}
+
+fn of_site(judge: &Judge, histories: &[History], index: usize, process: &Process, figures: SiteFigures) -> Finding {
+    let history = &histories[index];
+    let at = judge.moment();
+    let (mut state, reading) = classify(history, at);
+    if figures.folded {
+        state = State::Unknown;
+    }
+    let bound = figures.bound_bytes.map(|bound| bound as f64);
+    let beyond_bound = bound.is_some_and(|bound| figures.live_bytes.low > bound);
+    let may_grow = matches!(state, State::Leak | State::Suspected | State::Growing | State::Sublinear | State::Backlog);
+    let within_bound = !beyond_bound && bound.is_some() && may_grow;
+    if beyond_bound && state != State::Unknown {
+        state = State::Leak;
+    } else if within_bound {
+        state = State::Warming;
+    }
+    let mut evidence = evidence_of(&history.case, reading, judge);
+    evidence.matured_samples = f64::from(history.matured);
+    evidence.live_samples = f64::from(history.live_samples());
+    evidence.freed_share = freed_share(&figures);
+    evidence.table_growths = u32::from(history.spine.growths);
+    evidence.table_bytes = history.spine.capacity_bytes;
+    evidence.by_table = history.case.tier() >= Tier::Suspected && reading.is_none();
+    evidence.grows_while_idle = judge.idle_epochs >= 10 && u32::from(history.idle_births) * 2 >= judge.idle_epochs;
+    evidence.stacks = 1;
+    let growth = growth_of(history, reading, at.now, judge.config.window_epochs, process.epoch_seconds);
+    let case = &history.case;
+    let oldest = f64::from(history.oldest_age(at.now).unwrap_or(0)) * process.epoch_seconds;
+    finding(
+        Subject::Site(index),
+        state,
+        figures,
+        growth,
+        case,
+        oldest,
+        evidence,
+        (within_bound, beyond_bound),
+        judge,
+        process,
+    )
+}
+
+fn of_group<F>(
+    judge: &Judge,
+    histories: &[History],
+    index: usize,
+    group: &Group,
+    process: &Process,
+    source: &dyn Source<F>,
+) -> Finding {
+    let at = judge.moment();
+    let reading = group.case.read(&|| group.survivors(histories), at).map(|(_, reading)| reading);
+    let state = match group.case.tier() {
+        Tier::Leak => State::Leak,
+        Tier::Suspected => State::Suspected,
+        Tier::Growing => State::Growing,
+        Tier::None => State::Churn,
+    };
+    let mut figures = SiteFigures::default();
+    let mut growth = Growth::default();
+    let mut evidence = evidence_of(&group.case, reading, judge);
+    let mut oldest = 0;
+    for &member in &group.members {
+        let Some(history) = histories.get(member) else { continue };
+        let own = source.figures(member);
+        figures.live_bytes = sum(figures.live_bytes, own.live_bytes);
+        figures.live_blocks = sum(figures.live_blocks, own.live_blocks);
+        figures.total_bytes += own.total_bytes;
+        let own = growth_of(history, reading, at.now, judge.config.window_epochs, process.epoch_seconds);
+        growth.per_minute = sum(growth.per_minute, own.per_minute);
+        growth.low_percent = growth.low_percent.max(own.low_percent);
+        evidence.matured_samples += f64::from(history.matured);
+        evidence.live_samples += f64::from(history.live_samples());
+        oldest = oldest.max(history.oldest_age(at.now).unwrap_or(0));
+    }
+    evidence.freed_share = freed_share(&figures);
+    evidence.stacks = group.members.len();
+    let oldest = f64::from(oldest) * process.epoch_seconds;
+    let subject = Subject::Group(index);
+    finding(subject, state, figures, growth, &group.case, oldest, evidence, (false, false), judge, process)
+}
+
+#[expect(clippy::too_many_arguments, reason = "one place where all that is known of a site meets")]
+fn finding(
+    subject: Subject,
+    state: State,
+    figures: SiteFigures,
+    growth: Growth,
+    case: &Case,
+    oldest_seconds: f64,
+    evidence: Evidence,
+    (within_bound, beyond_bound): (bool, bool),
+    judge: &Judge,
+    process: &Process,
+) -> Finding {
+    let burden = Burden {
+        live_low_bytes: figures.live_bytes.low,
+        growth_low_percent: growth.low_percent,
+        exhaustion_seconds: process.exhaustion(growth.per_minute.low),
+        limit_bytes: process.limit_bytes,
+    };
+    let seconds = |epoch: u32| f64::from(judge.now.saturating_sub(epoch)) * process.epoch_seconds;
+    let leak = Leak {
+        state,
+        severity: severity(state, burden),
+        frames: Vec::new(),
+        live_bytes: figures.live_bytes,
+        live_blocks: figures.live_blocks,
+        growth_bytes_per_minute: growth.per_minute,
+        since_seconds: seconds(case.since),
+        oldest_seconds,
+        exhaustion_seconds: process.exhaustion(growth.per_minute.value),
+        withdrawn: case.withdrawal().map(|(why, when)| Withdrawn { reason: why.reason(), seconds_ago: seconds(when) }),
+        evidence,
+        advice: String::new(),
+    };
+    Finding { subject, leak, within_bound, beyond_bound }
+}
+
+fn evidence_of(case: &Case, reading: Option<Reading>, judge: &Judge) -> Evidence {
+    let Some(reading) = reading else { return Evidence::default() };
+    let rung = &case.rungs[reading.rung];
+    Evidence {
+        old_after_epochs: RUNG_EPOCHS[reading.rung],
+        log_evidence: f64::from(rung.ln_e),
+        log_evidence_needed: threshold(case.order, rung.restarts(), judge.config.alpha),
+        run_epochs: reading.run_epochs,
+        second_half_ratio: f64::from(reading.ratio),
+        births_ratio: f64::from(reading.births_ratio),
+        surviving_share: f64::from(reading.spread),
+        ..Evidence::default()
+    }
+}
+
+/// A site's growth.
+#[derive(Clone, Copy, Debug, Default)]
+struct Growth {
+    per_minute: Interval,
+    /// Lower end over the window, in percent of what was live at its start.
+    low_percent: f64,
+}
+
+/// Growth in bytes over the run, or the window where no run is under way. The variance of what grew is its share of the
+/// site's: samples add theirs independently.
+fn growth_of(history: &History, reading: Option<Reading>, now: u32, window_epochs: u32, epoch_seconds: f64) -> Growth {
+    let length = now.saturating_sub(history.origin) + 1;
+    let live = bytes(history.live_total);
+    let grown = |epochs: u32| {
+        let start = history.trend.value(length.saturating_sub(epochs) as f32, length, live);
+        let grown = f64::from(live - start);
+        let error =
+            1.96 * (f64::from(history.live_variance) * (grown.abs() / f64::from(live.max(1.0))).min(1.0)).sqrt();
+        (Interval { value: grown, low: grown - error, high: grown + error }, f64::from(start))
+    };
+    let run = reading.map_or(window_epochs, |reading| reading.run_epochs).clamp(1, length);
+    let (over_run, _) = grown(run);
+    let minutes = (f64::from(run) * epoch_seconds / 60.0).max(1e-9);
+    let scale = |interval: Interval| Interval {
+        value: interval.value / minutes,
+        low: interval.low / minutes,
+        high: interval.high / minutes,
+    };
+    let (over_window, start) = grown(window_epochs.min(length));
+    Growth { per_minute: scale(over_run), low_percent: (100.0 * over_window.low / start.max(1.0)).min(1e4) }
+}
+
+fn freed_share(figures: &SiteFigures) -> f64 {
+    if figures.total_bytes <= 0.0 {
+        0.0
+    } else {
+        (1.0 - figures.live_bytes.value / figures.total_bytes).clamp(0.0, 1.0)
+    }
+}
+
+/// Independent estimates add; so do the squares of their half widths.
+fn sum(a: Interval, b: Interval) -> Interval {
+    let value = a.value + b.value;
+    let low = (a.value - a.low).hypot(b.value - b.low);
+    let high = (a.high - a.value).hypot(b.high - b.value);
+    Interval { value, low: value - low, high: value + high }
+}
+
+/// Leaking sites whose births go together over time, of which hardly any block is freed.
+fn in_lockstep(histories: &[History], findings: &[Finding]) -> Vec<Subject> {
+    let born: Vec<(Subject, &History)> = findings
+        .iter()
+        .filter(|finding| finding.leak.state == State::Leak && finding.leak.evidence.freed_share < 0.01)
+        .filter_map(|finding| match finding.subject {
+            Subject::Site(index) => Some((finding.subject, histories.get(index)?)),
+            Subject::Group(_) => None,
+        })
+        .take(64)
+        .collect();
+    let together = |a: &History, b: &History| {
+        a.origin == b.origin
+            && a.width_shift == b.width_shift
+            && a.born.iter().zip(&b.born).all(|(&a, &b)| a.abs_diff(b) <= (a.max(b) / 20).max(SAMPLE / 2))
+    };
+    let has_partner = |i: usize| (0..born.len()).any(|j| i != j && together(born[i].1, born[j].1));
+    (0..born.len()).filter(|&i| has_partner(i)).map(|i| born[i].0).collect()
+}
+
+/// Live bytes of small blocks that show at least `samples` samples in 19 of 20 cases, at mean interval R: the mean m of a
+/// Poisson variable with P(X < samples) = 5%, times R. (8 samples: 13.1·R.)
+fn visible_bytes(samples: u32, interval_bytes: f64) -> f64 {
+    let missed = |mean: f64| {
+        let (mut term, mut total) = ((-mean).exp(), 0.0);
+        for k in 0..samples {
+            total += term;
+            term *= mean / f64::from(k + 1);
+        }
+        total
+    };
+    let (mut low, mut high) = (0.0, 3.0 * f64::from(samples) + 10.0);
+    for _ in 0..60 {
+        let middle = (low + high) / 2.0;
+        if missed(middle) > 0.05 { low = middle } else { high = middle }
+    }
+    interval_bytes * high
+}

@@ -1,0 +1,200 @@
+//! The age ladder: a sequential test that the old blocks of a site are not in balance.
+//!
+//! On each rung of age A two things happen to sampled blocks: M of them reach age A, D of those that had reached it
+//! are freed. In a site that does not grow, a mature event is at least as likely a free as a maturation, so
+//! E ← E·1.6^M·0.4^D is a supermartingale and by Ville's inequality exceeds x with a chance of at most 1/x, at
+//! any time. Each restart (E fell to 1) is a new process with a smaller share of the error: α is split over rungs,
+//! over the order i in which sites became judgeable (1/i(i+1)) and over restarts k (1/k(k+1)).
+//!
+//! Blocks of one object graph move together, so an epoch's events are not independent: exponents are scaled by the
+//! rung's pace (the recent mean of M an epoch, known before the epoch, so the process stays a supermartingale: x^c is
+//! concave), births count at most once an epoch, frees in full. A batch that is born together and freed together is
+//! then one event of either kind; a clean-up after n epochs of growth always outweighs these.
+//!
+//! Never looks at a clock; one `advance` an epoch, constant time.
+
+use super::marks::Marks;
+
+/// Rungs, in epochs. High rungs outlive churn.
+pub(crate) const RUNG_EPOCHS: [u32; RUNGS] = [3, 6, 12, 24, 48];
+/// How many rungs.
+pub(crate) const RUNGS: usize = 5;
+
+/// ln 1.6 and −ln 0.4: the likelihood ratio of 'four of five mature events are maturations' to 'one of two'.
+const GAIN: f32 = 0.470_003_6;
+const LOSS: f32 = 0.916_290_7;
+
+/// Weight of one epoch in the pace: a memory of about 16 epochs.
+const PACE_WEIGHT: f32 = 1.0 / 16.0;
+
+/// What happened on one rung in one epoch, in samples.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Step {
+    /// Blocks that reached the rung's age.
+    pub(crate) matured: f32,
+    /// In how many epochs these were born; at most that many count.
+    pub(crate) occasions: f32,
+    /// Epochs of births that were looked at; 0 if no cohort reached the rung in this epoch.
+    pub(crate) width: f32,
+    /// Frees of blocks that had reached the rung.
+    pub(crate) died: f32,
+}
+
+/// A site in balance has runs of a few epochs all the time.
+const CHANCE_RUN_EPOCHS: u16 = 8;
+
+/// One rung's test and its run of growth. All-zero bytes are a valid start.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rung {
+    /// ln E, at least 0.
+    pub(crate) ln_e: f32,
+    /// Recent mean of maturations an epoch.
+    pace: f32,
+    /// Maturations less mature frees since the run began.
+    pub(crate) net: f32,
+    /// The epoch in which the run began; meaningless while `ln_e` is 0.
+    pub(crate) run_start: u32,
+    /// Epochs of the run in which the site was not idle.
+    pub(crate) run_active: u32,
+    /// Restarts so far, saturating.
+    restarts: u16,
+    /// The longest run that was ended, saturating.
+    longest: u16,
+    /// `net` over `run_active`.
+    marks: Marks,
+}
+
+impl Rung {
+    /// No events yet.
+    pub(crate) const NEW: Rung = Rung {
+        ln_e: 0.0,
+        pace: 0.0,
+        net: 0.0,
+        run_start: 0,
+        run_active: 0,
+        restarts: 0,
+        longest: 0,
+        marks: Marks::EMPTY,
+    };
+
+    /// Takes one epoch's events in. `idle`: the site did nothing, so the run's own clock stands still.
+    pub(crate) fn advance(&mut self, now: u32, step: Step, idle: bool) {
+        let running = self.ln_e > 0.0;
+        let unit = self.pace.max(1.0);
+        let gain = (step.matured / unit).min(step.occasions) * GAIN;
+        self.ln_e += gain - step.died / unit * LOSS;
+        if step.width > 0.0 {
+            let weight = (PACE_WEIGHT * step.width).min(1.0);
+            self.pace += (step.matured / step.width - self.pace) * weight;
+        }
+        if self.ln_e <= 0.0 {
+            self.ln_e = 0.0;
+            if running {
+                self.restarts = self.restarts.saturating_add(1);
+                let length = u16::try_from(now.saturating_sub(self.run_start)).unwrap_or(u16::MAX);
+                self.longest = self.longest.max(length);
+                (self.net, self.run_active, self.marks) = (0.0, 0, Marks::default());
+            }
+            return;
+        }
+        if !running {
+            (self.run_start, self.run_active, self.net, self.marks) = (now, 0, 0.0, Marks::default());
+        }
+        self.net += step.matured - step.died;
+        if !idle {
+            self.run_active = self.run_active.saturating_add(1);
+            self.marks.note(self.run_active, self.net);
+        }
+    }
+
+    /// An epoch in which nothing matured and no run was under way: only the pace falls.
+    pub(crate) fn rest(&mut self, width: f32) {
+        self.pace -= self.pace * (PACE_WEIGHT * width).min(1.0);
+    }
+
+    /// Converts what was counted to another measure of samples. Evidence once gathered stays.
+    pub(crate) fn rescale(&mut self, scale: f32) {
+        self.pace *= scale;
+        self.net *= scale;
+        self.marks.rescale(scale);
+    }
+
+    /// Begins anew, as after a regrouping.
+    pub(crate) fn restart(&mut self) {
+        *self = Rung { restarts: self.restarts.saturating_add(1), pace: self.pace, longest: self.longest, ..Rung::NEW };
+    }
+
+    /// Is the balance of old blocks refuted, for the site that became judgeable as the `order`-th?
+    pub(crate) fn rejects(&self, order: u32, alpha: f64) -> bool {
+        f64::from(self.ln_e) >= threshold(order, u32::from(self.restarts), alpha)
+    }
+
+    /// Restarts so far.
+    pub(crate) fn restarts(&self) -> u32 {
+        u32::from(self.restarts)
+    }
+
+    /// The longest run that was ended, from the births of what matured first; 0 if none was longer than chance makes them.
+    pub(crate) fn longest_run(&self, age: u32) -> u32 {
+        if self.longest < CHANCE_RUN_EPOCHS { 0 } else { u32::from(self.longest) + age }
+    }
+
+    /// Net mature growth at `share` of the run, in samples.
+    pub(crate) fn net_at(&self, share: f32) -> f32 {
+        self.marks.value(self.run_active as f32 * share, self.run_active, self.net)
+    }
+}
+
+/// ln(rungs · i(i+1) · k(k+1) / α).
+pub(crate) fn threshold(order: u32, restarts: u32, alpha: f64) -> f64 {
+    let i = f64::from(order.max(1));
+    let k = f64::from(restarts) + 1.0;
+    ((RUNGS as f64) * i * (i + 1.0) * k * (k + 1.0) / alpha).ln()
+}
+
+const _: () = assert!(size_of::<Rung>() == 52, "five rungs share a site's kilobyte");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaks(per_epoch: f32) -> u32 {
+        let mut rung = Rung::default();
+        for now in 0..1000 {
+            let occasions = per_epoch.min(1.0);
+            rung.advance(now, Step { matured: per_epoch, occasions, width: 1.0, died: 0.0 }, false);
+            if rung.rejects(1, 0.01) {
+                return now + 1;
+            }
+        }
+        panic!("never rejected");
+    }
+
+    #[test]
+    fn a_pure_leak_is_rejected_after_seventeen_epochs_whatever_its_rate() {
+        assert_eq!((leaks(1.0), leaks(10_000.0)), (17, 17));
+    }
+
+    #[test]
+    fn the_threshold_spends_alpha_once() {
+        let mut spent = 0.0;
+        for order in 1..2000 {
+            for restarts in 0..2000 {
+                spent += (RUNGS as f64) * (-threshold(order, restarts, 0.01)).exp();
+            }
+        }
+        assert!((0.0098..=0.01).contains(&spent), "{spent}");
+    }
+
+    #[test]
+    fn freeing_what_a_run_kept_ends_it() {
+        let mut rung = Rung::default();
+        for now in 0..100 {
+            rung.advance(now, Step { matured: 50.0, occasions: 1.0, width: 1.0, died: 0.0 }, false);
+        }
+        assert!(rung.rejects(5000, 0.01));
+        rung.advance(100, Step { matured: 0.0, occasions: 0.0, width: 1.0, died: 2600.0 }, false);
+        assert_eq!((rung.ln_e, rung.net, rung.longest_run(3)), (0.0, 0.0, 103));
+    }
+}

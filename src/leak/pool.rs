@@ -1,0 +1,172 @@
+//! Pooling: sites whose evidence is split over many stacks (recursion, unrolled loops, async) are judged together.
+//!
+//! Leaf-first: outermost frames are dropped until the stacks that share the rest have enough samples. Groups are
+//! disjoint, so a sample is evidence once. A group's key must name a frame outside the libraries, or it would say
+//! nothing ('everything that a `Vec` allocated'). A site may join a group at any time (which group takes a future event
+//! is settled before the event, so the test stays valid); a site that gains enough samples of its own leaves, and
+//! then the group begins anew, as a case of its own in the order.
+//!
+//! Runs off the aggregator's lock: it allocates. Cost: a sort of the thin sites' stacks, every few epochs.
+
+use super::case::Case;
+use super::gates::{Moment, Survivors};
+use super::history::{COHORTS_U32, History};
+use super::judge::Judge;
+use super::ladder::{RUNGS, Step};
+use super::state::{Change, Tier};
+
+/// At most so many groups; then thin sites stay unjudged.
+const MOST_GROUPS: usize = 4096;
+
+/// One frame of a site's key, as the caller numbers frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct KeyFrame {
+    /// Equal for equal frames.
+    pub(crate) key: u64,
+    /// In the standard library or another one that says nothing about whose leak it is.
+    pub(crate) library: bool,
+}
+
+/// Collapses repeated neighbours, so that recursion of any depth has one key. In place; leaf first.
+pub(crate) fn collapse_runs(frames: &mut Vec<KeyFrame>) {
+    frames.dedup();
+}
+
+/// Sites judged together.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    /// The frames that its members share, leaf first.
+    pub(crate) frames: Vec<KeyFrame>,
+    /// Indices of the members' histories.
+    pub(crate) members: Vec<usize>,
+    pub(crate) case: Case,
+    steps: [Step; RUNGS],
+    idle: bool,
+    samples: f32,
+}
+
+impl Group {
+    /// Forgets the last epoch's events.
+    pub(crate) fn begin_epoch(&mut self) {
+        (self.steps, self.idle) = ([Step::default(); RUNGS], true);
+    }
+
+    /// Adds a member's events.
+    pub(crate) fn add(&mut self, steps: &[Step; RUNGS], idle: bool) {
+        self.idle &= idle;
+        for (sum, step) in self.steps.iter_mut().zip(steps) {
+            sum.matured += step.matured;
+            sum.died += step.died;
+            // Members' births of one epoch move together: an occasion is one, whoever had it.
+            sum.occasions = sum.occasions.max(step.occasions);
+            sum.width = sum.width.max(step.width);
+        }
+        self.samples += steps[0].matured;
+    }
+
+    /// Closes the epoch.
+    pub(crate) fn end_epoch(&mut self, at: Moment<'_>, histories: &[History]) -> Option<Change> {
+        let steps = self.steps;
+        self.case.advance(at.now, &steps, self.idle);
+        let members = &self.members;
+        self.case.judge(&|| survivors(members, histories), Tier::None, false, at)
+    }
+
+    /// Its members' survivors.
+    pub(crate) fn survivors(&self, histories: &[History]) -> Survivors {
+        survivors(&self.members, histories)
+    }
+}
+
+fn survivors(members: &[usize], histories: &[History]) -> Survivors {
+    let members = || members.iter().filter_map(|&member| histories.get(member));
+    let origin = members().map(|history| history.origin).min().unwrap_or(0);
+    let end = members().map(|history| history.origin + (COHORTS_U32 << history.width_shift)).max().unwrap_or(1);
+    let mut width = 1;
+    while end.saturating_sub(origin) > COHORTS_U32 * width {
+        width *= 2;
+    }
+    let mut sum = Survivors::empty(origin, width);
+    members().for_each(|history| sum.add(history));
+    sum
+}
+
+/// Forms groups among the sites that are too thin, and lets new thin sites join the groups there are. `frames_of`
+/// gives a history's key, leaf first and collapsed.
+pub(crate) fn regroup<'f>(judge: &mut Judge, histories: &mut [History], frames_of: &dyn Fn(usize) -> &'f [KeyFrame]) {
+    for (g, group) in judge.groups.iter_mut().enumerate() {
+        group.members.retain(|&member| histories.get(member).is_some_and(|history| history.group as usize == g + 1));
+    }
+    let is_thin = |history: &History| {
+        history.is_in_use() && history.case.order == 0 && history.group == 0 && !history.is_tainted()
+    };
+    let mut thin: Vec<(usize, &'f [KeyFrame])> = Vec::new();
+    for index in 0..histories.len() {
+        if is_thin(&histories[index]) && histories[index].matured > 0.0 {
+            let frames = frames_of(index);
+            match judge.groups.iter().position(|group| frames.starts_with(&group.frames)) {
+                Some(g) => join(judge, histories, g, index),
+                None => thin.push((index, frames)),
+            }
+        }
+    }
+    thin.sort_by(|a, b| a.1.cmp(b.1));
+    let enough = judge.config.minimum_samples as f32;
+    form(judge, histories, &thin, 0, enough);
+}
+
+/// Looks at sites that share their first `depth` frames: longer keys first, then what is left of them together.
+/// Returns the sites that found no group.
+fn form(
+    judge: &mut Judge,
+    histories: &mut [History],
+    sites: &[(usize, &[KeyFrame])],
+    depth: usize,
+    enough: f32,
+) -> Vec<usize> {
+    if sites.len() < 2 {
+        return sites.iter().map(|&(index, _)| index).collect();
+    }
+    // Sorted, so the first and the last share what all share.
+    let (first, last) = (sites[0].1, sites[sites.len() - 1].1);
+    let shared = depth + first[depth..].iter().zip(&last[depth..]).take_while(|(a, b)| a == b).count();
+    let mut left = Vec::new();
+    let mut start = 0;
+    for end in 1..=sites.len() {
+        if end == sites.len() || sites[end].1.get(shared) != sites[start].1.get(shared) {
+            if sites[start].1.len() > shared && end - start < sites.len() {
+                left.extend(form(judge, histories, &sites[start..end], shared + 1, enough));
+            } else {
+                left.extend(sites[start..end].iter().map(|&(index, _)| index));
+            }
+            start = end;
+        }
+    }
+    let samples: f32 = left.iter().map(|&index| histories[index].matured).sum();
+    let key = &first[..shared];
+    let speaks = key.iter().any(|frame| !frame.library);
+    if left.len() < 2 || samples < enough || !speaks || judge.groups.len() >= MOST_GROUPS {
+        return left;
+    }
+    let order = judge.next_order();
+    let mut case = Case::NEW;
+    case.order = order;
+    judge.groups.push(Group {
+        frames: key.to_vec(),
+        members: Vec::new(),
+        case,
+        steps: [Step::default(); RUNGS],
+        idle: false,
+        samples: 0.0,
+    });
+    let g = judge.groups.len() - 1;
+    left.into_iter().for_each(|index| join(judge, histories, g, index));
+    Vec::new()
+}
+
+fn join(judge: &mut Judge, histories: &mut [History], group: usize, index: usize) {
+    #[expect(clippy::cast_possible_truncation, reason = "at most MOST_GROUPS")]
+    let number = group as u32 + 1;
+    histories[index].group = number;
+    judge.groups[group].members.push(index);
+}

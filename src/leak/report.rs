@@ -1,0 +1,227 @@
+//! The report: every judged site, worst first, with its evidence in numbers and what to do.
+//!
+//! Plain data, made by `assemble`. `F` is whatever the caller shows as a frame.
+
+use super::severity::Severity;
+use super::state::State;
+
+/// An estimate and its 95% interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Interval {
+    /// The unbiased estimate.
+    pub value: f64,
+    /// The lower end.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
+}
+
+/// What a verdict rests on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Evidence {
+    /// Sampled blocks that grew old.
+    pub matured_samples: f64,
+    /// Sampled blocks that are live.
+    pub live_samples: f64,
+    /// Share of all bytes ever allocated here that was freed.
+    pub freed_share: f64,
+    /// The age in epochs at which blocks counted as old in the test that decided; 0 if none did.
+    pub old_after_epochs: u32,
+    /// How strongly balance is refuted: ln of the evidence.
+    pub log_evidence: f64,
+    /// What that must exceed, given how many sites are judged.
+    pub log_evidence_needed: f64,
+    /// How long the growth has lasted.
+    pub run_epochs: u32,
+    /// Growth in the run's second half over that in its first; 1 is steady.
+    pub second_half_ratio: f64,
+    /// The same, from when the survivors were born.
+    pub births_ratio: f64,
+    /// Share of the run's time from which some blocks survive.
+    pub surviving_share: f64,
+    /// How often the largest table here grew in its present course of growth.
+    pub table_growths: u32,
+    /// The largest table here, in bytes.
+    pub table_bytes: u64,
+    /// The table's growth alone decided.
+    pub by_table: bool,
+    /// It also grows in epochs in which the program is idle.
+    pub grows_while_idle: bool,
+    /// How many stacks were judged together; 1 for a site of its own.
+    pub stacks: usize,
+}
+
+/// A verdict that was withdrawn.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Withdrawn {
+    /// Why.
+    pub reason: &'static str,
+    /// How long ago.
+    pub seconds_ago: f64,
+}
+
+/// One judged site, or several stacks judged together.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Leak<F> {
+    pub(super) state: State,
+    pub(super) severity: Severity,
+    pub(super) frames: Vec<F>,
+    pub(super) live_bytes: Interval,
+    pub(super) live_blocks: Interval,
+    pub(super) growth_bytes_per_minute: Interval,
+    /// Since when it has this verdict.
+    pub(super) since_seconds: f64,
+    pub(super) oldest_seconds: f64,
+    pub(super) exhaustion_seconds: Option<f64>,
+    pub(super) withdrawn: Option<Withdrawn>,
+    pub(super) evidence: Evidence,
+    pub(super) advice: String,
+}
+
+impl<F> Leak<F> {
+    /// What the site is.
+    pub fn state(&self) -> State {
+        self.state
+    }
+    /// How grave that is.
+    pub fn severity(&self) -> Severity {
+        self.severity
+    }
+    /// Its call chain, leaf first; of several stacks judged together, what they share.
+    pub fn frames(&self) -> &[F] {
+        &self.frames
+    }
+    /// Bytes alive now.
+    pub fn live_bytes(&self) -> Interval {
+        self.live_bytes
+    }
+    /// Blocks alive now.
+    pub fn live_blocks(&self) -> Interval {
+        self.live_blocks
+    }
+    /// Net growth over the run, or over the window where none is under way.
+    pub fn growth_bytes_per_minute(&self) -> Interval {
+        self.growth_bytes_per_minute
+    }
+    /// Age of the oldest live blocks, to within a birth cohort's half width.
+    pub fn oldest_seconds(&self) -> f64 {
+        self.oldest_seconds
+    }
+    /// When memory runs out if only this site goes on growing as it does; `None` without growth or limit.
+    pub fn exhaustion_seconds(&self) -> Option<f64> {
+        self.exhaustion_seconds
+    }
+    /// A verdict on it that was withdrawn.
+    pub fn withdrawn(&self) -> Option<&Withdrawn> {
+        self.withdrawn.as_ref()
+    }
+    /// What the verdict rests on.
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+    /// What to do.
+    pub fn advice(&self) -> &str {
+        &self.advice
+    }
+}
+
+/// What could not be judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Unjudged {
+    /// Sites that are 'unknown'.
+    pub sites: usize,
+    /// The upper end of their live bytes: so much could hide there.
+    pub bytes: f64,
+    /// A leak smaller than this shows fewer samples than are needed, with a chance of one in twenty.
+    pub smallest_visible_bytes: f64,
+}
+
+/// Which call chains leak, how sure, how bad, and what to do.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct LeakReport<F> {
+    pub(super) has_leaks: bool,
+    pub(super) growth_percent: f64,
+    pub(super) growth_mb_per_minute: f64,
+    pub(super) window_seconds: f64,
+    pub(super) baseline_bytes: Option<u64>,
+    pub(super) current_bytes: u64,
+    pub(super) limit_bytes: Option<u64>,
+    pub(super) exhaustion_seconds: Option<f64>,
+    pub(super) unjudged: Unjudged,
+    pub(super) sites: Vec<Leak<F>>,
+    pub(super) recommendations: Vec<String>,
+}
+
+impl<F> LeakReport<F> {
+    /// Is any site a leak?
+    pub fn has_leaks(&self) -> bool {
+        self.has_leaks
+    }
+    /// Growth of exact live bytes over the window, in percent.
+    pub fn growth_percent(&self) -> f64 {
+        self.growth_percent
+    }
+    /// Growth of exact live bytes over the window, in MB (10⁶ bytes) a minute.
+    pub fn growth_mb_per_minute(&self) -> f64 {
+        self.growth_mb_per_minute
+    }
+    /// The window.
+    pub fn window_seconds(&self) -> f64 {
+        self.window_seconds
+    }
+    /// Live bytes when a baseline was set.
+    pub fn baseline_bytes(&self) -> Option<u64> {
+        self.baseline_bytes
+    }
+    /// Live bytes now, exactly.
+    pub fn current_bytes(&self) -> u64 {
+        self.current_bytes
+    }
+    /// The memory limit that applies.
+    pub fn limit_bytes(&self) -> Option<u64> {
+        self.limit_bytes
+    }
+    /// When memory runs out if the process goes on growing as it does.
+    pub fn exhaustion_seconds(&self) -> Option<f64> {
+        self.exhaustion_seconds
+    }
+    /// What could not be judged, and how much could hide there.
+    pub fn unjudged(&self) -> Unjudged {
+        self.unjudged
+    }
+    /// Every judged site, worst first.
+    pub fn sites(&self) -> impl Iterator<Item = &Leak<F>> {
+        self.sites.iter()
+    }
+    /// The sites to look at: leaks, suspects and backlogs, worst first.
+    pub fn leaks(&self) -> impl Iterator<Item = &Leak<F>> {
+        self.sites.iter().filter(|site| matches!(site.state, State::Leak | State::Suspected | State::Backlog))
+    }
+    /// What to do overall, most urgent first.
+    pub fn recommendations(&self) -> &[String] {
+        &self.recommendations
+    }
+}
+
+impl Leak<()> {
+    /// The finding with its frames and its advice, which need the other findings.
+    pub(super) fn explained<F>(self, frames: Vec<F>, advice: String) -> Leak<F> {
+        Leak {
+            state: self.state,
+            severity: self.severity,
+            frames,
+            live_bytes: self.live_bytes,
+            live_blocks: self.live_blocks,
+            growth_bytes_per_minute: self.growth_bytes_per_minute,
+            since_seconds: self.since_seconds,
+            oldest_seconds: self.oldest_seconds,
+            exhaustion_seconds: self.exhaustion_seconds,
+            withdrawn: self.withdrawn,
+            evidence: self.evidence,
+            advice,
+        }
+    }
+}

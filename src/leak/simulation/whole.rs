@@ -1,0 +1,232 @@
+//! Report, pools and changes on simulated programs: the judge as its callers use it.
+
+use super::world::World;
+use crate::leak::assemble::{Course, Process, SiteFigures, Source, report};
+use crate::leak::judge::Subject;
+use crate::leak::pool::{KeyFrame, collapse_runs, regroup};
+use crate::leak::report::{Interval, LeakReport};
+use crate::leak::severity::Severity;
+use crate::leak::state::{Change, State, Tier, Withdrawal};
+
+struct Names<'a>(&'a World, Option<u64>);
+
+impl Source<String> for Names<'_> {
+    fn figures(&self, history: usize) -> SiteFigures {
+        let history = &self.0.histories[history];
+        let live = f64::from(crate::leak::history::bytes(history.live_total));
+        let error = 1.96 * f64::from(history.live_variance).sqrt();
+        let total = f64::from(crate::leak::history::bytes(history.born_total));
+        SiteFigures {
+            live_bytes: Interval { value: live, low: live - error, high: live + error },
+            total_bytes: total,
+            bound_bytes: self.1,
+            ..SiteFigures::default()
+        }
+    }
+
+    fn frames(&self, subject: Subject) -> Vec<String> {
+        match subject {
+            Subject::Site(index) => vec![format!("site {index}")],
+            Subject::Group(index) => {
+                self.0.judge.groups[index].frames.iter().map(|frame| format!("frame {}", frame.key)).collect()
+            }
+        }
+    }
+}
+
+fn report_of(world: &World, live: Course, bound: Option<u64>) -> LeakReport<String> {
+    let process = Process {
+        epoch_seconds: 5.0,
+        window_seconds: 600.0,
+        live,
+        limit_bytes: Some(1 << 30),
+        used_bytes: live.now_bytes,
+        ..Process::default()
+    };
+    report(&world.judge, &world.histories, &process, &Names(world, bound))
+}
+
+/// Site 0 keeps 100 KB an epoch, site 1 keeps 1% of that, site 2 churns, site 3 is a start-up table.
+fn service(epochs: u32) -> World {
+    let mut world = World::new(5, 0.0, epochs, 4);
+    for now in 0..epochs {
+        world.begin_epoch(now);
+        (0..10).for_each(|_| drop_held(world.alloc(0, 10_000)));
+        (0..10).for_each(|_| drop_held(world.alloc(1, 100)));
+        (0..20).for_each(|_| world.brief(2, 5_000, 1.0));
+        if now == 0 {
+            (0..1000).for_each(|_| drop_held(world.alloc(3, 100_000)));
+        }
+        world.end_epoch();
+    }
+    world
+}
+
+fn drop_held(_: super::world::Held) {}
+
+#[test]
+fn the_report_puts_the_worst_first_and_its_figures_are_the_programs() {
+    let world = service(240);
+    let report = report_of(&world, Course { now_bytes: 124_000_000, before_bytes: 112_000_000 }, None);
+    assert!(report.has_leaks());
+    let states: Vec<State> = report.sites().map(|site| site.state()).collect();
+    assert_eq!(states, [State::Leak, State::Leak, State::Constant, State::Churn], "{report:#?}");
+    let first = report.leaks().next().expect("a leak");
+    assert_eq!(first.frames(), ["site 0"]);
+    assert_eq!(first.live_bytes().value, 24_000_000.0);
+    // 100 KB in 5 s is 1.2 MB a minute.
+    let growth = first.growth_bytes_per_minute();
+    assert!((growth.value - 1.2e6).abs() < 2e4, "{growth:?}");
+    // (1 GiB − 124 MB) at 1.2 MB a minute.
+    let hours = first.exhaustion_seconds().expect("a limit") / 3600.0;
+    assert!((hours - 13.2).abs() < 0.3, "{hours} h");
+    assert_eq!(first.severity(), Severity::Critical, "doubled within the window, and above 1% of the limit");
+    assert!((report.growth_mb_per_minute() - 1.2).abs() < 1e-9);
+    assert!((report.growth_percent() - 10.714).abs() < 0.01);
+    assert!(first.evidence().second_half_ratio > 0.9 && first.evidence().surviving_share == 1.0);
+    assert!(first.evidence().log_evidence > first.evidence().log_evidence_needed);
+    assert!((first.oldest_seconds() - 240.0 * 5.0).abs() <= 8.0 * 5.0, "{}", first.oldest_seconds());
+    assert_eq!(report.recommendations().len(), 2, "{:?}", report.recommendations());
+}
+
+#[test]
+fn the_report_serializes() {
+    let world = service(240);
+    let report = report_of(&world, Course { now_bytes: 1, before_bytes: 1 }, None);
+    let json = serde_json::to_value(&report).expect("serializable");
+    assert_eq!(json["has_leaks"], true);
+    assert_eq!(json["sites"][0]["state"], "leak");
+    assert_eq!(json["sites"][0]["severity"], "critical");
+    assert_eq!(json["sites"][0]["frames"][0], "site 0");
+    assert!(json["sites"][0]["evidence"]["matured_samples"].as_f64().expect("a number") > 2000.0);
+}
+
+#[test]
+fn sites_are_judged_against_a_declared_bound() {
+    let world = service(240);
+    let flat = Course { now_bytes: 1, before_bytes: 1 };
+    let state =
+        |bound| report_of(&world, flat, Some(bound)).sites().find(|s| s.frames()[0] == "site 0").map(|s| s.state());
+    assert_eq!(state(30_000_000), Some(State::Warming));
+    assert_eq!(state(20_000_000), Some(State::Leak));
+}
+
+#[test]
+fn a_tainted_site_is_unknown_and_never_a_leak() {
+    let mut world = service(239);
+    assert_eq!(world.histories[0].case.tier(), Tier::Leak);
+    world.histories[0].taint();
+    world.begin_epoch(239);
+    world.end_epoch();
+    let report = report_of(&world, Course { now_bytes: 1, before_bytes: 1 }, None);
+    let tainted = report.sites().find(|site| site.frames()[0] == "site 0").expect("listed");
+    assert_eq!(tainted.state(), State::Unknown);
+    assert_eq!(tainted.withdrawn().expect("a leak before").reason, "records of it were lost");
+    assert_eq!((report.unjudged().sites, report.unjudged().bytes), (1, 23_900_000.0));
+}
+
+#[test]
+fn changes_are_told_once_and_withdrawals_say_why() {
+    let mut world = World::new(5, 0.0, 600, 1);
+    let mut kept = std::collections::VecDeque::new();
+    let mut told = Vec::new();
+    for now in 0..600 {
+        world.begin_epoch(now);
+        for _ in 0..5 {
+            kept.push_back(world.alloc(0, 1000));
+            if kept.len() > 5 * 200 {
+                let oldest = kept.pop_front().expect("not empty");
+                world.free(oldest);
+            }
+        }
+        world.end_epoch_told(&mut |_, change| told.push((now, change)));
+    }
+    let changes: Vec<Change> = told.iter().map(|&(_, change)| change).collect();
+    assert_eq!(changes, [Change::Suspected, Change::Leak, Change::Withdrawn(Withdrawal::Stopped)], "{told:?}");
+    // A bounded cache that fills for 200 epochs: withdrawn when it has been full for a third of that.
+    assert!(told[2].0 <= 260, "{told:?}");
+    let report = report_of(&world, Course { now_bytes: 1, before_bytes: 1 }, None);
+    let site = report.sites().next().expect("one");
+    assert_eq!(site.withdrawn().expect("withdrawn").reason, "it has not grown lately");
+}
+
+/// The governor moves the interval by powers of two, up and down, under a leak and a steady pool of sessions.
+#[test]
+fn a_leak_is_named_while_the_sampling_interval_changes() {
+    for seed in 1..=10 {
+        let mut world = World::new(seed, 1024.0, 400, 2);
+        for now in 0..400 {
+            world.begin_epoch(now);
+            let octave = [10, 12, 14, 13, 15, 11][(now / 30) as usize % 6];
+            world.set_interval(f64::from(1 << octave));
+            for _ in 0..world.random.poisson(10.0) {
+                drop_held(world.alloc(0, 3000));
+                let life = world.random.exponential(12.0);
+                world.brief(1, 3000, life);
+            }
+            world.end_epoch();
+            assert!(world.histories[1].case.tier() < Tier::Suspected, "seed {seed}, epoch {now}: sessions suspected");
+        }
+        assert_eq!(world.histories[0].case.tier(), Tier::Leak, "seed {seed}");
+    }
+}
+
+/// A recursion with two call sites: every leaked block has a stack of its own.
+#[test]
+fn evidence_split_over_many_stacks_is_pooled_and_named_by_what_they_share() {
+    let stacks = 600;
+    let key = |stack: usize| -> Vec<KeyFrame> {
+        let mut frames = vec![KeyFrame { key: 1, library: true }, KeyFrame { key: 2, library: false }];
+        frames.extend((0..10).map(|bit| KeyFrame { key: 10 + ((stack >> bit) & 1) as u64, library: false }));
+        frames.push(KeyFrame { key: 99, library: false });
+        frames
+    };
+    // A second family shares only the library frame with the first, and churns.
+    let other = |stack: usize| -> Vec<KeyFrame> {
+        vec![KeyFrame { key: 1, library: true }, KeyFrame { key: 500 + stack as u64, library: false }]
+    };
+    let keys: Vec<Vec<KeyFrame>> = (0..stacks).map(key).chain((0..50).map(other)).collect();
+    let mut world = World::new(9, 0.0, 400, keys.len());
+    for now in 0..400u32 {
+        world.begin_epoch(now);
+        for _ in 0..3 {
+            let stack = world.random.below(stacks);
+            drop_held(world.alloc(stack, 1000));
+        }
+        for stack in 0..50 {
+            if world.random.chance(0.02) {
+                world.brief(stacks + stack, 1000, 4.0);
+            }
+        }
+        world.end_epoch();
+        if now % 12 == 11 {
+            regroup(&mut world.judge, &mut world.histories, &|index| &keys[index]);
+        }
+    }
+    let report = report_of(&world, Course { now_bytes: 1, before_bytes: 1 }, None);
+    let leaks: Vec<_> = report.leaks().collect();
+    assert!(!leaks.is_empty(), "{:?}", report.sites().map(|site| site.state()).collect::<Vec<_>>());
+    let mut pooled = 0;
+    for leak in &leaks {
+        assert_eq!(leak.frames()[..2], ["frame 1", "frame 2"], "named by the function that leaks");
+        pooled += leak.evidence().stacks;
+    }
+    assert!(pooled >= 100, "{pooled} stacks pooled");
+    assert!(leaks.iter().any(|leak| leak.state() == State::Leak));
+    // Every history is in one group at most, and the groups' lists agree with the histories.
+    for (g, group) in world.judge.groups.iter().enumerate() {
+        assert!(group.frames.iter().any(|frame| !frame.library), "library frames form no group alone");
+        for &member in &group.members {
+            assert!(keys[member].starts_with(&group.frames));
+            assert!(world.histories[member].group as usize == g + 1 || world.histories[member].case.order != 0);
+        }
+    }
+}
+
+#[test]
+fn recursion_of_any_depth_has_one_key() {
+    let frame = |key| KeyFrame { key, library: false };
+    let mut frames = vec![frame(1), frame(2), frame(2), frame(2), frame(3), frame(2)];
+    collapse_runs(&mut frames);
+    assert_eq!(frames, [frame(1), frame(2), frame(3), frame(2)]);
+}

@@ -1,0 +1,257 @@
+//! Growing tables: a `Vec` or hash table of which one block is live and all its predecessors were freed, so that
+//! survival never shows it.
+//!
+//! Links: a `Vec` grows by realloc, and the block keeps its identity; hashbrown allocates about twice the size and
+//! then frees the old table of the same site on the same thread. Only a new maximum of the site counts, so many
+//! small tables that grow to the same size are silent.
+//!
+//! Under linear growth the table fills at a constant rate: the time between growths is proportional to what was
+//! added. A rate that keeps (gap ratios up to 2.5 where capacities double) is a leak's; one that falls (like √t)
+//! is not; a growth that is overdue by half is a plateau. Rates instead of gaps, so that a missed link does no harm.
+
+use super::config::LeakConfig;
+use super::history::Block;
+use super::state::Tier;
+
+/// Growths in the profile's first epochs are start-up.
+const WARM_UP_EPOCHS: u32 = 3;
+/// Growths past warm-up for any verdict. 'Suspected' needs one steady ratio of rates, 'leak' two. More would not tell a
+/// table that is filling from one that leaks, since only time does, and a sampler sees the last few growths alone.
+const LEAST_GROWTHS: u16 = 3;
+/// A gap ratio of 2.5 at a capacity ratio of 2.
+const LEAST_RATE_RATIO: f32 = 2.0 / 2.5;
+/// Gaps are whole epochs: a rate over few of them is uncertain by 1 in so many.
+const OVERDUE_PLATEAU: f32 = 1.5;
+/// A verdict is not begun on a growth that is already late.
+const OVERDUE_LEAK: f32 = 1.1;
+
+/// The largest table of a site. All-zero bytes: none seen.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spine {
+    /// Bytes of the largest block in the chain.
+    pub(crate) capacity_bytes: u64,
+    /// A block of about twice that, born and not yet linked.
+    pending_bytes: u64,
+    pending_thread: u32,
+    /// When the chain began, when it last grew.
+    first_epoch: u32,
+    last_epoch: u32,
+    /// Bytes in use at the last counted growth (the old capacity).
+    fill_bytes: f32,
+    /// Bytes an epoch between the last two growths.
+    rate: f32,
+    /// Growths past warm-up.
+    pub(crate) growths: u16,
+    /// The last two rate ratios were a leak's: two bits, latest lowest.
+    steady: u8,
+    chained: u8,
+}
+
+const _: () = assert!(size_of::<Spine>() == 40, "a spine shares its site's kilobyte");
+
+impl Spine {
+    /// No table.
+    pub(crate) const NONE: Spine = Spine {
+        capacity_bytes: 0,
+        pending_bytes: 0,
+        pending_thread: 0,
+        first_epoch: 0,
+        last_epoch: 0,
+        fill_bytes: 0.0,
+        rate: 0.0,
+        growths: 0,
+        steady: 0,
+        chained: 0,
+    };
+
+    /// A block of this site was born. Epochs count from the profile's start.
+    pub(crate) fn born(&mut self, block: &Block, now: u32) {
+        let size = block.size;
+        if self.capacity_bytes == 0 || size > self.capacity_bytes.saturating_mul(5) / 2 {
+            // Another table than the one so far. Sampled, a table is first seen at the growth that a sample point hit;
+            // its first half was full then.
+            *self = Spine::NONE;
+            if block.interval_bytes > 0.0 && now >= WARM_UP_EPOCHS {
+                self.grew(size / 2, size, now);
+                // As far as known it filled evenly since the start. If it came later, it filled faster than that.
+                self.rate = self.fill_bytes / (now + 1) as f32;
+            }
+            self.capacity_bytes = size;
+        } else if doubles(self.capacity_bytes, size) {
+            (self.pending_bytes, self.pending_thread) = (size, block.thread);
+        }
+    }
+
+    /// A block of this site was freed.
+    pub(crate) fn freed(&mut self, size: u64, thread: u32, now: u32) {
+        if self.pending_bytes != 0 && thread == self.pending_thread && doubles(size, self.pending_bytes) {
+            let new = self.pending_bytes;
+            self.pending_bytes = 0;
+            self.grew(size, new, now);
+        } else if size == self.capacity_bytes && self.chained != 0 {
+            // The table itself is gone, without a successor: its size was no growth that stays.
+            *self = Spine { capacity_bytes: size, ..Spine::NONE };
+        }
+    }
+
+    /// A block of this site, or the table itself, went from `old` to `new` bytes.
+    pub(crate) fn grew(&mut self, old: u64, new: u64, now: u32) {
+        if new <= self.capacity_bytes || (new as f32) < old as f32 * 1.4 {
+            return;
+        }
+        self.capacity_bytes = new;
+        let fill = old as f32;
+        if self.chained == 0 {
+            (self.chained, self.first_epoch, self.last_epoch, self.fill_bytes) = (1, now, now, fill);
+            self.growths = u16::from(now >= WARM_UP_EPOCHS);
+            return;
+        }
+        if now == self.last_epoch {
+            self.fill_bytes = fill;
+            return;
+        }
+        let rate = (fill - self.fill_bytes).max(0.0) / (now - self.last_epoch) as f32;
+        let kept = self.rate > 0.0 && rate >= self.rate * LEAST_RATE_RATIO;
+        self.steady = (self.steady << 1) | u8::from(kept);
+        (self.rate, self.fill_bytes, self.last_epoch) = (rate, fill, now);
+        if now >= WARM_UP_EPOCHS {
+            self.growths = self.growths.saturating_add(1);
+        }
+    }
+
+    /// How late the next growth is: time since the last over the predicted gap.
+    fn overdue(&self, now: u32) -> f32 {
+        let predicted = (self.capacity_bytes as f32 - self.fill_bytes) / self.rate.max(f32::MIN_POSITIVE);
+        now.saturating_sub(self.last_epoch) as f32 / predicted.max(1.0)
+    }
+
+    /// Closes an epoch: a chain that is overdue ends.
+    pub(crate) fn end_epoch(&mut self, now: u32) {
+        if self.chained != 0 && self.rate > 0.0 && self.overdue(now) > OVERDUE_PLATEAU {
+            *self = Spine { capacity_bytes: self.capacity_bytes, last_epoch: now, ..Spine::NONE };
+        }
+    }
+
+    /// What the growths so far amount to.
+    pub(crate) fn tier(&self, now: u32, held: Tier, config: &LeakConfig) -> Tier {
+        if self.chained == 0 || self.growths < LEAST_GROWTHS || self.steady & 1 == 0 {
+            return Tier::None;
+        }
+        let run = now.saturating_sub(self.first_epoch);
+        if run < config.suspect_after_epochs || f64::from(run) < config.age_share * f64::from(now) {
+            return Tier::Growing;
+        }
+        let grown_late = (self.last_epoch - self.first_epoch) >= config.suspect_after_epochs * 3 / 2;
+        let leak = run >= config.leak_after_epochs && self.steady & 3 == 3;
+        if leak && (held == Tier::Leak || (grown_late && self.overdue(now) <= OVERDUE_LEAK)) {
+            return Tier::Leak;
+        }
+        Tier::Suspected
+    }
+
+    /// Did a chain of growths end in this very epoch?
+    pub(crate) fn filled(&self, now: u32) -> bool {
+        self.chained == 0 && self.last_epoch == now
+    }
+
+    /// Is a chain of growths under way?
+    pub(crate) fn is_growing(&self) -> bool {
+        self.chained != 0 && self.growths >= 2
+    }
+}
+
+/// Is `new` about twice `old`? hashbrown's tables: buckets double, control bytes and alignment add a little.
+fn doubles(old: u64, new: u64) -> bool {
+    new > old.saturating_add(old / 4 * 3) && new < old.saturating_mul(2).saturating_add(old / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampler::weight::Weight;
+
+    fn block(size: u64) -> Block {
+        Block { size, interval_bytes: 0.0, weight: Weight::of(size, 0.0), thread: 7 }
+    }
+
+    /// Feeds a table that holds `fill(t)` bytes at epoch t, and returns when each tier was first reached.
+    fn run(fill: impl Fn(f64) -> f64, epochs: u32) -> (Option<u32>, Option<u32>, Tier) {
+        let config = LeakConfig::default();
+        let mut spine = Spine::default();
+        let (mut suspected, mut leak, mut tier) = (None, None, Tier::None);
+        let mut capacity = 64u64;
+        spine.born(&block(capacity), 0);
+        for now in 0..epochs {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small positive test figures")]
+            let needed = fill(f64::from(now) + 1.0) as u64;
+            while capacity < needed {
+                spine.born(&block(capacity * 2), now);
+                spine.freed(capacity, 7, now);
+                capacity *= 2;
+            }
+            spine.end_epoch(now);
+            tier = spine.tier(now, tier, &config);
+            if tier >= Tier::Suspected {
+                suspected.get_or_insert(now);
+            }
+            if tier == Tier::Leak {
+                leak.get_or_insert(now);
+            }
+        }
+        (suspected, leak, tier)
+    }
+
+    #[test]
+    fn linear_growth_is_a_leak_in_time_at_every_phase_of_its_doublings() {
+        for step in 0..200 {
+            let rate = 500.0 * (1.0 + f64::from(step) / 200.0);
+            let (suspected, leak, end) = run(|t| rate * t, 480);
+            assert!(suspected.is_some_and(|at| at <= 75), "rate {rate}: suspected {suspected:?}");
+            assert!(leak.is_some_and(|at| at <= 200), "rate {rate}: leak {leak:?}");
+            assert_eq!(end, Tier::Leak, "rate {rate}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_fills_and_is_reused_is_no_leak() {
+        for filled in [5.0f64, 20.0, 38.0, 60.0, 77.0, 85.0] {
+            let (_, leak, end) = run(|t| 700.0 * t.min(filled), 480);
+            assert_eq!((leak, end), (None, Tier::None), "filled at {filled}");
+        }
+    }
+
+    #[test]
+    fn a_square_root_is_no_leak() {
+        let (_, leak, _) = run(|t| 4000.0 * t.sqrt(), 480);
+        assert_eq!(leak, None);
+    }
+
+    #[test]
+    fn ever_larger_buffers_that_are_freed_again_are_no_table() {
+        let mut spine = Spine::NONE;
+        for now in 0..480u32 {
+            // Heavy-tailed requests: the largest so far doubles whenever the time does.
+            let mut size = 64;
+            while size <= 64 * u64::from(now) {
+                spine.grew(size, size * 2, now);
+                size *= 2;
+            }
+            spine.freed(size, 7, now);
+            spine.end_epoch(now);
+            assert!(spine.tier(now, Tier::None, &LeakConfig::default()) < Tier::Suspected);
+        }
+    }
+
+    #[test]
+    fn many_tables_of_one_bounded_size_are_silent() {
+        let mut spine = Spine::default();
+        for now in 0..400u32 {
+            for size in [64u64, 128, 256, 512] {
+                spine.grew(size, size * 2, now);
+            }
+            spine.end_epoch(now);
+            assert!(spine.tier(now, Tier::None, &LeakConfig::default()) < Tier::Suspected);
+        }
+    }
+}
