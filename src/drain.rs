@@ -7,4 +7,5 @@
 
 pub(crate) mod aggregator;
 pub(crate) mod orders;
+pub(crate) mod watch;
 pub(crate) mod worker;

@@ -8,6 +8,7 @@ pub(crate) mod barrier;
 pub(crate) mod clock;
 pub(crate) mod file;
 pub(crate) mod fork;
+pub(crate) mod limits;
 pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod modules;
