@@ -161,7 +161,11 @@ impl Epochs {
         let Some(&(began, epoch)) = next.checked_sub(1).and_then(|i| self.began.get(i)) else { return 0 };
         let Some(&(ends, end_epoch)) = self.began.get(next) else {
             // In the last stretch: at most a stride of epochs long.
-            return if self.stride == 1 { epoch } else { epoch.max(self.open.saturating_sub(self.stride / 2)).min(self.open) };
+            return if self.stride == 1 {
+                epoch
+            } else {
+                epoch.max(self.open.saturating_sub(self.stride / 2)).min(self.open)
+            };
         };
         let share = u128::from(at.0 - began) * u128::from(end_epoch - epoch) / u128::from((ends - began).max(1));
         epoch + u32::try_from(share).unwrap_or(0)

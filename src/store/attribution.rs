@@ -133,7 +133,13 @@ impl Attribution {
         }
         set(&global.last_at, record.at.0.max(get(&global.last_at)));
         row.end_change();
-        observer.applied(&Applied { site: index, record, weight: &weight, old: &old, ring: source.map(|(ring, _)| ring) });
+        observer.applied(&Applied {
+            site: index,
+            record,
+            weight: &weight,
+            old: &old,
+            ring: source.map(|(ring, _)| ring),
+        });
     }
 }
 
