@@ -53,7 +53,8 @@ mod unwind;
 pub use error::Error;
 pub use export::FileError;
 pub use hook::Alloc;
-pub use profiler::{Builder, Profiler};
+pub use leak::{Evidence, Leak, LeakConfig, LeakConfigError, Severity, State, Unjudged, Withdrawn};
+pub use profiler::{Builder, LeakReport, Profiler, VerdictChange, VerdictKind};
 pub use report::{
     Diff, Estimate, Frame, Frames, HistoryPoint, Losses, Mode, Module, ProcessState, Site, SiteDiff, SizeClass,
     Snapshot, Store, Totals,

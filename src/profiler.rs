@@ -1,6 +1,7 @@
 //! The public handle; the only module that knows both the hot and the cold side.
 
 mod builder;
+mod leaks;
 mod link;
 mod output;
 mod running;
@@ -12,6 +13,7 @@ use crate::error::Error;
 use crate::report::Snapshot;
 use crate::store::picture::Picture;
 pub use builder::Builder;
+pub use leaks::{LeakReport, VerdictChange, VerdictKind};
 pub(crate) use running::{current_config, current_ticket};
 
 /// A running profile. Dropping it stops the profile and writes the results.
@@ -91,6 +93,24 @@ impl Profiler {
     }
 }
 
+impl Profiler {
+    /// The verdicts on every judged site, worst first, as of the last closed epoch; includes everything recorded so
+    /// far in the figures. Costs what a snapshot does, and the symbols of the judged sites.
+    #[must_use]
+    pub fn leaks(&self) -> LeakReport {
+        let _inside = crate::hook::inside();
+        match running::order(self.ticket, Order::Evidence).flatten() {
+            Some(evidence) => leaks::report(*evidence, crate::report::Trim::from_dhat(Some(usize::MAX))).1,
+            None => LeakReport::default(),
+        }
+    }
+
+    /// From here on [`LeakReport::baseline_bytes`] is what is live now.
+    pub fn set_leak_baseline(&self) {
+        running::order(self.ticket, Order::Baseline);
+    }
+}
+
 /// The picture of the running profile of this ticket.
 pub(crate) fn picture(ticket: u32) -> Option<Box<Picture>> {
     running::order(ticket, Order::Picture).flatten()
@@ -106,9 +126,9 @@ pub(crate) fn order_for_tests<T>(make: impl FnOnce(crossbeam_channel::Sender<T>)
 pub(crate) fn stop_for_assertion(ticket: u32) -> Option<Box<Picture>> {
     let _inside = crate::hook::inside();
     let mut finished = running::stop(ticket)?;
-    let picture = finished.picture.take();
+    let evidence = finished.evidence.take();
     finished.end();
-    picture
+    evidence.map(|evidence| evidence.picture)
 }
 
 /// Starts a profile of this configuration; for the dhat surface.

@@ -13,7 +13,7 @@ use crate::ring::record::Kind;
 use crate::store::attribution::{Applied, Observer};
 use crate::store::tables::Tables;
 use crate::sys::map;
-use crate::units::{StackId, Ticks};
+use crate::units::Ticks;
 
 /// Sites that are judged at most: 16 MiB of histories where all of them exist. Far more than a service has that hold
 /// memory; an exact profile of a huge program may exceed it.
@@ -65,7 +65,7 @@ impl Watch {
     pub(crate) fn taint(&mut self, tables: &Tables<'_>) {
         let tree = tables.tree();
         for (row, history) in tables.sites.iter().zip(self.histories()) {
-            let stack = StackId(row.stack());
+            let stack = row.stack();
             if history.is_in_use() && (tree.is_tainted(stack) || tree.is_folded(stack)) {
                 history.taint();
             }

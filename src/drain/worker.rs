@@ -9,6 +9,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::aggregator::{AGGREGATOR, Aggregator};
 use super::orders::Order;
+use super::verdict::{Bench, Evidence};
+use crate::leak::judge::Subject;
+use crate::leak::state::Change;
 use crate::sampler::interval;
 use crate::sampler::weight::IntervalCode;
 use crate::store::picture::{ExactTotals, HistoryPoint, Picture};
@@ -28,7 +31,11 @@ pub(crate) struct Surroundings {
     /// The governor's tick; takes live bytes and the CPU time that draining took since the last, returns the interval.
     pub(crate) govern: fn(live_bytes: u64, drained_ns: u64) -> IntervalCode,
     /// A signal asked the process to end.
-    pub(crate) end_by_signal: Box<dyn Fn(Option<Box<Picture>>, i32) + Send>,
+    pub(crate) end_by_signal: Box<dyn Fn(Option<Box<Evidence>>, i32) + Send>,
+    /// Verdicts changed: whoever listens is told.
+    pub(crate) verdicts_changed: Box<dyn Fn(Box<Evidence>, &[(Subject, Change)]) + Send>,
+    /// Does anyone listen?
+    pub(crate) someone_listens: bool,
 }
 
 /// The thread's state.
@@ -39,6 +46,7 @@ pub(crate) struct Worker {
     pub(crate) exact_mode: bool,
     /// `None`: epochs end by order alone.
     pub(crate) epoch: Option<Duration>,
+    pub(crate) bench: Bench,
     /// The event clock and the monotonic one at the start.
     pub(crate) base: (Ticks, u64),
 }
@@ -74,8 +82,8 @@ impl Worker {
                     self.tick(&mut memory);
                     if let Some(signal) = process::arrived_signal() {
                         // No loader's lock here: the thread that was interrupted may hold it.
-                        let picture = self.picture(&mut memory);
-                        (self.surroundings.end_by_signal)(picture, signal);
+                        let evidence = self.evidence(&mut memory).map(Box::new);
+                        (self.surroundings.end_by_signal)(evidence, signal);
                         return;
                     }
                 }
@@ -98,6 +106,14 @@ impl Worker {
                 self.settle(memory, true);
                 let _ = reply.send(());
             }
+            Order::Evidence(reply) => {
+                let _ = reply.send(self.evidence(memory).map(Box::new));
+            }
+            Order::Baseline(reply) => {
+                let totals = self.settle(memory, false);
+                self.bench.set_baseline(&totals);
+                let _ = reply.send(());
+            }
             Order::LookAtModules(reply) => {
                 (self.surroundings.refresh_modules)(self.store);
                 let _ = reply.send(());
@@ -107,7 +123,7 @@ impl Worker {
                 let _ = until.recv();
             }
             Order::Stop(reply) => {
-                let _ = reply.send(self.picture(memory));
+                let _ = reply.send(self.evidence(memory).map(Box::new));
                 return true;
             }
         }
@@ -152,15 +168,46 @@ impl Worker {
         }
         let (store, exact_mode, seen) = (self.store, self.exact_mode, memory.max_live);
         let point = self.history_point(&totals, resident);
-        AGGREGATOR.drained(|tables, now| {
+        let bench = &mut self.bench;
+        AGGREGATOR.watched(|tables, watch, now| {
             (totals.max_live_bytes, totals.max_live_blocks) = if exact_mode { tables.peak_whole() } else { seen };
             store.set_exact_totals(&totals, now);
+            // The store's epochs are for its readers, who see the last one that was closed: every settling closes one.
+            Aggregator::end_epoch(tables, watch, now);
             if ends_epoch {
-                Aggregator::end_epoch(tables, now);
+                bench.end_epoch(watch, &totals, now);
                 store.push_history(&point);
             }
         });
+        if ends_epoch {
+            self.judge(memory, &totals, &point);
+        }
         totals
+    }
+
+    /// After an epoch: the process's course, pools of thin sites, and news for whoever listens.
+    fn judge(&mut self, memory: &mut Memory, totals: &ExactTotals, point: &HistoryPoint) {
+        let changed = self.bench.after_epoch(totals, point.at_ns, point.resident_bytes);
+        if self.bench.regroups_now() {
+            let store = self.store;
+            self.bench.regroup(|| copy(store));
+        }
+        if changed {
+            let changes = self.bench.take_changes();
+            if self.surroundings.someone_listens
+                && let Some(evidence) = self.evidence(memory)
+            {
+                (self.surroundings.verdicts_changed)(Box::new(evidence), &changes);
+            }
+        }
+    }
+
+    /// Everything that a report of leaks needs.
+    fn evidence(&mut self, memory: &mut Memory) -> Option<Evidence> {
+        let totals = self.settle(memory, false);
+        let picture = self.picture(memory)?;
+        let at_ns = clock::monotonic_ns().saturating_sub(self.base.1);
+        self.bench.evidence(&totals, at_ns, picture)
     }
 
     fn history_point(&self, totals: &ExactTotals, resident_bytes: u64) -> HistoryPoint {
@@ -179,15 +226,7 @@ impl Worker {
     fn picture(&mut self, memory: &mut Memory) -> Option<Box<Picture>> {
         self.settle(memory, false);
         self.calibrate();
-        // A store that outgrew its copy while it was being made is copied again; it is bounded, so this ends.
-        for _ in 0..16 {
-            let mut copy = PictureCopy::begin(self.store);
-            let taken = AGGREGATOR.drained(|_, now| copy.copy(self.store).then_some(now))?;
-            if let Some(now) = taken {
-                return copy.finish(now).ok().map(Box::new);
-            }
-        }
-        None
+        copy(self.store)
     }
 
     /// The longer both clocks have run, the better their ratio is known.
@@ -199,4 +238,17 @@ impl Worker {
             self.store.set_ns_per_tick(ns as f64 / ticks as f64);
         }
     }
+}
+
+/// A picture of the store as it is.
+fn copy(store: &'static Store) -> Option<Box<Picture>> {
+    // A store that outgrew its copy while it was being made is copied again; it is bounded, so this ends.
+    for _ in 0..16 {
+        let mut copy = PictureCopy::begin(store);
+        let taken = AGGREGATOR.drained(|_, now| copy.copy(store).then_some(now))?;
+        if let Some(now) = taken {
+            return copy.finish(now).ok().map(Box::new);
+        }
+    }
+    None
 }

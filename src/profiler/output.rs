@@ -4,18 +4,18 @@
 
 use std::path::Path;
 
+use super::leaks;
 use super::running::{self, Finished};
 use crate::config::Config;
-use crate::report::Snapshot;
+use crate::drain::verdict::Evidence;
 use crate::report::summary::Summary;
-use crate::store::picture::Picture;
 use crate::sys::process;
 
 /// Stops the profile of this ticket and writes its results. Nothing where it is not running, or in a forked child.
 pub(super) fn finish(ticket: u32) {
     let Some(mut finished) = running::stop(ticket) else { return };
-    match finished.picture.take() {
-        Some(picture) if !finished.config.testing => write(&finished.config, *picture, finished.store_path()),
+    match finished.evidence.take() {
+        Some(evidence) if !finished.config.testing => write(&finished.config, *evidence, finished.store_path()),
         Some(_) => {}
         // A signal's handler may have written it already, in which case the process is about to end.
         None if process::arrived_signal().is_some() => {}
@@ -25,8 +25,9 @@ pub(super) fn finish(ticket: u32) {
 }
 
 /// Writes file and summary.
-pub(super) fn write(config: &Config, picture: Picture, store: Option<&Path>) {
-    let snapshot = Snapshot::trimmed(picture, crate::report::Trim::from_dhat(config.trim));
+pub(super) fn write(config: &Config, evidence: Evidence, store: Option<&Path>) {
+    let (mut snapshot, leaks) = leaks::report(evidence, crate::report::Trim::from_dhat(config.trim));
+    snapshot.set_leaks(leaks);
     let written = config.output.as_deref().map(|path| (path, snapshot.write_dhat_file(path)));
     let mut text = String::new();
     if !config.quiet {
