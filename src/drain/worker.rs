@@ -30,6 +30,8 @@ pub(crate) struct Surroundings {
     pub(crate) refresh_modules: fn(store: &'static Store),
     /// The governor's tick; takes live bytes and the CPU time that draining took since the last, returns the interval.
     pub(crate) govern: fn(live_bytes: u64, drained_ns: u64) -> IntervalCode,
+    /// The store reached its bound: the governor is to sample less.
+    pub(crate) store_is_full: fn(),
     /// A signal asked the process to end.
     pub(crate) end_by_signal: Box<dyn Fn(Option<Box<Evidence>>, i32) + Send>,
     /// Verdicts changed: whoever listens is told.
@@ -57,7 +59,15 @@ struct Memory {
     cpu_ns: u64,
     max_live: (u64, u64),
     interval: IntervalCode,
+    ticks: u64,
+    /// Doublings of the interval because the store was full.
+    steps_for_space: u32,
 }
+
+/// A full store stays full: after 16 times fewer samples, more would only blind the profile.
+const MOST_STEPS_FOR_SPACE: u32 = 4;
+/// A second between them.
+const TICKS_A_STEP: u64 = 10;
 
 impl Worker {
     /// Works until told to stop, or until nobody can tell it anything any more.
@@ -67,6 +77,8 @@ impl Worker {
             cpu_ns: clock::thread_cpu_ns(),
             max_live: (0, 0),
             interval: interval::get().0,
+            ticks: 0,
+            steps_for_space: 0,
         };
         let mut next = Instant::now() + TICK;
         loop {
@@ -132,6 +144,14 @@ impl Worker {
 
     fn tick(&mut self, memory: &mut Memory) {
         self.store.lay_out_ahead();
+        memory.ticks += 1;
+        if memory.steps_for_space < MOST_STEPS_FOR_SPACE
+            && memory.ticks.is_multiple_of(TICKS_A_STEP)
+            && self.store.bound_reached()
+        {
+            memory.steps_for_space += 1;
+            (self.surroundings.store_is_full)();
+        }
         if process::arrived_signal().is_none() {
             (self.surroundings.refresh_modules)(self.store);
         }

@@ -163,6 +163,7 @@ fn begin(config: Config) -> Result<Running, Error> {
                 governor::drained(drained_ns);
                 governor::tick(live)
             },
+            store_is_full: governor::store_is_full,
             end_by_signal: Box::new(move |evidence, signal| end_by_signal(&signal_config, store, evidence, signal)),
             someone_listens: listener.is_some() || cfg!(feature = "log"),
             verdicts_changed: Box::new(move |evidence, changes| tell(listener.as_ref(), *evidence, changes)),

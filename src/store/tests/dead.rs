@@ -73,7 +73,7 @@ fn a_record_is_applied_once_wherever_the_writer_died() {
         let mut consumer = ring.consumer();
         // Before: unread. Then: applied, but not taken from the ring. Then: taken.
         oracle.check(&dead(), &stacks);
-        attribution.apply(&tables, &record, Some((id, consumer.index())));
+        attribution.apply(&tables, &record, Some((id, consumer.index())), &mut ());
         let picture = dead();
         assert_eq!(picture.loss.rows_in_doubt, 0);
         oracle.check(&picture, &stacks);
@@ -83,7 +83,7 @@ fn a_record_is_applied_once_wherever_the_writer_died() {
     // Within: the marks of one row disagree.
     let record = oracle.step(&stacks);
     producer.push(&record).expect("room");
-    attribution.apply(&tables, &record, Some((id, ring.consumer().index())));
+    attribution.apply(&tables, &record, Some((id, ring.consumer().index())), &mut ());
     let row = &tables.sites[tables.header.pending.row.load(Ordering::Relaxed) as usize];
     row.end.fetch_sub(1, Ordering::Relaxed);
     let picture = dead();
