@@ -25,6 +25,7 @@ pub(crate) mod thread;
 use std::alloc::{GlobalAlloc, Layout, System};
 
 use hot::{Admission, HOT};
+pub(crate) use own::OWN;
 
 /// A global allocator that profiles the one it wraps.
 ///

@@ -318,6 +318,14 @@ pub(super) fn prepare() {
 /// Set once a block of at most `SLOT_MAX_BYTES` is in the live table.
 static SMALL_IN_TABLE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
+/// From now on: a small block of ours was put into the live table, where there is a range.
+pub(super) fn look_at_every_free() {
+    if !SMALL_IN_TABLE.swap(true, Ordering::SeqCst) {
+        session::touch();
+        thread::call_all_soon();
+    }
+}
+
 /// An allocation that the hot path did not admit.
 ///
 /// # Safety
@@ -502,7 +510,7 @@ fn find(ptr: *mut u8) -> Found {
     match RANGE.locate(ptr) {
         Some((Half::Own, slot)) => Found::Own(Some(slot)),
         Some((Half::Sampled, slot)) => Found::Slot(slot, RANGE.entry(slot).and_then(|entry| entry.get())),
-        None if RANGE.bounds().1 == 0 && LIVE.is_listed_as(ptr.expose_provenance(), own::OWN) => Found::Own(None),
+        None if own::is_listed(ptr) => Found::Own(None),
         None => Found::Elsewhere,
     }
 }
@@ -514,7 +522,7 @@ unsafe fn give_own(inner: &dyn GlobalAlloc, ptr: *mut u8, layout: Layout, slot: 
         // SAFETY: the caller gives the block up.
         Some(slot) => unsafe { RANGE.give(slot) },
         None => {
-            LIVE.remove(ptr.expose_provenance());
+            own::unlist(ptr);
             // SAFETY: the inner allocator made it.
             unsafe { inner.dealloc(ptr, layout) };
         }

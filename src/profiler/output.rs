@@ -3,16 +3,20 @@
 //! Promises: nothing here panics the program that ends; what can't be written is said on stderr, with the path.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::leaks;
 use super::running::{self, Finished};
 use crate::config::Config;
 use crate::drain::verdict::Evidence;
 use crate::report::summary::Summary;
+use crate::sys::lock::Lock;
 use crate::sys::process;
 
 /// Stops the profile of this ticket and writes its results. Nothing where it is not running, or in a forked child.
 pub(super) fn finish(ticket: u32) {
+    // `None`: this very thread is at it already, and something in the midst of it called `exit`.
+    let Some(_held) = FINISHING.take() else { return };
     let Some(mut finished) = running::stop(ticket) else { return };
     match finished.evidence.take() {
         Some(evidence) if !finished.config.testing => write(&finished.config, *evidence, finished.store_path()),
@@ -24,8 +28,28 @@ pub(super) fn finish(ticket: u32) {
     Finished::end(finished);
 }
 
+/// Held while results are written.
+static FINISHING: Lock = Lock::new();
+
+/// The longest that an `exit` waits for another thread's results: the largest files take seconds.
+const LONGEST_FINISH: Duration = Duration::from_secs(30);
+
+/// Waits until results that another thread is writing are written: the process is about to end.
+pub(super) fn wait_for_finish() {
+    drop(FINISHING.take_within(LONGEST_FINISH));
+}
+
+/// In a forked child: whoever was writing does not exist here.
+pub(super) fn reset_in_child() {
+    FINISHING.reset_in_child();
+}
+
 /// Writes file and summary.
 pub(super) fn write(config: &Config, evidence: Evidence, store: Option<&Path>) {
+    process::without_write_signals(|| write_files(config, evidence, store));
+}
+
+fn write_files(config: &Config, evidence: Evidence, store: Option<&Path>) {
     let (mut snapshot, leaks) = leaks::report(evidence, crate::report::Trim::from_dhat(config.trim));
     snapshot.set_leaks(leaks);
     let written = config.output.as_deref().map(|path| (path, snapshot.write_dhat_file(path)));

@@ -123,6 +123,11 @@ fn begin(config: Config) -> Result<Running, Error> {
     options.place = place_of(&config);
     let store: &'static Store = Box::leak(Box::new(create_store(&mut options)?));
 
+    // A child's `start` would otherwise wait for a loader's lock that our thread held at the fork.
+    fork::around(before_fork, after_fork);
+    if exact_mode {
+        unwind::keep_free(EXACT_WORKSPACES);
+    }
     let name = unwind::start(config.max_frames, &mut Modules(store));
     unwind::set_checking(config.check_stacks);
     store.set_unwinder(name);
@@ -328,9 +333,6 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
     let quiet = quiesce(off);
     let evidence = ask(&running.orders, Order::Stop).flatten();
     running.thread.join();
-    if running.config.signals {
-        process::release_ending_signals();
-    }
     link::disconnect();
     AGGREGATOR.end();
     let quiet = quiet && quiesce(off);
@@ -341,9 +343,18 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
 }
 
 impl Finished {
-    /// Ends the store, whose file stays where that was asked for.
+    /// Ends the store, whose file stays where that was asked for. Signals have their way again from here on: until now,
+    /// while the results were written, they were held.
     pub(super) fn end(self) {
         end_store(self.store, self.config.keep_store);
+        if !self.config.signals {
+            return;
+        }
+        process::release_ending_signals();
+        // It came when nobody was left to obey it: its effect is what it would have been.
+        if let Some(signal) = process::arrived_signal() {
+            process::end_by(signal);
+        }
     }
 
     /// Where the store's file lies.
@@ -399,25 +410,45 @@ fn end_store(store: &'static Store, keep: bool) {
 /// A forked child starts a profile of its own: the parent's is forgotten, not ended.
 fn begin_anew_in_child() {
     RUNNING.lock.reset_in_child();
+    output::reset_in_child();
     let parents = with_running(Option::take).flatten();
     // Its channel and thread are the parent's: not dropped, not joined.
     std::mem::forget(parents);
     TICKET.store(0, Ordering::SeqCst);
     AGGREGATOR.reset_in_child();
-    LIVE.reset_locks_in_child();
+    LIVE.reset_in_child(hook::OWN);
     link::reset_in_child();
+    // The parent's handlers; this profile may want none.
+    process::release_ending_signals();
     session::change(Mode::Off, false);
     hook::thread::reset_in_child();
 }
 
+/// Threads that are in the middle of a capture at one moment, in exact mode; 33 KiB each.
+const EXACT_WORKSPACES: usize = 64;
+
+extern "C" fn before_fork() {
+    let _inside = hook::inside();
+    unwind::before_fork();
+}
+
+extern "C" fn after_fork() {
+    let _inside = hook::inside();
+    unwind::after_fork();
+}
+
 /// The process ends while a profile runs: `process::exit`, or a profiler that was leaked.
 extern "C" fn at_exit() {
-    let ticket = TICKET.load(Ordering::SeqCst);
-    if ticket == 0 || fork::in_child() {
+    if fork::in_child() {
         return;
     }
+    let ticket = TICKET.load(Ordering::SeqCst);
     let _inside = hook::inside();
-    output::finish(ticket);
+    if ticket == 0 {
+        output::wait_for_finish();
+    } else {
+        output::finish(ticket);
+    }
 }
 
 /// On the drain thread: the profile is written, then the signal ends the process.

@@ -316,8 +316,8 @@ impl Drop for Store {
 /// A range for a store of up to `bytes`: one that an earlier store left, or a new one of the largest size that the
 /// address space limit allows.
 fn take_range(bytes: u64) -> Result<Reserved, StoreError> {
-    let mut ranges = RANGES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(range) = ranges.pop() {
+    // Not waited for: in a forked child its holder may not exist. A new range costs addresses alone.
+    if let Some(range) = RANGES.try_lock().ok().and_then(|mut ranges| ranges.pop()) {
         return Ok(range);
     }
     let mut size = MAX_STORE_BYTES;
@@ -332,7 +332,9 @@ fn take_range(bytes: u64) -> Result<Reserved, StoreError> {
 }
 
 fn give_back_range(range: Reserved) {
-    RANGES.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(range);
+    if let Ok(mut ranges) = RANGES.try_lock() {
+        ranges.push(range);
+    }
 }
 
 const _: () = assert!(TEXT_BYTES >= 256, "a command line must say something");
