@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 use crate::sys::map;
 use entry::Entry;
-use list::FreeList;
+use list::{StaticList, static_list};
 
 /// The largest sampled block that is served from a slot, by max(size, align). Larger ones are few enough for a table,
 /// and rounding them to a power of two would waste more than the table costs.
@@ -57,7 +57,7 @@ pub(crate) enum Half {
 #[derive(Debug)]
 struct Class {
     /// Slots given back.
-    free: FreeList,
+    free: StaticList,
     /// Slots ever handed out by bumping; in 0..=capacity (overshoot by racing threads is taken back).
     bumped: AtomicU32,
     /// Slots whose memory and entries are open; grows only.
@@ -69,7 +69,7 @@ struct Class {
 impl Class {
     const fn new() -> Class {
         Class {
-            free: FreeList::new(),
+            free: static_list(),
             bumped: AtomicU32::new(0),
             opened: AtomicU32::new(0),
             entries: AtomicPtr::new(null_mut()),

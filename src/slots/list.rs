@@ -25,6 +25,24 @@ pub(crate) struct FreeList {
     head: AtomicU64,
 }
 
+/// A list as a static holds it: loom's atomics can't be made at compile time.
+#[cfg(not(loom))]
+pub(crate) type StaticList = FreeList;
+#[cfg(loom)]
+pub(crate) type StaticList = std::sync::LazyLock<FreeList>;
+
+/// An empty one.
+pub(crate) const fn static_list() -> StaticList {
+    #[cfg(not(loom))]
+    {
+        FreeList::new()
+    }
+    #[cfg(loom)]
+    {
+        StaticList::new(FreeList::new)
+    }
+}
+
 impl FreeList {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> FreeList {
