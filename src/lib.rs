@@ -79,3 +79,10 @@ mod public {
 }
 #[cfg(not(loom))]
 pub use public::*;
+
+/// Made-up profiles for this workspace's own tests. Not part of the public API.
+#[cfg(all(feature = "_synthetic", not(loom)))]
+#[doc(hidden)]
+pub mod synthetic {
+    pub use crate::report::synthetic::{dhat_file, shapes};
+}
