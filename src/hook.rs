@@ -25,6 +25,7 @@ pub(crate) mod thread;
 use std::alloc::{GlobalAlloc, Layout, System};
 
 use hot::{Admission, HOT};
+pub(crate) use own::OWN;
 
 /// A global allocator that profiles the one it wraps.
 ///
@@ -186,6 +187,16 @@ impl Drop for Inside {
 /// Is the calling thread outside the profiler? Async-signal-safe.
 pub(crate) fn is_outside() -> bool {
     HOT.with(|hot| hot.depth.get() == 0)
+}
+
+/// Seeds the calling thread's sampling: see `internals`.
+pub(crate) fn seed(seed: u64) {
+    cold::seed(seed);
+}
+
+/// Is this a block of the profiler's own?
+pub(crate) fn is_own(ptr: *mut u8) -> bool {
+    cold::is_own(ptr)
 }
 
 /// Runs `f` as the program's own code while the profiler is entered: a callback of the user's.

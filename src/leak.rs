@@ -53,6 +53,6 @@ mod spine;
 pub(crate) mod state;
 
 pub use config::{LeakConfig, LeakConfigError};
-pub use report::{Evidence, Interval, Leak, LeakReport, Unjudged, Withdrawn};
+pub use report::{Evidence, Leak, LeakReport, Unjudged, Withdrawn};
 pub use severity::Severity;
-pub use state::{State, Withdrawal};
+pub use state::State;

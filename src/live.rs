@@ -107,11 +107,32 @@ impl LiveTable {
             .unwrap_or(false)
     }
 
-    /// Frees the locks that threads of the parent may have held at the fork, in a child that starts a profile.
-    pub(crate) fn reset_locks_in_child(&self) {
+    /// In a forked child that starts a profile: forgets all but the blocks listed under `kept`. What the child freed
+    /// before is still listed, and a shard that another thread was changing at the fork is in pieces.
+    pub(crate) fn reset_in_child(&self, kept: u32) {
+        let mut count = 0;
         for shard in &self.shards {
+            let whole = shard.lock.try_take().is_some();
             shard.lock.reset_in_child();
+            let Some(held) = shard.lock.take() else { continue };
+            // SAFETY: the lock is held.
+            let table = unsafe { &mut *shard.table.get() };
+            // The old cells stay mapped: they are shared with the parent until somebody writes.
+            let empty = Table { cells: std::ptr::null_mut(), capacity: 0, used: 0 };
+            let mut old = std::mem::replace(table, empty);
+            for cell in if whole { old.cells() } else { &mut [] } {
+                if cell.address != 0 {
+                    // SAFETY: a cell with an address has been written with its identity.
+                    let identity = unsafe { cell.identity.assume_init() };
+                    if identity.session == kept {
+                        table.insert(LargeBlock { address: cell.address, identity });
+                    }
+                }
+            }
+            count += table.used;
+            drop(held);
         }
+        self.count.store(count, Ordering::Relaxed);
     }
 
     fn with_shard<T>(&self, address: usize, f: impl FnOnce(&mut Table) -> T) -> Option<T> {

@@ -1,6 +1,7 @@
 //! The public handle; the only module that knows both the hot and the cold side.
 
 mod builder;
+mod leaks;
 mod link;
 mod output;
 mod running;
@@ -12,6 +13,7 @@ use crate::error::Error;
 use crate::report::Snapshot;
 use crate::store::picture::{ExactTotals, Picture};
 pub use builder::Builder;
+pub use leaks::{LeakReport, VerdictChange, VerdictKind};
 pub(crate) use running::current_ticket;
 
 /// A running profile. Dropping it stops the profile and writes the results.
@@ -97,6 +99,24 @@ impl Profiler {
     pub fn snapshot(&self) -> Snapshot {
         let _inside = crate::hook::inside();
         Snapshot::from_picture(picture(self.ticket).map(|picture| *picture).unwrap_or_default())
+    }
+}
+
+impl Profiler {
+    /// The verdicts on every judged site, worst first, as of the last closed epoch; includes everything recorded so
+    /// far in the figures. Costs what a snapshot does, and the symbols of the judged sites.
+    #[must_use]
+    pub fn leaks(&self) -> LeakReport {
+        let _inside = crate::hook::inside();
+        match running::order(self.ticket, Order::Evidence).flatten() {
+            Some(evidence) => leaks::report(*evidence, crate::report::Trim::from_dhat(Some(usize::MAX))).1,
+            None => LeakReport::default(),
+        }
+    }
+
+    /// From here on [`LeakReport::baseline_bytes`] is what is live now.
+    pub fn set_leak_baseline(&self) {
+        running::order(self.ticket, Order::Baseline);
     }
 }
 

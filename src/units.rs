@@ -62,3 +62,14 @@ impl FrameKey {
         self.0 & ((1 << Self::OFFSET_BITS) - 1)
     }
 }
+
+/// A figure, and the interval that holds the truth in 95% of cases. In exact mode all three are the exact figure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Estimate {
+    /// The unbiased estimate.
+    pub value: f64,
+    /// The lower end of the 95% interval.
+    pub low: f64,
+    /// The upper end of the 95% interval.
+    pub high: f64,
+}

@@ -16,6 +16,7 @@ use super::session::{self, Mode, State};
 use super::thread::{self, LATE, LATE_IN_PROFILE, Own, ThreadBlock};
 use crate::live::{LIVE, LargeBlock};
 use crate::ring::record::{Kind, Record};
+use crate::sampler::random::Random;
 use crate::sampler::regrow::regrown_interval;
 use crate::sampler::weight::{IntervalCode, probability};
 use crate::sampler::{governor, interval};
@@ -318,6 +319,31 @@ pub(super) fn prepare() {
 /// Set once a block of at most `SLOT_MAX_BYTES` is in the live table.
 static SMALL_IN_TABLE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
+/// From now on: a small block of ours was put into the live table, where there is a range.
+pub(super) fn look_at_every_free() {
+    if !SMALL_IN_TABLE.swap(true, Ordering::SeqCst) {
+        session::touch();
+        thread::call_all_soon();
+    }
+}
+
+/// Seeds the calling thread's generator and draws anew: for the tests.
+pub(super) fn seed(seed: u64) {
+    HOT.with(|hot| {
+        let mut cold = Cold::enter(hot);
+        if let Some((_, own)) = cold.block.as_mut() {
+            own.random = Random::new(seed);
+        }
+        cold.draw();
+        cold.leave(Counters::default());
+    });
+}
+
+/// Is this a block of the profiler's own? For the tests, which count the program's.
+pub(super) fn is_own(ptr: *mut u8) -> bool {
+    matches!(find(ptr), Found::Own(_))
+}
+
 /// An allocation that the hot path did not admit.
 ///
 /// # Safety
@@ -502,7 +528,7 @@ fn find(ptr: *mut u8) -> Found {
     match RANGE.locate(ptr) {
         Some((Half::Own, slot)) => Found::Own(Some(slot)),
         Some((Half::Sampled, slot)) => Found::Slot(slot, RANGE.entry(slot).and_then(|entry| entry.get())),
-        None if RANGE.bounds().1 == 0 && LIVE.is_listed_as(ptr.expose_provenance(), own::OWN) => Found::Own(None),
+        None if own::is_listed(ptr) => Found::Own(None),
         None => Found::Elsewhere,
     }
 }
@@ -514,7 +540,7 @@ unsafe fn give_own(inner: &dyn GlobalAlloc, ptr: *mut u8, layout: Layout, slot: 
         // SAFETY: the caller gives the block up.
         Some(slot) => unsafe { RANGE.give(slot) },
         None => {
-            LIVE.remove(ptr.expose_provenance());
+            own::unlist(ptr);
             // SAFETY: the inner allocator made it.
             unsafe { inner.dealloc(ptr, layout) };
         }
@@ -548,9 +574,10 @@ impl Cold<'_> {
     }
 
     /// What a tracked block is after it changed size: its identity, or `None` where a shrink thinned it out.
-    fn resized(&mut self, identity: &Identity, old: usize, new: usize) -> Option<Identity> {
+    /// `now` is the interval that the growth's sample points were drawn with.
+    fn resized(&mut self, identity: &Identity, old: usize, new: usize, now: IntervalCode) -> Option<Identity> {
         let mut after = *identity;
-        let (now, fixed) = interval::get();
+        let (_, fixed) = interval::get();
         let (old, new) = (old as u64, new as u64);
         let r = identity.interval.interval_bytes(fixed);
         if identity.interval == IntervalCode::EXACT {
@@ -677,9 +704,10 @@ unsafe fn move_block(
     // What it is to be afterwards.
     let after = match (&before_current, cold.state.mode()) {
         (Some(identity), _) => {
+            let now = cold.block.as_ref().map_or(identity.interval, |(_, own)| own.interval);
             // The growth is consumed, whatever it hits: the block is in the sample already.
             cold.decide(new_size.saturating_sub(layout.size()));
-            cold.resized(identity, layout.size(), new_size)
+            cold.resized(identity, layout.size(), new_size, now)
         }
         // Exact mode: an older block begins a new life here, as in dhat.
         (None, Mode::Exact) if !cold.child => cold.identify(registers, IntervalCode::EXACT),

@@ -1,19 +1,37 @@
 //! Our own memory: what the drain thread and the reports allocate, apart from the program's.
 //!
 //! Promises: such blocks come from a half of the range that nothing else uses, so that a free by any thread, inside the
-//! profiler or out, recognises them and counts nothing. Where there is no range they come from the inner allocator and
-//! are listed in the live table under a number that is no profile's.
+//! profiler or out, recognises them and counts nothing. Where there is no range, or where it is too small for a block
+//! of ours, it comes from the inner allocator and is listed in the live table under a number that is no profile's.
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::live::{LIVE, LargeBlock};
 use crate::sampler::weight::IntervalCode;
 use crate::slots::entry::Identity;
-use crate::slots::{Half, RANGE, Range};
+use crate::slots::{Half, RANGE, Range, SLOT_MAX_BYTES};
+use crate::sys::fork;
 use crate::units::{StackId, Ticks};
 
 /// The 'profile' of our own blocks in the live table; profiles have 24 bits.
-pub(super) const OWN: u32 = u32::MAX;
+pub(crate) const OWN: u32 = u32::MAX;
+
+/// Blocks of ours in the live table now: lets a free skip looking where there are none.
+static LISTED: AtomicUsize = AtomicUsize::new(0);
+
+/// Is this a block of ours that no slot holds? Not in a forked child, where the table's locks may be held for ever.
+pub(super) fn is_listed(ptr: *mut u8) -> bool {
+    // Relaxed: whoever frees such a block has got its pointer, which orders this after the listing.
+    LISTED.load(Ordering::Relaxed) != 0 && !fork::in_child() && LIVE.is_listed_as(ptr.expose_provenance(), OWN)
+}
+
+/// Before the inner allocator takes it back.
+pub(super) fn unlist(ptr: *mut u8) {
+    if LIVE.remove(ptr.expose_provenance()).is_some() {
+        LISTED.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A block of ours. Null where neither the range nor the inner allocator has one.
 ///
@@ -29,7 +47,7 @@ pub(super) unsafe fn alloc(inner: &dyn GlobalAlloc, layout: Layout, zeroed: bool
     }
     // SAFETY: the caller's layout.
     let at = unsafe { if zeroed { inner.alloc_zeroed(layout) } else { inner.alloc(layout) } };
-    if !at.is_null() {
+    if !at.is_null() && !fork::in_child() {
         let identity = Identity {
             birth: Ticks(0),
             stack: StackId::ROOT,
@@ -37,7 +55,13 @@ pub(super) unsafe fn alloc(inner: &dyn GlobalAlloc, layout: Layout, zeroed: bool
             carried: 0.0,
             session: OWN,
         };
-        LIVE.insert(LargeBlock { address: at.expose_provenance(), identity });
+        if LIVE.insert(LargeBlock { address: at.expose_provenance(), identity }) {
+            // Relaxed: as in `is_listed`.
+            LISTED.fetch_add(1, Ordering::Relaxed);
+            if layout.size() <= SLOT_MAX_BYTES && RANGE.bounds().1 != 0 {
+                super::cold::look_at_every_free();
+            }
+        }
     }
     at
 }

@@ -44,6 +44,11 @@ impl State {
         }
     }
 
+    /// The same profile in the same mode; `touch` may have come between.
+    pub(super) fn is_of_same_profile(self, other: State) -> bool {
+        self.0 & 0xFFFF_FFFF == other.0 & 0xFFFF_FFFF
+    }
+
     /// The number of the profile, from 1; 0 before the first.
     #[expect(clippy::cast_possible_truncation, reason = "24 bits")]
     pub(crate) fn profile(self) -> u32 {

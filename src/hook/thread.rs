@@ -7,7 +7,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::hot::{Counters, HOT, Hot};
 use super::session::{self, State};
@@ -302,11 +302,13 @@ fn retire(hot: &Hot, block: *mut ThreadBlock) {
     let own = unsafe { me.own() };
     // While `stop` still sees us: the ring is the running profile's.
     if let Some((ring, _)) = own.ring.take()
-        && me.seen() == session::state()
+        && me.seen().is_of_same_profile(session::state())
         && let Some(sink) = session::sink()
     {
         sink.release_ring(ring);
     }
+    // Before the lock, whose holder may be waiting for all who are busy.
+    me.set_busy(false);
     let Some(held) = REGISTRY.lock.take() else { return };
     REGISTRY.ended.set(REGISTRY.ended.get().plus(hot.counters()));
     REGISTRY.ended_in_profile.set(REGISTRY.ended_in_profile.get().plus(me.in_profile(hot, REGISTRY.profile.get())));
@@ -359,6 +361,10 @@ impl ThreadBlock {
     pub(super) fn set_busy(&self, busy: bool) {
         // Release: what was done inside is done before 'not busy' is seen; pairs with the Acquire in `anyone_behind`.
         self.busy.store(u32::from(busy), Ordering::Release);
+        if busy && !barrier::is_granted() {
+            // SeqCst: our mark before our look at the state; pairs with the fence in `barrier::everywhere`.
+            fence(Ordering::SeqCst);
+        }
     }
 
     /// Begins a profile for this thread: what is counted from here on is the profile's.
@@ -493,6 +499,12 @@ pub(crate) fn call_all(now: State, profile: Option<u32>) -> bool {
     }
 }
 
+/// Calls every thread once, without seeing to it that each hears at once: for a change that may come late.
+pub(super) fn call_all_soon() {
+    let Some(_held) = REGISTRY.lock.take() else { return };
+    for_each(|block| block.hot().call());
+}
+
 /// The longest that a thread is waited for which stays inside: it does bounded work there, unless it was stopped.
 const LONGEST_CALL_NS: u64 = 2_000_000_000;
 
@@ -503,7 +515,8 @@ pub(crate) fn anyone_behind(now: State) -> bool {
     let mut behind = false;
     for_each(|block| {
         // Acquire: pairs with the Release that ends the cold path.
-        behind |= block.id != me && block.busy.load(Ordering::Acquire) != 0 && block.seen() != now;
+        let busy = block.busy.load(Ordering::Acquire) != 0;
+        behind |= block.id != me && busy && !block.seen().is_of_same_profile(now);
     });
     behind
 }
@@ -528,6 +541,9 @@ pub(crate) fn reset_in_child() {
         REGISTRY.ended.set(REGISTRY.latest.get().minus(hot.counters()));
         LATE.zero();
         REGISTRY.list.set(keep);
+        // Another thread may have been taking a block out when it forked.
+        REGISTRY.free.set(null_mut());
+        REGISTRY.slab_left.set(0);
         // SAFETY: null or this thread's own block.
         if let Some(block) = unsafe { keep.as_ref() } {
             block.next.set(null_mut());

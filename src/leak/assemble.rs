@@ -144,6 +144,31 @@ pub(crate) fn report<F>(
     report
 }
 
+/// One finding alone, as it stands: for news of its verdict.
+pub(crate) fn one<F>(
+    judge: &Judge,
+    histories: &[History],
+    process: &Process,
+    source: &dyn Source<F>,
+    subject: Subject,
+) -> Option<Leak<F>> {
+    let found = match subject {
+        Subject::Site(index) => {
+            histories.get(index)?;
+            of_site(judge, histories, index, process, source.figures(index))
+        }
+        Subject::Group(index) => of_group(judge, histories, index, judge.groups.get(index)?, process, source),
+    };
+    let around = Surroundings {
+        a_table_grows: histories.iter().any(|history| history.is_in_use() && history.spine.is_growing()),
+        in_lockstep: false,
+        within_bound: found.within_bound,
+        beyond_bound: found.beyond_bound,
+    };
+    let advice = advise(found.leak.state, &found.leak.evidence, around);
+    Some(found.leak.explained(source.frames(subject), advice))
+}
+
 /// By severity, then the verdict, then the lower bound of growth, then size.
 fn worst_first<F>(a: &Leak<F>, b: &Leak<F>) -> Ordering {
     let rank = |site: &Leak<F>| match site.state {

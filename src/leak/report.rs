@@ -4,17 +4,7 @@
 
 use super::severity::Severity;
 use super::state::State;
-
-/// An estimate and its 95% interval.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-pub struct Interval {
-    /// The unbiased estimate.
-    pub value: f64,
-    /// The lower end.
-    pub low: f64,
-    /// The upper end.
-    pub high: f64,
-}
+pub use crate::units::Estimate as Interval;
 
 /// What a verdict rests on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
@@ -153,6 +143,25 @@ pub struct LeakReport<F> {
     pub(super) unjudged: Unjudged,
     pub(super) sites: Vec<Leak<F>>,
     pub(super) recommendations: Vec<String>,
+}
+
+impl<F> Default for LeakReport<F> {
+    /// A report of nothing: no profile runs.
+    fn default() -> LeakReport<F> {
+        LeakReport {
+            has_leaks: false,
+            growth_percent: 0.0,
+            growth_mb_per_minute: 0.0,
+            window_seconds: 0.0,
+            baseline_bytes: None,
+            current_bytes: 0,
+            limit_bytes: None,
+            exhaustion_seconds: None,
+            unjudged: Unjudged::default(),
+            sites: Vec::new(),
+            recommendations: Vec::new(),
+        }
+    }
 }
 
 impl<F> LeakReport<F> {

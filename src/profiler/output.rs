@@ -3,12 +3,15 @@
 //! Promises: nothing here panics the program that ends; what can't be written is said on stderr, with the path.
 
 use std::path::Path;
+use std::time::Duration;
 
+use super::leaks;
 use super::running::{self, Finished};
 use crate::config::Config;
-use crate::report::Snapshot;
+use crate::drain::verdict::Evidence;
 use crate::report::summary::Summary;
-use crate::store::picture::Picture;
+use crate::report::{Snapshot, Trim};
+use crate::sys::lock::Lock;
 use crate::sys::process;
 
 /// Stops the profile of this ticket and writes its results. Nothing where it is not running, or in a forked child.
@@ -22,34 +25,56 @@ pub(super) fn end(ticket: u32, write: bool) -> Option<Snapshot> {
 }
 
 fn end_with(ticket: u32, writes: impl FnOnce(&Config) -> bool) -> Option<Snapshot> {
+    // `None`: this very thread is at it already, and something in the midst of it called `exit`.
+    let _held = FINISHING.take()?;
     let mut finished = running::stop(ticket)?;
-    let snapshot = finished.picture.take().map(|picture| trimmed(&finished.config, *picture));
-    match &snapshot {
-        Some(snapshot) if writes(&finished.config) => write_kept(&finished.config, snapshot, finished.store_path()),
-        Some(_) => {}
+    let snapshot = match finished.evidence.take() {
+        Some(evidence) if writes(&finished.config) => Some(write(&finished.config, *evidence, finished.store_path())),
+        Some(evidence) => Some(Snapshot::trimmed(*evidence.picture, Trim::from_dhat(finished.config.trim))),
         // A signal's handler may have written it already, in which case the process is about to end.
-        None if process::arrived_signal().is_some() => {}
-        None => process::say("unfreed: the profiler's thread is gone; no results were written\n"),
-    }
+        None if process::arrived_signal().is_some() => None,
+        None => {
+            process::say("unfreed: the profiler's thread is gone; no results were written\n");
+            None
+        }
+    };
     Finished::end(finished);
     snapshot
 }
 
-fn trimmed(config: &Config, picture: Picture) -> Snapshot {
-    Snapshot::trimmed(picture, crate::report::Trim::from_dhat(config.trim))
+/// Held while results are written.
+static FINISHING: Lock = Lock::new();
+
+/// The longest that an `exit` waits for another thread's results: the largest files take seconds.
+const LONGEST_FINISH: Duration = Duration::from_secs(30);
+
+/// Waits until results that another thread is writing are written: the process is about to end.
+pub(super) fn wait_for_finish() {
+    drop(FINISHING.take_within(LONGEST_FINISH));
 }
 
-/// Writes file and summary of a picture.
-pub(super) fn write(config: &Config, picture: Picture, store: Option<&Path>) {
-    write_kept(config, &trimmed(config, picture), store);
+/// In a forked child: whoever was writing does not exist here.
+pub(super) fn reset_in_child() {
+    FINISHING.reset_in_child();
 }
 
-/// Writes file and summary.
+/// Writes file and summary of what was found, and returns it.
+pub(super) fn write(config: &Config, evidence: Evidence, store: Option<&Path>) -> Snapshot {
+    if config.output.is_none() && config.quiet {
+        return Snapshot::trimmed(*evidence.picture, Trim::from_dhat(config.trim));
+    }
+    let (mut snapshot, leaks) = leaks::report(evidence, Trim::from_dhat(config.trim));
+    snapshot.set_leaks(leaks);
+    process::without_write_signals(|| write_files(config, &snapshot, store));
+    snapshot
+}
+
+/// Writes file and summary of a snapshot that has no verdicts.
 pub(crate) fn write_snapshot(config: &Config, snapshot: &Snapshot) {
-    write_kept(config, snapshot, None);
+    process::without_write_signals(|| write_files(config, snapshot, None));
 }
 
-fn write_kept(config: &Config, snapshot: &Snapshot, store: Option<&Path>) {
+fn write_files(config: &Config, snapshot: &Snapshot, store: Option<&Path>) {
     let written = config.output.as_deref().map(|path| (path, snapshot.write_dhat_file(path)));
     let mut text = String::new();
     if !config.quiet {

@@ -14,10 +14,11 @@
 use crate::ring::RingId;
 use crate::ring::record::{Kind, Record};
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS, IntervalCode, Weight};
-use crate::store::layout::{self, Global, Region, SIZE_CLASSES};
+use crate::store::layout::{Global, Region, SIZE_CLASSES};
 use crate::store::merge::Scratch;
 use crate::store::row::{Row, add, get, set, signed, sub};
 use crate::store::tables::Tables;
+use crate::store::version;
 use crate::sys::sync::{Ordering, fence};
 use crate::units::{StackId, Ticks};
 
@@ -42,9 +43,15 @@ impl Attribution {
         Attribution { weights: WeightCache::new(fixed_interval_bytes), base: base.0, scratch: Scratch::new() }
     }
 
-    /// Applies `record`, which stands at `source` (ring and index) or came by another way. The caller holds the
-    /// aggregator's lock; after this it advances the ring.
-    pub(crate) fn apply(&mut self, tables: &Tables<'_>, record: &Record, source: Option<(RingId, u64)>) {
+    /// Applies `record`, which stands at `source` (ring and index) or came by another way, and shows it to `observer`.
+    /// The caller holds the aggregator's lock; after this it advances the ring.
+    pub(crate) fn apply(
+        &mut self,
+        tables: &Tables<'_>,
+        record: &Record,
+        source: Option<(RingId, u64)>,
+        observer: &mut impl Observer,
+    ) {
         let Some((index, row)) = site_row(tables, record.stack) else { return };
         let weight = self.weights.of(record.size, record.interval);
         let old = match record.kind {
@@ -126,7 +133,39 @@ impl Attribution {
         }
         set(&global.last_at, record.at.0.max(get(&global.last_at)));
         row.end_change();
+        observer.applied(&Applied {
+            site: index,
+            record,
+            weight: &weight,
+            old: &old,
+            ring: source.map(|(ring, _)| ring),
+        });
     }
+}
+
+/// One record that was applied, for whoever watches the sites.
+#[derive(Debug)]
+pub(crate) struct Applied<'a> {
+    /// The row's number; 0 is the root's.
+    pub(crate) site: u64,
+    pub(crate) record: &'a Record,
+    /// Of `record.size`.
+    pub(crate) weight: &'a Weight,
+    /// Of `record.old_size`; nothing but for a `Resize`.
+    pub(crate) old: &'a Weight,
+    /// The ring that it came from.
+    pub(crate) ring: Option<RingId>,
+}
+
+/// Sees each record after it was applied, under the aggregator's lock and bound by its promises.
+pub(crate) trait Observer {
+    /// `applied` changed its site's row.
+    fn applied(&mut self, applied: &Applied<'_>);
+}
+
+/// Nobody watches.
+impl Observer for () {
+    fn applied(&mut self, _: &Applied<'_>) {}
 }
 
 /// Ends the open epoch at `at`: from here on its figures stay as they are for readers of the live file. The caller
@@ -134,7 +173,7 @@ impl Attribution {
 pub(crate) fn end_epoch(tables: &Tables<'_>, at: Ticks) {
     let header = tables.header;
     let epoch = get(&header.state.epoch);
-    layout::write_next(&header.closed, |closed| {
+    version::write_next(&header.closed, |closed| {
         set(&closed.epoch, epoch);
         set(&closed.at, at.0);
         copy_global(&header.global, &closed.global);

@@ -6,13 +6,14 @@
 use crate::sampler::weight::IntervalCode;
 use crate::store::attribution::{FOLDED, TAINTED};
 use crate::store::error::StoreError;
-use crate::store::layout::{MAX_DEPTH, Region, newest};
+use crate::store::layout::{MAX_DEPTH, Region};
 use crate::store::picture::{
     ExactTotals, HistoryPoint, Life, Loss, ModulePicture, Picture, SitePicture, SizeClassPicture,
 };
 use crate::store::row::{get, not_negative};
 use crate::store::tables::Tables;
 use crate::store::text;
+use crate::store::version::newest;
 use crate::sys::sync::Ordering;
 use crate::units::{FrameKey, StackId, Ticks};
 

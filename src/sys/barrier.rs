@@ -1,7 +1,7 @@
 //! A memory barrier on all other threads, paid by the one that asks (membarrier(2), Linux 4.14).
 //!
-//! Lets the cold path mark itself busy with a plain store. Where the system call is refused, the asking side migrates
-//! through nothing cleverer than a full fence, and `stop` waits a grace period more (see `profiler::stop`).
+//! Lets the cold path mark itself busy with a plain store. Where the system call is refused, the cold path pays a full
+//! fence instead (`is_granted`), which pairs with the one in `everywhere`.
 
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
@@ -15,6 +15,12 @@ pub(crate) fn register() -> bool {
     let granted = membarrier(REGISTER);
     REGISTERED.store(granted, Ordering::Relaxed);
     granted
+}
+
+/// Whether the others need no fence of their own. Changes before a profile runs, never while one does.
+pub(crate) fn is_granted() -> bool {
+    // Relaxed: set by `start()` before the change of state that the fence is about.
+    REGISTERED.load(Ordering::Relaxed)
 }
 
 /// After this, every store that any thread made before it, in its program's order, is visible to us, and loads that

@@ -1,15 +1,19 @@
 //! Are we the process that armed this? By a page that the kernel wipes in every forked child.
 //!
 //! `_Fork`, raw `clone` and `SYS_fork` skip `pthread_atfork` handlers; MADV_WIPEONFORK (Linux 4.14) misses none of them.
-//! Where the advice is refused, an `atfork` handler is the second best.
+//! Where the advice is refused, every question asks for the process's number: a system call of 50 ns.
 
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
-/// The word in the wiped page: 1 in the arming process, 0 in its children. Null: not armed.
+/// The word in the page: what `arm` wrote in the arming process, 0 in its children. Null: not armed.
 static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(null_mut());
 
-static HANDLER: AtomicBool = AtomicBool::new(false);
+/// Whether the kernel wipes the page of `MARK` in children.
+static IS_WIPED: AtomicBool = AtomicBool::new(false);
+
+/// The mark of a page that children find wiped; elsewhere the mark is the process's number.
+const ARMED: u32 = u32::MAX;
 
 /// Arms the mark for this process (again, in a child that starts a profile of its own). False where no page is to be had.
 pub(crate) fn arm() -> bool {
@@ -17,20 +21,18 @@ pub(crate) fn arm() -> bool {
     let mark = MARK.load(Ordering::Acquire);
     if !mark.is_null() {
         // SAFETY: the page is never unmapped.
-        unsafe { &*mark }.store(1, Ordering::Release);
+        unsafe { &*mark }.store(own_mark(), Ordering::Release);
         return true;
     }
     let Some(page) = super::map::anonymous(super::map::STEP_BYTES) else { return false };
     // SAFETY: advice on the page just mapped.
     let wiped = unsafe { libc::madvise(page.as_ptr().cast(), super::map::STEP_BYTES, libc::MADV_WIPEONFORK) } == 0;
-    if !wiped && !HANDLER.swap(true, Ordering::Relaxed) {
-        // SAFETY: the handler only stores to an atomic.
-        unsafe { libc::pthread_atfork(None, None, Some(clear_mark)) };
-    }
+    // Relaxed: published by the mark.
+    IS_WIPED.store(wiped, Ordering::Relaxed);
     let mark = page.as_ptr().cast::<AtomicU32>();
     // SAFETY: a fresh page, aligned, zeroed: a valid atomic.
-    unsafe { &*mark }.store(1, Ordering::Relaxed);
-    // Release: pairs with the Acquire loads; whoever sees the pointer sees the 1.
+    unsafe { &*mark }.store(own_mark(), Ordering::Relaxed);
+    // Release: pairs with the Acquire loads; whoever sees the pointer sees the mark.
     if MARK.compare_exchange(null_mut(), mark, Ordering::Release, Ordering::Relaxed).is_err() {
         // SAFETY: nobody else has seen this page.
         unsafe { super::map::unmap(page.as_ptr(), super::map::STEP_BYTES) };
@@ -38,11 +40,16 @@ pub(crate) fn arm() -> bool {
     true
 }
 
-extern "C" fn clear_mark() {
-    let mark = MARK.load(Ordering::Acquire);
-    if !mark.is_null() {
-        // SAFETY: the page is never unmapped.
-        unsafe { &*mark }.store(0, Ordering::Release);
+fn own_mark() -> u32 {
+    if IS_WIPED.load(Ordering::Relaxed) { ARMED } else { std::process::id() }
+}
+
+/// Has these called around every `fork` that the C library makes. Once per process; `_Fork` and raw `clone` skip them.
+pub(crate) fn around(before: extern "C" fn(), after: extern "C" fn()) {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if !DONE.swap(true, Ordering::SeqCst) {
+        // SAFETY: functions that live as long as the program.
+        unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
     }
 }
 
@@ -55,5 +62,9 @@ pub(crate) fn in_child() -> bool {
     }
     // SAFETY: the page is never unmapped; in a child it reads as zero.
     // Relaxed: the value can't change while this process runs, but by its own `arm`.
-    unsafe { &*mark }.load(Ordering::Relaxed) == 0
+    match unsafe { &*mark }.load(Ordering::Relaxed) {
+        ARMED => false,
+        0 => true,
+        number => number != std::process::id(),
+    }
 }

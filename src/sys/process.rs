@@ -22,6 +22,10 @@ pub(crate) fn resident_bytes() -> u64 {
 
 /// Writes to stderr without the standard library's lock, which a thread that was interrupted by a signal may hold.
 pub(crate) fn say(text: &str) {
+    without_write_signals(|| write_all(text));
+}
+
+fn write_all(text: &str) {
     let mut left = text.as_bytes();
     // Bounded: a full pipe that nobody reads is not waited for for ever.
     for _ in 0..1024 {
@@ -99,9 +103,13 @@ pub(crate) fn arrived_signal() -> Option<i32> {
     }
 }
 
-/// Ends the process by `signal`, as if no handler had been there.
+/// Ends the process by `signal`, as if no handler had been there. The calling thread takes it, since all others may
+/// block it, or wait in our handler.
 pub(crate) fn end_by(signal: i32) {
     set_default(signal);
+    let set = set_of(&[signal]);
+    // SAFETY: a valid set.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
     // SAFETY: a signal to ourselves.
     unsafe { libc::kill(libc::getpid(), signal) };
 }
@@ -120,9 +128,53 @@ fn set_default(signal: i32) {
     unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
 }
 
-/// Async-signal-safe: atomics, futex, gettime and kill alone.
+fn set_of(signals: &[i32]) -> libc::sigset_t {
+    // SAFETY: all zero is a valid place for a set.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: initializes it.
+    unsafe { libc::sigemptyset(&raw mut set) };
+    for signal in signals {
+        // SAFETY: an initialized set.
+        unsafe { libc::sigaddset(&raw mut set, *signal) };
+    }
+    set
+}
+
+/// What a write raises where the file or its reader takes no more: fatal by default.
+const WRITE_SIGNALS: [i32; 2] = [libc::SIGXFSZ, libc::SIGPIPE];
+
+/// Runs `f`, whose writes may fail but raise no signal: a file size limit or a closed pipe is an error of ours, no
+/// reason to end the program.
+pub(crate) fn without_write_signals<T>(f: impl FnOnce() -> T) -> T {
+    let signals = set_of(&WRITE_SIGNALS);
+    let (mut before, mut pending) = (set_of(&[]), set_of(&[]));
+    // SAFETY: valid sets.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, &raw mut before) };
+    // SAFETY: a place for the answer.
+    unsafe { libc::sigpending(&raw mut pending) };
+    let result = f();
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    for signal in WRITE_SIGNALS {
+        // SAFETY: a valid set.
+        if unsafe { libc::sigismember(&raw const pending, signal) } == 0 {
+            let set = set_of(&[signal]);
+            // SAFETY: valid arguments; takes what our own writes raised, without waiting.
+            unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const now) };
+        }
+    }
+    // SAFETY: the set that was in force.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
+    result
+}
+
+/// Async-signal-safe: atomics, sigaction, futex, gettime and kill alone.
 extern "C" fn handler(signal: i32) {
     let errno = super::thread::errno();
+    if disposition(signal) != Some(handler as *const () as usize) {
+        // The program has put a handler of its own over this one, which passes its signals on: they are the program's.
+        super::thread::set_errno(errno);
+        return;
+    }
     if fork::in_child() {
         // A child that did not exec: nobody there would write anything.
         end_by(signal);

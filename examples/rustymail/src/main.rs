@@ -30,7 +30,10 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     #[cfg(feature = "heap-profile")]
-    let profiler = unfreed::Profiler::builder().output(args.output.clone()).start()?;
+    let profiler = {
+        let builder = unfreed::Profiler::builder().output(args.output.clone());
+        if args.exact { builder.exact() } else { builder }.start()?
+    };
 
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(sync(args))?;
