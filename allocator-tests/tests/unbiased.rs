@@ -1,7 +1,7 @@
 //! Estimates are unbiased and their intervals honest, through the real hook: see `src/bin/unbiased_rounds.rs` for what is
 //! checked and how often it may fail by chance (at these seeds: never).
 //!
-//! `UNFREED_TEST_LONG=1 cargo test --test unbiased -- --nocapture` runs fifteen times as many rounds, at other seeds too.
+//! `UNFREED_TEST_LONG=1 cargo test --test unbiased -- --nocapture` runs fifteen times as many rounds, at three seeds.
 
 use std::process::Command;
 
@@ -23,22 +23,22 @@ fn output(scenario: &str, rounds: u32, seed: u32) -> String {
 
 #[test]
 fn small_blocks() {
-    run("small", 200);
+    run("small", 100);
 }
 
 #[test]
 fn large_blocks() {
-    run("large", 200);
+    run("large", 100);
 }
 
 #[test]
 fn reallocated_blocks() {
-    run("realloc", 200);
+    run("realloc", 100);
 }
 
 #[test]
 fn intervals_that_change() {
-    run("changing", 200);
+    run("changing", 100);
 }
 
 /// What 'never by chance' rests on: a seed gives the same estimates to the last bit.

@@ -491,6 +491,8 @@ fn scenario(name: &str) -> &'static [Cell] {
                         &[&[(4096, 0), (1000, 15), (3000, 10), (500, 16), (50_000, 14), (20_000, 16)]],
                     ),
                     plain("born and freed under many", 11, 800, &[&[(100, 0), (0, 16), (700, 12), (0, 10), (300, 14)]]),
+                    // 16 KiB of growth, mostly within one draw of 64 KiB that is pending when the interval becomes 1 KiB.
+                    plain("a draw that outlives a change", 16, 4, &[&[(4096, 0), (8192, 10)]]),
                     Cell {
                         name: "cycles under two",
                         interval: 14,
