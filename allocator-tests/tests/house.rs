@@ -261,6 +261,45 @@ fn nothing_is_left_undone() {
     }
 }
 
+/// What stands between backquotes.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// `docs/ARCHITECTURE.md` names the file that keeps each invariant and the tests that show it: all of them are there.
+#[test]
+fn the_architecture_page_tells_the_truth() {
+    let page = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).expect("the page");
+    let mut files = 0;
+    for line in page.lines() {
+        for name in quoted(line).filter(|name| name.ends_with(".rs")) {
+            assert!(root().join(name).is_file(), "docs/ARCHITECTURE.md names {name}, which is not there");
+            files += 1;
+        }
+    }
+    assert!(files > 60, "only {files} files are named: is the reader blind?");
+
+    let table = page.split("\n## Invariants\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a table");
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() >= 12, "only {} invariants", rows.len());
+    for row in rows {
+        let [invariant, kept, shown] = row.trim_matches(['|', ' ']).split(" | ").collect::<Vec<_>>()[..] else {
+            panic!("not three columns: {row}");
+        };
+        assert!(quoted(kept).any(|name| name.ends_with(".rs")), "who keeps it? {invariant}");
+        let (mut file, mut tests) = (String::new(), 0);
+        for name in quoted(shown) {
+            if name.ends_with(".rs") {
+                file = fs::read_to_string(root().join(name)).expect("a test file");
+            } else {
+                assert!(file.contains(&format!("fn {name}(")), "docs/ARCHITECTURE.md: no test {name} for: {invariant}");
+                tests += 1;
+            }
+        }
+        assert!(tests > 0, "docs/ARCHITECTURE.md: no test shows: {invariant}");
+    }
+}
+
 /// The golden file: a line of `cargo tree` each, and after '#' why it is there.
 const DEPENDENCIES: &str = "allocator-tests/golden/dependencies.txt";
 
