@@ -11,10 +11,10 @@ use std::fmt;
 use crate::drain::orders::Order;
 use crate::error::Error;
 use crate::report::Snapshot;
-use crate::store::picture::Picture;
+use crate::store::picture::{ExactTotals, Picture};
 pub use builder::Builder;
 pub use leaks::{LeakReport, VerdictChange, VerdictKind};
-pub(crate) use running::{current_config, current_ticket};
+pub(crate) use running::current_ticket;
 
 /// A running profile. Dropping it stops the profile and writes the results.
 ///
@@ -39,6 +39,10 @@ pub(crate) use running::{current_config, current_ticket};
 pub struct Profiler {
     ticket: u32,
 }
+
+/// Names one profile of this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket(u32);
 
 impl Profiler {
     /// Starts a profile with the defaults: sampled and governed, `dhat-heap.json` and a summary on stderr at the end.
@@ -72,6 +76,11 @@ impl Profiler {
 
     pub(crate) fn of_ticket(ticket: u32) -> Profiler {
         Profiler { ticket }
+    }
+
+    /// The number of this profile, for those that may not hold its handle.
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket(self.ticket)
     }
 
     /// Makes everything recorded before this call part of the figures. Returns when that is done.
@@ -121,15 +130,19 @@ pub(crate) fn order_for_tests<T>(make: impl FnOnce(crossbeam_channel::Sender<T>)
     running::order(current_ticket(), make)
 }
 
-/// Stops the running profile as dropping its handle would, without writing a file: a failed assertion of the dhat
-/// surface writes its own.
-pub(crate) fn stop_for_assertion(ticket: u32) -> Option<Box<Picture>> {
-    let _inside = crate::hook::inside();
-    let mut finished = running::stop(ticket)?;
-    let evidence = finished.evidence.take();
-    finished.end();
-    evidence.map(|evidence| evidence.picture)
+/// The exact totals of the running profile of this ticket, all that was recorded before included.
+pub(crate) fn totals(ticket: Ticket) -> Option<ExactTotals> {
+    running::order(ticket.0, Order::Totals)
 }
+
+/// Stops a profile as dropping its handle would, and returns what it found. Writes its results only where told to; for
+/// the dhat surface, where that depends on how it ends. `None` where it was stopped already.
+pub(crate) fn end(profiler: Profiler, write: bool) -> Option<Snapshot> {
+    let _inside = crate::hook::inside();
+    output::end(profiler.ticket, write)
+}
+
+pub(crate) use output::write_snapshot as write;
 
 /// Starts a profile of this configuration; for the dhat surface.
 pub(crate) fn start_with(config: crate::config::Config) -> Result<Profiler, Error> {

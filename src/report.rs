@@ -16,7 +16,7 @@
 mod diff;
 mod estimate;
 mod facts;
-mod frame;
+pub(crate) mod frame;
 mod gamma;
 mod leaks;
 mod module_file;

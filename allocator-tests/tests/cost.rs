@@ -123,7 +123,14 @@ fn measure(programs: &Path, (allocator, bound): (&str, f64)) -> (String, Vec<Str
 fn a_pair_costs_at_most_its_bound() {
     let programs = build();
     let measured: Vec<(String, Vec<String>)> = std::thread::scope(|scope| {
-        let running: Vec<_> = ALLOCATORS.map(|allocator| scope.spawn(|| measure(&programs, allocator))).into();
+        let running: Vec<_> = ALLOCATORS
+            .map(|allocator| {
+                scope.spawn({
+                    let programs = &programs;
+                    move || measure(programs, allocator)
+                })
+            })
+            .into();
         running.into_iter().map(|one| one.join().expect("it measures")).collect()
     });
     let ours = programs.join("cost_system_unfreed");

@@ -3,13 +3,15 @@
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::verdict::Evidence;
-use crate::store::picture::Picture;
+use crate::store::picture::{ExactTotals, Picture};
 
 /// An order. Each carries the channel of its reply.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Attribute all that was recorded before this was sent.
     Flush(Sender<()>),
+    /// The same, and the exact totals.
+    Totals(Sender<ExactTotals>),
     /// The same, and a picture of the result.
     Picture(Sender<Option<Box<Picture>>>),
     /// End the epoch.

@@ -111,6 +111,9 @@ impl Worker {
                 self.settle(memory, false);
                 let _ = reply.send(());
             }
+            Order::Totals(reply) => {
+                let _ = reply.send(self.settle(memory, false));
+            }
             Order::Picture(reply) => {
                 let _ = reply.send(self.picture(memory));
             }

@@ -310,12 +310,6 @@ pub(crate) fn current_ticket() -> u32 {
     TICKET.load(Ordering::SeqCst)
 }
 
-/// The configuration of the running profile.
-pub(crate) fn current_config() -> Option<Config> {
-    let _inside = hook::inside();
-    with_running(|running| running.as_ref().map(|running| running.config.clone())).flatten()
-}
-
 /// What a profile ended with.
 pub(super) struct Finished {
     pub(super) config: Config,

@@ -209,8 +209,12 @@ impl Snapshot {
 
     fn shown_frames(&self, site: &SitePicture) -> Box<[Frame]> {
         let symbols = self.symbols();
-        let all: Vec<&Frame> = site.frames.iter().flat_map(|&key| symbols.frames(key)).collect();
-        let roles: Vec<_> = all.iter().map(|frame| (frame.symbol.role, frame.address)).collect();
+        let numbered = site.frames.iter().zip(0u64..);
+        let (all, roles): (Vec<&Frame>, Vec<_>) = numbered
+            .flat_map(|(&key, number)| {
+                symbols.frames(key).iter().map(move |frame| (frame, (frame.symbol.role, number)))
+            })
+            .unzip();
         let shown = all.get(self.trim.shown(&roles)).unwrap_or_default();
         shown.iter().map(|&frame| frame.clone()).collect()
     }

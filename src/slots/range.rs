@@ -116,13 +116,17 @@ impl Range {
         }
     }
 
-    /// Reserves the range, the largest that the system grants. Idempotent; callers are serialized by `start()`.
+    /// Reserves the range, the largest that the system grants and that leaves the program its own. Idempotent; callers
+    /// are serialized by `start()`.
     pub(crate) fn reserve(&self) {
         if !self.base.load(Ordering::Acquire).is_null() {
             return;
         }
         for shift in (SPAN_SHIFT_MIN..=SPAN_SHIFT_MAX).rev().step_by(2) {
             let bytes = CLASSES << shift;
+            if bytes > map::reservable_bytes() {
+                continue;
+            }
             let Some(base) = map::reserve(bytes) else { continue };
             let entry_bytes = (0..CLASSES).map(|class| Self::entry_span(class, shift)).sum();
             let Some(entries) = map::reserve(entry_bytes) else {
