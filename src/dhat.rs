@@ -42,7 +42,7 @@ pub use stats::{AdHocStats, HeapStats};
 /// The allocator to declare; the same as [`unfreed::Alloc`](crate::Alloc) over the system's.
 pub type Alloc = crate::Alloc;
 
-/// The value of [`Alloc`]: `static ALLOC: dhat::Alloc = dhat::Alloc;` is the dhat crate's way to declare it.
+/// The value of [`type@Alloc`]: `static ALLOC: dhat::Alloc = dhat::Alloc;` is the dhat crate's way to declare it.
 #[expect(non_upper_case_globals, reason = "stands for a unit struct's value")]
 pub const Alloc: Alloc = Alloc::system();
 
