@@ -96,7 +96,8 @@ impl LiveTable {
         removed
     }
 
-    /// Entries now.
+    /// Entries now. For tests.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }

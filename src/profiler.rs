@@ -55,7 +55,6 @@ impl Profiler {
     }
 
     /// Chooses what the profile is to be.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::new()
     }

@@ -58,8 +58,6 @@ pub(crate) struct Evidence {
     pub(crate) stacks: Vec<StackId>,
     pub(crate) process: Process,
     pub(crate) picture: Box<Picture>,
-    /// Records of sites beyond those that are judged.
-    pub(crate) unwatched: u64,
 }
 
 impl Bench {
@@ -190,9 +188,10 @@ impl Bench {
             limit_bytes: limit.limit_bytes,
             used_bytes: limit.used_bytes,
             baseline_bytes: self.baseline,
+            unwatched_records: unwatched,
             interval_bytes: picture.interval.interval_bytes(picture.fixed_interval_bytes),
         };
-        Some(Evidence { judge: self.judge.clone(), histories, stacks, process, picture, unwatched })
+        Some(Evidence { judge: self.judge.clone(), histories, stacks, process, picture })
     }
 }
 

@@ -22,6 +22,9 @@ use crate::units::Ticks;
 /// Between ticks: the rings hold far more than this at the governor's rates, and a signal waits no longer.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
+/// Told what changed, with everything that a report needs.
+pub(crate) type Listener = Box<dyn Fn(Box<Evidence>, &[(Subject, Change)]) + Send>;
+
 /// What the drain thread needs of the hot side and of the profiler, said as functions so that it knows neither.
 pub(crate) struct Surroundings {
     /// The exact totals now: of the profile in exact mode, of the process otherwise.
@@ -35,7 +38,7 @@ pub(crate) struct Surroundings {
     /// A signal asked the process to end.
     pub(crate) end_by_signal: Box<dyn Fn(Option<Box<Evidence>>, i32) + Send>,
     /// Verdicts changed: whoever listens is told.
-    pub(crate) verdicts_changed: Box<dyn Fn(Box<Evidence>, &[(Subject, Change)]) + Send>,
+    pub(crate) verdicts_changed: Listener,
     /// Does anyone listen?
     pub(crate) someone_listens: bool,
 }

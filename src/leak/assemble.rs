@@ -75,6 +75,8 @@ pub(crate) struct Process {
     pub(crate) baseline_bytes: Option<u64>,
     /// The sampling interval in force; 0.0 in exact mode.
     pub(crate) interval_bytes: f64,
+    /// Records of sites that have no history.
+    pub(crate) unwatched_records: u64,
 }
 
 impl Process {
@@ -123,6 +125,7 @@ pub(crate) fn report<F>(
     let unjudged = Unjudged {
         sites: unknown.clone().count(),
         bytes: unknown.map(|site| site.live_bytes.high).sum(),
+        unwatched_records: process.unwatched_records,
         smallest_visible_bytes: visible_bytes(judge.config.minimum_samples, process.interval_bytes),
     };
     let minutes = (process.window_seconds / 60.0).max(f64::MIN_POSITIVE);

@@ -4,7 +4,7 @@
 
 use super::severity::Severity;
 use super::state::State;
-pub use crate::units::Estimate as Interval;
+pub(crate) use crate::units::Estimate as Interval;
 
 /// What a verdict rests on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
@@ -125,6 +125,8 @@ pub struct Unjudged {
     pub sites: usize,
     /// The upper end of their live bytes: so much could hide there.
     pub bytes: f64,
+    /// Records of sites beyond those that are watched (the first 16,384 of a profile).
+    pub unwatched_records: u64,
     /// A leak smaller than this shows fewer samples than are needed, with a chance of one in twenty.
     pub smallest_visible_bytes: f64,
 }

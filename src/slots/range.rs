@@ -160,8 +160,8 @@ impl Range {
         if base.is_null() { (0, 0) } else { (base.addr(), self.bytes.load(Ordering::Relaxed)) }
     }
 
-    /// Is `ptr` a slot?
-    #[inline]
+    /// Is `ptr` a slot? For tests.
+    #[cfg(test)]
     pub(crate) fn contains(&self, ptr: *mut u8) -> bool {
         let (base, bytes) = self.bounds();
         ptr.addr().wrapping_sub(base) < bytes
