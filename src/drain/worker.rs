@@ -167,14 +167,8 @@ impl Worker {
         let totals = self.settle(memory, ends);
         let drained = std::mem::take(&mut memory.drained_ns);
         let live = totals.total_bytes.saturating_sub(totals.freed_bytes);
-        let interval = (self.surroundings.govern)(live, drained);
-        self.store.set_interval(interval);
-        if interval != memory.interval {
-            // Which interval held when is part of the profile.
-            memory.interval = interval;
-            let point = self.history_point(&totals, 0);
-            AGGREGATOR.drained(|_, _| self.store.push_history(&point));
-        }
+        (self.surroundings.govern)(live, drained);
+        self.note_interval(memory, &totals);
         self.calibrate();
     }
 
@@ -208,10 +202,23 @@ impl Worker {
             }
         });
         memory.drained_ns += clock::thread_cpu_ns().saturating_sub(began);
+        self.note_interval(memory, &totals);
         if ends_epoch {
             self.judge(memory, &totals, &point);
         }
         totals
+    }
+
+    /// Which interval held when is part of the profile. Looked at whenever figures are made: producers raise it between
+    /// ticks, and a profile may end before the next one.
+    fn note_interval(&self, memory: &mut Memory, totals: &ExactTotals) {
+        let interval = interval::get().0;
+        if interval != memory.interval {
+            memory.interval = interval;
+            self.store.set_interval(interval);
+            let point = self.history_point(totals, 0);
+            AGGREGATOR.drained(|_, _| self.store.push_history(&point));
+        }
     }
 
     /// After an epoch: the process's course, pools of thin sites, and news for whoever listens.
