@@ -326,7 +326,7 @@ fn names_within_a_second(profiler: &unfreed::Profiler, path: &str, name: &std::f
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(1) {
         library.call(name, keep, 3);
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
     // What is allocated from here on has to be right.
     profiler.flush();
@@ -413,7 +413,7 @@ fn main() {
         assert_eq!(high.join().expect("no overflow"), 10_001);
 
         let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
-        let target = captures * (turn as u64 + 1) / 3;
+        let target = unfreed::internals::checked_stacks().0 + captures / 3 + 1;
         std::thread::scope(|scope| {
             for n in 0..4 {
                 let (stop, rounds) = (&stop, &rounds);
