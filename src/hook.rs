@@ -189,6 +189,16 @@ pub(crate) fn is_outside() -> bool {
     HOT.with(|hot| hot.depth.get() == 0)
 }
 
+/// Seeds the calling thread's sampling: see `internals`.
+pub(crate) fn seed(seed: u64) {
+    cold::seed(seed);
+}
+
+/// Is this a block of the profiler's own?
+pub(crate) fn is_own(ptr: *mut u8) -> bool {
+    cold::is_own(ptr)
+}
+
 /// Runs `f` as the program's own code while the profiler is entered: a callback of the user's.
 pub(crate) fn outside<T>(f: impl FnOnce() -> T) -> T {
     let depth = HOT.with(|hot| hot.depth.replace(0));

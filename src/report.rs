@@ -23,7 +23,7 @@ mod module_file;
 mod name;
 pub(crate) mod points;
 mod site;
-mod snapshot;
+pub(crate) mod snapshot;
 mod stored;
 pub(crate) mod summary;
 mod symbolize;

@@ -8,14 +8,14 @@ fn inner() {
     dhat::ad_hoc_event(1);
     dhat::ad_hoc_event(2);
     // No tail call: it would leave no frame.
-    std::hint::black_box(());
+    std::hint::black_box(1u8);
 }
 
 #[inline(never)]
 fn outer() {
     inner();
     dhat::ad_hoc_event(3);
-    std::hint::black_box(());
+    std::hint::black_box(1u8);
 }
 
 #[test]

@@ -59,7 +59,9 @@ pub(crate) struct Worker {
 /// What a worker remembers between ticks.
 struct Memory {
     epoch_began: Instant,
-    cpu_ns: u64,
+    /// CPU time of draining that the governor has not heard of. What reports and verdicts take is not among it: a
+    /// coarser sample would not make those cheaper.
+    drained_ns: u64,
     max_live: (u64, u64),
     interval: IntervalCode,
     ticks: u64,
@@ -77,7 +79,7 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let mut memory = Memory {
             epoch_began: Instant::now(),
-            cpu_ns: clock::thread_cpu_ns(),
+            drained_ns: 0,
             max_live: (0, 0),
             interval: interval::get().0,
             ticks: 0,
@@ -163,17 +165,10 @@ impl Worker {
         }
         let ends = self.epoch.is_some_and(|length| memory.epoch_began.elapsed() >= length);
         let totals = self.settle(memory, ends);
-        let cpu = clock::thread_cpu_ns();
-        let drained = cpu.saturating_sub(std::mem::replace(&mut memory.cpu_ns, cpu));
+        let drained = std::mem::take(&mut memory.drained_ns);
         let live = totals.total_bytes.saturating_sub(totals.freed_bytes);
-        let interval = (self.surroundings.govern)(live, drained);
-        self.store.set_interval(interval);
-        if interval != memory.interval {
-            // Which interval held when is part of the profile.
-            memory.interval = interval;
-            let point = self.history_point(&totals, 0);
-            AGGREGATOR.drained(|_, _| self.store.push_history(&point));
-        }
+        (self.surroundings.govern)(live, drained);
+        self.note_interval(memory, &totals);
         self.calibrate();
     }
 
@@ -195,6 +190,7 @@ impl Worker {
         let (store, exact_mode, seen) = (self.store, self.exact_mode, memory.max_live);
         let point = self.history_point(&totals, resident);
         let bench = &mut self.bench;
+        let began = clock::thread_cpu_ns();
         AGGREGATOR.watched(|tables, watch, now| {
             (totals.max_live_bytes, totals.max_live_blocks) = if exact_mode { tables.peak_whole() } else { seen };
             store.set_exact_totals(&totals, now);
@@ -205,10 +201,24 @@ impl Worker {
                 store.push_history(&point);
             }
         });
+        memory.drained_ns += clock::thread_cpu_ns().saturating_sub(began);
+        self.note_interval(memory, &totals);
         if ends_epoch {
             self.judge(memory, &totals, &point);
         }
         totals
+    }
+
+    /// Which interval held when is part of the profile. Looked at whenever figures are made: producers raise it between
+    /// ticks, and a profile may end before the next one.
+    fn note_interval(&self, memory: &mut Memory, totals: &ExactTotals) {
+        let interval = interval::get().0;
+        if interval != memory.interval {
+            memory.interval = interval;
+            self.store.set_interval(interval);
+            let point = self.history_point(totals, 0);
+            AGGREGATOR.drained(|_, _| self.store.push_history(&point));
+        }
     }
 
     /// After an epoch: the process's course, pools of thin sites, and news for whoever listens.

@@ -62,6 +62,8 @@ impl Course {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Process {
     pub(crate) epoch_seconds: f64,
+    /// Epochs that have ended.
+    pub(crate) epochs: u32,
     /// From the window's start (`LeakConfig::window_epochs` ago, or the profile's start) to now.
     pub(crate) window_seconds: f64,
     /// Exact live bytes.
@@ -135,6 +137,8 @@ pub(crate) fn report<F>(
         growth_percent: process.live.percent(),
         growth_mb_per_minute: growth_per_minute / 1e6,
         window_seconds: process.window_seconds,
+        epochs: process.epochs,
+        suspect_after_epochs: judge.config.suspect_after_epochs,
         baseline_bytes: process.baseline_bytes,
         current_bytes: process.live.now_bytes,
         limit_bytes: process.limit_bytes,
