@@ -42,7 +42,7 @@ pub use stats::{AdHocStats, HeapStats};
 /// The allocator to declare; the same as [`unfreed::Alloc`](crate::Alloc) over the system's.
 pub type Alloc = crate::Alloc;
 
-/// The value of [`Alloc`]: `static ALLOC: dhat::Alloc = dhat::Alloc;` is the dhat crate's way to declare it.
+/// The value of [`type@Alloc`]: `static ALLOC: dhat::Alloc = dhat::Alloc;` is the dhat crate's way to declare it.
 #[expect(non_upper_case_globals, reason = "stands for a unit struct's value")]
 pub const Alloc: Alloc = Alloc::system();
 
@@ -73,7 +73,7 @@ struct Running {
 
 enum Kind {
     Heap(profiler::Profiler),
-    /// No [`Alloc`] is installed: nothing will be seen, as in the dhat crate.
+    /// No [`type@Alloc`] is installed: nothing will be seen, as in the dhat crate.
     Blind(PathBuf),
     AdHoc(AdHoc),
 }
@@ -282,7 +282,7 @@ fn json_text(snapshot: &Snapshot) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// The profile of a program without [`Alloc`].
+/// The profile of a program without [`type@Alloc`].
 fn nothing() -> Snapshot {
     let command: Vec<_> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let picture =

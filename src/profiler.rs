@@ -55,7 +55,6 @@ impl Profiler {
     }
 
     /// Chooses what the profile is to be.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -114,7 +113,7 @@ impl Profiler {
         }
     }
 
-    /// From here on [`LeakReport::baseline_bytes`] is what is live now.
+    /// From here on the report's `baseline_bytes` is what is live now.
     pub fn set_leak_baseline(&self) {
         running::order(self.ticket, Order::Baseline);
     }

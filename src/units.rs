@@ -3,11 +3,6 @@
 //! Promises nothing but names: each is a plain copyable number with its unit in its type. No arithmetic lives
 //! here beyond what the unit itself means.
 
-/// An address in an executable mapping: an instruction pointer or a return address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(transparent)]
-pub(crate) struct CodeAddress(pub(crate) u64);
-
 /// The number of a node of the calling-context tree: a whole stack. 0 is the root (the empty stack).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]

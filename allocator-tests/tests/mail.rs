@@ -73,6 +73,7 @@ fn the_largest_groups_are_the_reports() {
 
     let exact = directory("exact");
     let (file, _) = profile(&exact, &["--exact"]);
+    every_byte_of_an_exact_run_has_a_site(&file);
     let ranked = in_the_file(&file);
     let names: Vec<&str> = ranked.iter().take(5).map(|(name, _)| *name).collect();
     assert_eq!(names[0], report[0], "{ranked:?}");
@@ -93,6 +94,18 @@ fn the_largest_groups_are_the_reports() {
         sampled.join("dh_view.png")
     };
     in_the_browser(&file, &CHAINS[..4], &picture);
+}
+
+/// The counters of the hot path and the sites of the records are two ways to the same sums.
+fn every_byte_of_an_exact_run_has_a_site(file: &Path) {
+    let profile: serde_json::Value = serde_json::from_slice(&fs::read(file).expect("a profile")).expect("JSON");
+    let points = profile["pps"].as_array().expect("points");
+    let sum = |key: &str| points.iter().filter_map(|point| point[key].as_u64()).sum::<u64>();
+    let totals = &profile["unfreed"]["totals"];
+    for (key, name) in [("eb", "live_bytes"), ("ebk", "live_blocks"), ("tb", "total_bytes"), ("tbk", "total_blocks")] {
+        assert_eq!(Some(sum(key)), totals[name].as_u64(), "{name}");
+    }
+    assert!(totals["total_blocks"].as_u64() > Some(300_000), "{totals}");
 }
 
 /// Checks every group's largest chain; the groups with their bytes at t-end, largest first.

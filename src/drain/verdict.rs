@@ -39,6 +39,8 @@ pub(crate) struct Bench {
     libraries: HashMap<FrameKey, bool>,
     library_frames: LibraryFrames,
     epoch_length: Option<Duration>,
+    /// Epochs that have ended.
+    epochs: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,8 +60,6 @@ pub(crate) struct Evidence {
     pub(crate) stacks: Vec<StackId>,
     pub(crate) process: Process,
     pub(crate) picture: Box<Picture>,
-    /// Records of sites beyond those that are judged.
-    pub(crate) unwatched: u64,
 }
 
 impl Bench {
@@ -77,6 +77,7 @@ impl Bench {
             libraries: HashMap::new(),
             library_frames,
             epoch_length,
+            epochs: 0,
         })
     }
 
@@ -84,6 +85,7 @@ impl Bench {
     pub(crate) fn end_epoch(&mut self, watch: &mut Watch, totals: &ExactTotals, at: Ticks) {
         let allocated = totals.total_blocks.saturating_sub(self.blocks_before);
         self.blocks_before = totals.total_blocks;
+        self.epochs = self.epochs.saturating_add(1);
         let changes = &mut self.changes;
         self.judge.end_epoch(watch.epoch(), allocated, watch.histories(), &mut |subject, change| {
             // Room was made before: nothing is allocated here.
@@ -183,6 +185,7 @@ impl Bench {
         };
         let process = Process {
             epoch_seconds,
+            epochs: self.epochs,
             window_seconds,
             live: Course { now_bytes: live_of(totals), before_bytes: first.live },
             resident: (first.resident > 0).then_some(Course { now_bytes: resident, before_bytes: first.resident }),
@@ -190,9 +193,10 @@ impl Bench {
             limit_bytes: limit.limit_bytes,
             used_bytes: limit.used_bytes,
             baseline_bytes: self.baseline,
+            unwatched_records: unwatched,
             interval_bytes: picture.interval.interval_bytes(picture.fixed_interval_bytes),
         };
-        Some(Evidence { judge: self.judge.clone(), histories, stacks, process, picture, unwatched })
+        Some(Evidence { judge: self.judge.clone(), histories, stacks, process, picture })
     }
 }
 

@@ -88,7 +88,7 @@ impl Drop for Watch {
 impl Observer for Watch {
     fn applied(&mut self, applied: &Applied<'_>) {
         let record = applied.record;
-        let index = usize::try_from(applied.site).unwrap_or(usize::MAX);
+        let index = applied.site.0 as usize;
         // Row 0 is what is attributed to no stack.
         if index == 0 || index >= MOST_SITES {
             self.unwatched += 1;

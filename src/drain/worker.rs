@@ -22,6 +22,9 @@ use crate::units::Ticks;
 /// Between ticks: the rings hold far more than this at the governor's rates, and a signal waits no longer.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
+/// Told what changed, with everything that a report needs.
+pub(crate) type Listener = Box<dyn Fn(Box<Evidence>, &[(Subject, Change)]) + Send>;
+
 /// What the drain thread needs of the hot side and of the profiler, said as functions so that it knows neither.
 pub(crate) struct Surroundings {
     /// The exact totals now: of the profile in exact mode, of the process otherwise.
@@ -35,7 +38,7 @@ pub(crate) struct Surroundings {
     /// A signal asked the process to end.
     pub(crate) end_by_signal: Box<dyn Fn(Option<Box<Evidence>>, i32) + Send>,
     /// Verdicts changed: whoever listens is told.
-    pub(crate) verdicts_changed: Box<dyn Fn(Box<Evidence>, &[(Subject, Change)]) + Send>,
+    pub(crate) verdicts_changed: Listener,
     /// Does anyone listen?
     pub(crate) someone_listens: bool,
 }
@@ -58,7 +61,9 @@ pub(crate) struct Worker {
 /// What a worker remembers between ticks.
 struct Memory {
     epoch_began: Instant,
-    cpu_ns: u64,
+    /// CPU time of draining that the governor has not heard of. What reports and verdicts take is not among it: a
+    /// coarser sample would not make those cheaper.
+    drained_ns: u64,
     max_live: (u64, u64),
     interval: IntervalCode,
     ticks: u64,
@@ -76,7 +81,7 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let mut memory = Memory {
             epoch_began: Instant::now(),
-            cpu_ns: clock::thread_cpu_ns(),
+            drained_ns: 0,
             max_live: (0, 0),
             interval: self.interval,
             ticks: 0,
@@ -162,8 +167,7 @@ impl Worker {
         }
         let ends = self.epoch.is_some_and(|length| memory.epoch_began.elapsed() >= length);
         let totals = self.settle(memory, ends);
-        let cpu = clock::thread_cpu_ns();
-        let drained = cpu.saturating_sub(std::mem::replace(&mut memory.cpu_ns, cpu));
+        let drained = std::mem::take(&mut memory.drained_ns);
         let live = totals.total_bytes.saturating_sub(totals.freed_bytes);
         (self.surroundings.govern)(live, drained);
         self.note_interval(memory, &totals);
@@ -188,6 +192,7 @@ impl Worker {
         let (store, exact_mode, seen) = (self.store, self.exact_mode, memory.max_live);
         let point = self.history_point(&totals, resident);
         let bench = &mut self.bench;
+        let began = clock::thread_cpu_ns();
         AGGREGATOR.watched(|tables, watch, now| {
             (totals.max_live_bytes, totals.max_live_blocks) = if exact_mode { tables.peak_whole() } else { seen };
             store.set_exact_totals(&totals, now);
@@ -198,6 +203,7 @@ impl Worker {
                 store.push_history(&point);
             }
         });
+        memory.drained_ns += clock::thread_cpu_ns().saturating_sub(began);
         self.note_interval(memory, &totals);
         if ends_epoch {
             self.judge(memory, &totals, &point);

@@ -375,7 +375,7 @@ pub(super) unsafe fn alloc(size: usize, align: usize, inner: &dyn GlobalAlloc, z
 
 /// # Safety
 /// As for [`GlobalAlloc::alloc`].
-unsafe fn plain(inner: &dyn GlobalAlloc, layout: Layout, zeroed: bool) -> *mut u8 {
+pub(super) unsafe fn plain(inner: &dyn GlobalAlloc, layout: Layout, zeroed: bool) -> *mut u8 {
     if zeroed {
         // SAFETY: the caller's layout.
         unsafe { inner.alloc_zeroed(layout) }

@@ -62,6 +62,8 @@ impl Course {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Process {
     pub(crate) epoch_seconds: f64,
+    /// Epochs that have ended.
+    pub(crate) epochs: u32,
     /// From the window's start (`LeakConfig::window_epochs` ago, or the profile's start) to now.
     pub(crate) window_seconds: f64,
     /// Exact live bytes.
@@ -75,6 +77,8 @@ pub(crate) struct Process {
     pub(crate) baseline_bytes: Option<u64>,
     /// The sampling interval in force; 0.0 in exact mode.
     pub(crate) interval_bytes: f64,
+    /// Records of sites that have no history.
+    pub(crate) unwatched_records: u64,
 }
 
 impl Process {
@@ -123,6 +127,7 @@ pub(crate) fn report<F>(
     let unjudged = Unjudged {
         sites: unknown.clone().count(),
         bytes: unknown.map(|site| site.live_bytes.high).sum(),
+        unwatched_records: process.unwatched_records,
         smallest_visible_bytes: visible_bytes(judge.config.minimum_samples, process.interval_bytes),
     };
     let minutes = (process.window_seconds / 60.0).max(f64::MIN_POSITIVE);
@@ -132,6 +137,8 @@ pub(crate) fn report<F>(
         growth_percent: process.live.percent(),
         growth_mb_per_minute: growth_per_minute / 1e6,
         window_seconds: process.window_seconds,
+        epochs: process.epochs,
+        suspect_after_epochs: judge.config.suspect_after_epochs,
         baseline_bytes: process.baseline_bytes,
         current_bytes: process.live.now_bytes,
         limit_bytes: process.limit_bytes,

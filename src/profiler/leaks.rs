@@ -38,7 +38,7 @@ pub enum VerdictKind {
 
 /// Splits the evidence: the snapshot, and the report that rests on it.
 pub(super) fn report(evidence: Evidence, trim: Trim) -> (Snapshot, LeakReport) {
-    let Evidence { judge, histories, stacks, process, picture, unwatched: _ } = evidence;
+    let Evidence { judge, histories, stacks, process, picture } = evidence;
     let snapshot = Snapshot::trimmed(*picture, trim);
     let source = FromSnapshot::new(&snapshot, &stacks, &judge);
     let report = assemble::report(&judge, &histories, &process, &source);
@@ -47,7 +47,7 @@ pub(super) fn report(evidence: Evidence, trim: Trim) -> (Snapshot, LeakReport) {
 
 /// What changed, with the sites as they stand.
 pub(super) fn changes(evidence: Evidence, changes: &[(Subject, Change)]) -> Vec<VerdictChange> {
-    let Evidence { judge, histories, stacks, process, picture, unwatched: _ } = evidence;
+    let Evidence { judge, histories, stacks, process, picture } = evidence;
     let snapshot = Snapshot::from_picture(*picture);
     let source = FromSnapshot::new(&snapshot, &stacks, &judge);
     changes

@@ -9,8 +9,8 @@ use super::leaks;
 use super::running::{self, Finished};
 use crate::config::Config;
 use crate::drain::verdict::Evidence;
+use crate::report::Snapshot;
 use crate::report::summary::Summary;
-use crate::report::{Snapshot, Trim};
 use crate::sys::lock::Lock;
 use crate::sys::process;
 
@@ -28,17 +28,22 @@ fn end_with(ticket: u32, writes: impl FnOnce(&Config) -> bool) -> Option<Snapsho
     // `None`: this very thread is at it already, and something in the midst of it called `exit`.
     let _held = FINISHING.take()?;
     let mut finished = running::stop(ticket)?;
-    let snapshot = match finished.evidence.take() {
-        Some(evidence) if writes(&finished.config) => Some(write(&finished.config, *evidence, finished.store_path())),
-        Some(evidence) => Some(Snapshot::trimmed(*evidence.picture, Trim::from_dhat(finished.config.trim))),
+    let snapshot = finished.evidence.take().map(|evidence| snapshot_of(&finished.config, *evidence));
+    match &snapshot {
+        Some(snapshot) if writes(&finished.config) => write_kept(&finished.config, snapshot, finished.store_path()),
+        Some(_) => {}
         // A signal's handler may have written it already, in which case the process is about to end.
-        None if process::arrived_signal().is_some() => None,
-        None => {
-            process::say("unfreed: the profiler's thread is gone; no results were written\n");
-            None
-        }
-    };
+        None if process::arrived_signal().is_some() => {}
+        None => process::say("unfreed: the profiler's thread is gone; no results were written\n"),
+    }
     Finished::end(finished);
+    snapshot
+}
+
+/// What was found, with the verdicts, trimmed as configured.
+fn snapshot_of(config: &Config, evidence: Evidence) -> Snapshot {
+    let (mut snapshot, leaks) = leaks::report(evidence, crate::report::Trim::from_dhat(config.trim));
+    snapshot.set_leaks(leaks);
     snapshot
 }
 
@@ -58,20 +63,18 @@ pub(super) fn reset_in_child() {
     FINISHING.reset_in_child();
 }
 
-/// Writes file and summary of what was found, and returns it.
-pub(super) fn write(config: &Config, evidence: Evidence, store: Option<&Path>) -> Snapshot {
-    if config.output.is_none() && config.quiet {
-        return Snapshot::trimmed(*evidence.picture, Trim::from_dhat(config.trim));
-    }
-    let (mut snapshot, leaks) = leaks::report(evidence, Trim::from_dhat(config.trim));
-    snapshot.set_leaks(leaks);
-    process::without_write_signals(|| write_files(config, &snapshot, store));
-    snapshot
+/// Writes file and summary.
+pub(super) fn write(config: &Config, evidence: Evidence, store: Option<&Path>) {
+    write_kept(config, &snapshot_of(config, evidence), store);
 }
 
-/// Writes file and summary of a snapshot that has no verdicts.
+/// Writes file and summary of a snapshot whose store is gone.
 pub(crate) fn write_snapshot(config: &Config, snapshot: &Snapshot) {
-    process::without_write_signals(|| write_files(config, snapshot, None));
+    write_kept(config, snapshot, None);
+}
+
+fn write_kept(config: &Config, snapshot: &Snapshot, store: Option<&Path>) {
+    process::without_write_signals(|| write_files(config, snapshot, store));
 }
 
 fn write_files(config: &Config, snapshot: &Snapshot, store: Option<&Path>) {

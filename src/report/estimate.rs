@@ -25,7 +25,8 @@ const NONE_SEEN: f64 = 3.688_879_454_113_936;
 const SURE_SAMPLES: f64 = 10.0;
 
 impl Estimate {
-    /// A figure that is known.
+    /// A figure that is known. For tests.
+    #[cfg(test)]
     pub(crate) const fn exact(value: f64) -> Estimate {
         Estimate { value, low: value, high: value }
     }

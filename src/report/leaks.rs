@@ -19,6 +19,14 @@ impl fmt::Display for LeakReport<Frame> {
         if judged == 0 {
             return Ok(());
         }
+        if self.epochs() < self.suspect_after_epochs() {
+            return writeln!(
+                f,
+                "unfreed: Which of them leak is told after {} epochs; this run had {}",
+                self.suspect_after_epochs(),
+                self.epochs()
+            );
+        }
         let named = |state: State| self.sites().filter(|site| site.state() == state).count();
         let (leaks, suspects) = (named(State::Leak), named(State::Suspected));
         match (leaks, suspects) {

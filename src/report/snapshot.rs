@@ -164,6 +164,11 @@ impl Snapshot {
         Duration::from_nanos(self.picture.totals_stale_ns)
     }
 
+    /// How often the store's figures had been closed for readers: grows while the profiled process runs.
+    pub fn epoch(&self) -> u64 {
+        self.picture.epoch
+    }
+
     /// The sum over all sites of live and total amounts: what the exact totals are estimated at.
     pub(crate) fn attributed(&self) -> (Amount, Amount) {
         let (mut live, mut total) = (Amount::default(), Amount::default());

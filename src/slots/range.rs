@@ -116,13 +116,17 @@ impl Range {
         }
     }
 
-    /// Reserves the range, the largest that the system grants. Idempotent; callers are serialized by `start()`.
+    /// Reserves the range, the largest that the system grants and that leaves the program its own. Idempotent; callers
+    /// are serialized by `start()`.
     pub(crate) fn reserve(&self) {
         if !self.base.load(Ordering::Acquire).is_null() {
             return;
         }
         for shift in (SPAN_SHIFT_MIN..=SPAN_SHIFT_MAX).rev().step_by(2) {
             let bytes = CLASSES << shift;
+            if bytes > map::reservable_bytes() {
+                continue;
+            }
             let Some(base) = map::reserve(bytes) else { continue };
             let entry_bytes = (0..CLASSES).map(|class| Self::entry_span(class, shift)).sum();
             let Some(entries) = map::reserve(entry_bytes) else {
@@ -156,8 +160,8 @@ impl Range {
         if base.is_null() { (0, 0) } else { (base.addr(), self.bytes.load(Ordering::Relaxed)) }
     }
 
-    /// Is `ptr` a slot?
-    #[inline]
+    /// Is `ptr` a slot? For tests.
+    #[cfg(test)]
     pub(crate) fn contains(&self, ptr: *mut u8) -> bool {
         let (base, bytes) = self.bounds();
         ptr.addr().wrapping_sub(base) < bytes

@@ -20,14 +20,8 @@ use crate::store::row::{Row, add, get, set, signed, sub};
 use crate::store::tables::Tables;
 use crate::store::version;
 use crate::sys::sync::{Ordering, fence};
-use crate::units::{StackId, Ticks};
-
-/// The bits of `Node::site` that hold a row's number + 1.
-pub(crate) const SITE_MASK: u32 = (1 << 30) - 1;
-/// Other stacks were folded into this one.
-pub(crate) const FOLDED: u32 = 1 << 30;
-/// Records of this stack were dropped or went to another row.
-pub(crate) const TAINTED: u32 = 1 << 31;
+use crate::tree::{FOLDED, SITE_MASK, TAINTED};
+use crate::units::{SiteId, StackId, Ticks};
 
 /// What attribution needs beside the tables; allocated once, before the lock.
 #[derive(Debug)]
@@ -134,7 +128,7 @@ impl Attribution {
         set(&global.last_at, record.at.0.max(get(&global.last_at)));
         row.end_change();
         observer.applied(&Applied {
-            site: index,
+            site: row_id(index),
             record,
             weight: &weight,
             old: &old,
@@ -147,7 +141,7 @@ impl Attribution {
 #[derive(Debug)]
 pub(crate) struct Applied<'a> {
     /// The row's number; 0 is the root's.
-    pub(crate) site: u64,
+    pub(crate) site: SiteId,
     pub(crate) record: &'a Record,
     /// Of `record.size`.
     pub(crate) weight: &'a Weight,
@@ -212,6 +206,11 @@ fn mark_pending(tables: &Tables<'_>, source: Option<(RingId, u64)>, row_index: u
         // Release: as above.
         pending.ring.store(u64::from(ring.0) + 1, Ordering::Release);
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "rows have 30 bits")]
+fn row_id(index: u64) -> SiteId {
+    SiteId(index as u32)
 }
 
 /// The row of `stack`, made if it has none; the root's where no row is left, or no such node.

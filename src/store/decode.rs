@@ -4,7 +4,6 @@
 //! (at most `MAX_DEPTH` frames a site, and `MAX_FRAMES` in all). Nothing of the source is read here.
 
 use crate::sampler::weight::IntervalCode;
-use crate::store::attribution::{FOLDED, TAINTED};
 use crate::store::error::StoreError;
 use crate::store::layout::{MAX_DEPTH, Region};
 use crate::store::picture::{
@@ -15,6 +14,7 @@ use crate::store::tables::Tables;
 use crate::store::text;
 use crate::store::version::newest;
 use crate::sys::sync::Ordering;
+use crate::tree::{FOLDED, TAINTED};
 use crate::units::{FrameKey, StackId, Ticks};
 
 /// Frames of all sites together: 512 MiB of memory, a million sites of 64.

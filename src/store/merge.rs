@@ -11,11 +11,12 @@
 
 use crate::ring::record::Record;
 use crate::ring::{Consumer, RingId};
-use crate::store::attribution::{Attribution, Observer, SITE_MASK};
+use crate::store::attribution::{Attribution, Observer};
 use crate::store::layout::{MAX_RINGS, Region};
 use crate::store::row::add;
 use crate::store::tables::{Tables, prefetch};
 use crate::sys::sync::Ordering;
+use crate::tree::SITE_MASK;
 use crate::units::Ticks;
 
 /// A ring in the heap: when its next record was, which ring, and up to where it is read.

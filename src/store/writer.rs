@@ -24,6 +24,7 @@ use crate::store::row::set;
 use crate::store::tables::Tables;
 use crate::store::text;
 use crate::sys::file::{self, Reserved};
+use crate::sys::map;
 use crate::sys::sync::{AtomicU64, Ordering};
 use crate::units::Ticks;
 use std::fs::File;
@@ -135,16 +136,21 @@ impl Store {
             }
         }
         let layout = Layout::plan(bound, options.ring_records);
-        if let Some(file) = &*file {
+        if let Some(opened) = &*file {
             if layout.file_bytes > file::size_limit() {
                 let source = std::io::ErrorKind::FileTooLarge.into();
                 give_back_range(range);
                 return Err(StoreError::NoSpace { path: shown.to_owned(), source });
             }
-            let prepared = file.set_len(layout.file_bytes).and_then(|()| file::allocate(file, 0, PAGE_BYTES));
-            if let Err(error) = prepared {
-                give_back_range(range);
-                return Err(failed("making room for the store", shown, error));
+            let prepared = opened.set_len(layout.file_bytes).and_then(|()| file::allocate(opened, 0, PAGE_BYTES));
+            match prepared {
+                Ok(()) => {}
+                // In memory only, then in memory without a file.
+                Err(_) if path.is_none() => *file = None,
+                Err(error) => {
+                    give_back_range(range);
+                    return Err(failed("making room for the store", shown, error));
+                }
             }
         }
         #[expect(clippy::cast_possible_truncation, reason = "at most 2 GiB")]
@@ -314,22 +320,32 @@ impl Drop for Store {
 }
 
 /// A range for a store of up to `bytes`: one that an earlier store left, or a new one of the largest size that the
-/// address space limit allows.
+/// address space limit allows, which may be smaller than asked for.
 fn take_range(bytes: u64) -> Result<Reserved, StoreError> {
     // Not waited for: in a forked child its holder may not exist. A new range costs addresses alone.
     if let Some(range) = RANGES.try_lock().ok().and_then(|mut ranges| ranges.pop()) {
         return Ok(range);
     }
     let mut size = MAX_STORE_BYTES;
+    let most = map::reservable_bytes() as u64;
+    if most < FEWEST_ADDRESSES {
+        return Err(StoreError::NoAddresses { source: std::io::ErrorKind::OutOfMemory.into() });
+    }
+    size = size.min(most & !(PAGE_BYTES - 1));
+    let fewest = bytes.next_multiple_of(PAGE_BYTES).min(FEWEST_ADDRESSES);
     loop {
         #[expect(clippy::cast_possible_truncation, reason = "at most 2 GiB")]
         match Reserved::new(size as usize) {
             Ok(range) => return Ok(range),
-            Err(source) if size <= bytes => return Err(StoreError::NoAddresses { source }),
-            Err(_) => size = (size / 2).max(bytes.next_multiple_of(PAGE_BYTES)),
+            Err(source) if size <= fewest => return Err(StoreError::NoAddresses { source }),
+            Err(_) => size = ((size / 2) & !(PAGE_BYTES - 1)).max(fewest),
         }
     }
 }
+
+/// The smallest range that is taken: a program under a `ulimit -v` of less than 128 MiB would be starved by what a profile
+/// needs beside its store (a thread, workspaces, copies for reports).
+const FEWEST_ADDRESSES: u64 = 16 << 20;
 
 fn give_back_range(range: Reserved) {
     if let Ok(mut ranges) = RANGES.try_lock() {

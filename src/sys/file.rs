@@ -87,7 +87,8 @@ pub(crate) fn allocate(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
         let error = io::Error::last_os_error();
         match error.raw_os_error() {
             Some(libc::EINTR) => {}
-            Some(libc::EOPNOTSUPP | libc::ENOSYS) => break,
+            // EPERM: a filter of system calls.
+            Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM) => break,
             _ => return Err(error),
         }
     }

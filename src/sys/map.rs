@@ -12,6 +12,18 @@ pub(crate) fn reserve(bytes: usize) -> Option<NonNull<u8>> {
     map(bytes, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
 }
 
+/// The most that one reservation may take of a process's address space: all of it, or an eighth of what `ulimit -v`
+/// allows, since the rest is the program's.
+pub(crate) fn reservable_bytes() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: room for one `rlimit`.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) } == 0;
+    if !known || limit.rlim_cur == libc::RLIM_INFINITY {
+        return usize::MAX;
+    }
+    usize::try_from(limit.rlim_cur / 8).unwrap_or(usize::MAX)
+}
+
 /// Maps `bytes` of zeroed memory.
 pub(crate) fn anonymous(bytes: usize) -> Option<NonNull<u8>> {
     map(bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)

@@ -128,7 +128,7 @@ fn main() {
     }
     match end {
         "drop" => drop(profiler),
-        "return" => return,
+        "return" => (),
         "exit" => std::process::exit(3),
         "forget-exit" => {
             std::mem::forget(profiler);
@@ -136,7 +136,6 @@ fn main() {
         }
         "forget-return" => {
             std::mem::forget(profiler);
-            return;
         }
         "exit-in-thread" => {
             let load = Load::start(3);
@@ -155,7 +154,6 @@ fn main() {
             let load = Load::start(3);
             load.wait_turns(5);
             std::mem::forget(load);
-            return;
         }
         "abort" => {
             profiler.flush();

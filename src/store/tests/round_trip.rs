@@ -1,9 +1,10 @@
 //! Records in, pictures out: equal to the oracle's, whichever way they went.
 
 use super::*;
-use crate::store::attribution::{Attribution, TAINTED, end_epoch};
+use crate::store::attribution::{Attribution, end_epoch};
 use crate::store::picture::{ExactTotals, HistoryPoint, Life, ModulePicture};
 use crate::store::reader;
+use crate::tree::TAINTED;
 
 /// Random events through four rings, drained at random times; pictures from memory and from the file.
 fn through_rings(seed: u64, intervals: &[u8], sizes: &[u64], name: &str) {

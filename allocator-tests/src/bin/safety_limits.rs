@@ -1,0 +1,298 @@
+//! A program under limits that it sets for itself: `safety_limits MODE CASE [VALUE]`.
+//!
+//! Whatever the system refuses, the program is served, its blocks hold what was written, and it ends with status 0:
+//! with a profile (`started`) or with an error of `start()` in words (`refused: …`), as the test then judges.
+
+use std::path::Path;
+
+use allocator_tests::load::{Block, Load, Xorshift, size};
+use allocator_tests::runner::end_within;
+
+#[global_allocator]
+static ALLOC: unfreed::Alloc = unfreed::Alloc::system();
+
+fn limit(resource: u32, bytes: u64) {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: a valid limit; the kinds' type differs between C libraries.
+    let failed = unsafe { libc::setrlimit(resource as _, &raw const limit) } != 0;
+    assert!(!failed, "setrlimit({resource}): {}", std::io::Error::last_os_error());
+}
+
+fn address_space() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    text.split_whitespace().next().and_then(|pages| pages.parse::<u64>().ok()).expect("a number") * 4096
+}
+
+/// Has the kernel refuse these system calls with `errno`, for all threads to come.
+fn refuse(calls: &[libc::c_long], errno: i32) {
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    // A = the system call's number (the first word of `seccomp_data`).
+    let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
+    for call in calls {
+        let k = u32::try_from(*call).expect("a number");
+        program.push(libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, jt: 0, jf: 1, k });
+        program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno.cast_unsigned()));
+    }
+    program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
+    let length = u16::try_from(program.len()).expect("short");
+    let program = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    // SAFETY: a flag of this process.
+    unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    // SAFETY: a valid program, which the kernel copies.
+    let done = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    assert_eq!(done, 0, "seccomp: {}", std::io::Error::last_os_error());
+}
+
+fn builder(mode: &str) -> unfreed::Builder {
+    match mode {
+        "exact" => unfreed::Profiler::builder().exact(),
+        "fine" => unfreed::Profiler::builder().sample_interval(512),
+        other => panic!("no mode {other}"),
+    }
+    .output("out.json")
+}
+
+#[inline(never)]
+fn keep(n: usize) -> Vec<Block> {
+    let mut random = Xorshift(7);
+    let blocks: Vec<_> = (0..n).map(|n| Block::new(size(&mut random).min(9_000), n as u8)).collect();
+    std::hint::black_box(&blocks);
+    blocks
+}
+
+/// Work for the profiler: blocks that live and die in several threads, or in this one alone.
+fn work(threads: usize, rounds: u64) {
+    if threads > 0 {
+        let load = Load::start(threads);
+        load.wait_turns(rounds);
+        load.stop();
+    }
+    let mut blocks = keep(2_000);
+    for n in 0..blocks.len() {
+        if n % 2 == 0 {
+            let block = blocks.swap_remove(n % blocks.len());
+            blocks.push(block.resize(1 + n * 7));
+        }
+    }
+    for block in &blocks {
+        block.check();
+    }
+}
+
+/// The exact counters against the truth: `keep`'s blocks and nothing else.
+#[track_caller]
+fn exact_totals(profiler: &unfreed::Profiler) {
+    let before = profiler.snapshot().totals();
+    let blocks = keep(3_000);
+    let bytes: usize = blocks.iter().map(Block::len).sum();
+    let during = profiler.snapshot().totals();
+    drop(blocks);
+    let after = profiler.snapshot().totals();
+    let vector = 3_000 * size_of::<Block>();
+    assert_eq!(during.live_bytes - before.live_bytes, (bytes + vector) as u64, "{before:?} {during:?}");
+    assert_eq!(during.live_blocks - before.live_blocks, 3_001);
+    assert_eq!((after.live_bytes, after.live_blocks), (before.live_bytes, before.live_blocks));
+}
+
+fn profile(mode: &str, threads: usize) -> Option<unfreed::Profiler> {
+    match builder(mode).start() {
+        Ok(profiler) => {
+            println!("started");
+            work(threads, 40);
+            profiler.flush();
+            exact_totals(&profiler);
+            Some(profiler)
+        }
+        Err(error) => {
+            println!("refused: {error}");
+            work(threads, 10);
+            None
+        }
+    }
+}
+
+fn main() {
+    end_within(50);
+    let arguments: Vec<String> = std::env::args().collect();
+    let (mode, case) = (arguments[1].as_str(), arguments[2].as_str());
+    let value = || arguments[3].parse::<u64>().expect("a number");
+    match case {
+        // `ulimit -v`, this many MiB above what the program has already.
+        "address-space" => {
+            limit(libc::RLIMIT_AS, address_space() + (value() << 20));
+            drop(profile(mode, 2));
+        }
+        // The limit comes while the profile runs, a little above what is used: later mappings fail.
+        "address-space-later" => {
+            let profiler = builder(mode).start().expect("starts");
+            work(1, 10);
+            limit(libc::RLIMIT_AS, address_space() + (value() << 20));
+            // Opening more of the range is no new address space, but tables, regions and files' mappings are.
+            work(0, 0);
+            profiler.flush();
+            let blocks = keep(2_000);
+            for block in &blocks {
+                block.check();
+            }
+            exact_totals(&profiler);
+        }
+        // Private memory that can be written: what mprotect opens counts as well.
+        "data-later" => {
+            let profiler = builder(mode).start().expect("starts");
+            work(1, 10);
+            limit(libc::RLIMIT_DATA, 0);
+            // The wrapped allocator is as poor as we: only what it gives is used.
+            let mut held: Vec<Vec<u8>> = Vec::new();
+            let mut refused = 0;
+            for n in 0..20_000usize {
+                let mut bytes: Vec<u8> = Vec::new();
+                if held.len() == held.capacity() && held.try_reserve(1).is_err() {
+                    break;
+                }
+                match bytes.try_reserve_exact(1 + n % 300) {
+                    Ok(()) => {
+                        bytes.push(n as u8);
+                        held.push(bytes);
+                    }
+                    Err(_) => refused += 1,
+                }
+            }
+            for bytes in held {
+                std::hint::black_box(bytes);
+            }
+            println!("refused {refused}");
+            limit(libc::RLIMIT_DATA, libc::RLIM_INFINITY);
+            work(1, 10);
+            profiler.flush();
+        }
+        "file-size" => {
+            limit(libc::RLIMIT_FSIZE, value());
+            drop(profile(mode, 1));
+        }
+        "file-size-later" => {
+            let profiler = builder(mode).start().expect("starts");
+            limit(libc::RLIMIT_FSIZE, value());
+            work(2, 60);
+            profiler.flush();
+            drop(profiler);
+        }
+        "no-threads" => {
+            refuse(&[libc::SYS_clone, libc::SYS_clone3], libc::EAGAIN);
+            drop(profile(mode, 0));
+        }
+        "refused" => {
+            let errno = if arguments[4] == "EPERM" { libc::EPERM } else { libc::ENOSYS };
+            let calls: Vec<libc::c_long> = match arguments[3].as_str() {
+                "membarrier" => vec![libc::SYS_membarrier],
+                "memfd" => vec![libc::SYS_memfd_create],
+                "madvise" => vec![libc::SYS_madvise],
+                "fallocate" => vec![libc::SYS_fallocate],
+                "statfs" => vec![libc::SYS_statfs],
+                "ftruncate" => vec![libc::SYS_ftruncate],
+                "sigaction" => vec![libc::SYS_rt_sigaction],
+                "readlink" => vec![libc::SYS_readlinkat, SYS_READLINK],
+                "getdents" => vec![libc::SYS_getdents64],
+                "prctl" => vec![libc::SYS_prctl],
+                "process_vm" => vec![libc::SYS_process_vm_readv],
+                "affinity" => vec![libc::SYS_sched_getaffinity],
+                "prlimit" => vec![libc::SYS_prlimit64],
+                "clock" => vec![libc::SYS_clock_gettime],
+                "unlink" => vec![libc::SYS_unlinkat, SYS_UNLINK],
+                "open" => vec![libc::SYS_openat, SYS_OPEN],
+                "many" => vec![
+                    libc::SYS_membarrier,
+                    libc::SYS_memfd_create,
+                    libc::SYS_madvise,
+                    libc::SYS_statfs,
+                    libc::SYS_fallocate,
+                    libc::SYS_process_vm_readv,
+                ],
+                other => panic!("no call {other}"),
+            };
+            refuse(&calls, errno);
+            let profiler = profile(mode, 2);
+            forked(profiler.as_ref());
+            drop(profiler);
+        }
+        // The store's directory and the output are as the test made them.
+        "places" => drop(profile(mode, 1)),
+        // Stacks by the thousand in a directory that is soon full.
+        "full" => {
+            let profiler = builder(mode).start().expect("starts");
+            let mut kept = Vec::new();
+            for n in 0..200_000u64 {
+                spread(n, 18, &mut kept);
+            }
+            profiler.flush();
+            let snapshot = profiler.snapshot();
+            println!("losses: {:?}", snapshot.losses());
+            let unknown = snapshot.sites().filter(unfreed::Site::is_unknown).count();
+            println!("unknown: {unknown}");
+            let truth = kept.len();
+            println!("kept {truth}");
+            drop(kept);
+            exact_totals(&profiler);
+        }
+        other => panic!("no case {other}"),
+    }
+    assert!(Path::new(".").exists());
+}
+
+#[cfg(target_arch = "x86_64")]
+const SYS_READLINK: libc::c_long = libc::SYS_readlink;
+#[cfg(not(target_arch = "x86_64"))]
+const SYS_READLINK: libc::c_long = libc::SYS_readlinkat;
+#[cfg(target_arch = "x86_64")]
+const SYS_UNLINK: libc::c_long = libc::SYS_unlink;
+#[cfg(not(target_arch = "x86_64"))]
+const SYS_UNLINK: libc::c_long = libc::SYS_unlinkat;
+#[cfg(target_arch = "x86_64")]
+const SYS_OPEN: libc::c_long = libc::SYS_open;
+#[cfg(not(target_arch = "x86_64"))]
+const SYS_OPEN: libc::c_long = libc::SYS_openat;
+
+/// A child, made without the C library's handlers, leaves the parent's profile alone here as well.
+fn forked(profiler: Option<&unfreed::Profiler>) {
+    let before = profiler.map(|profiler| profiler.snapshot().totals());
+    let blocks = keep(500);
+    // SAFETY: the only thread that allocates; the child uses the C library's allocator, whose locks are free.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    if pid == 0 {
+        end_within(10);
+        let more = keep(3_000);
+        drop(blocks);
+        drop(more);
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: a child of ours.
+    unsafe { libc::waitpid(i32::try_from(pid).expect("a pid"), &raw mut status, 0) };
+    assert_eq!(status, 0, "the child");
+    drop(blocks);
+    let after = profiler.map(|profiler| profiler.snapshot().totals());
+    if let (Some(before), Some(after)) = (before, after) {
+        assert_eq!(before.live_bytes, after.live_bytes);
+        // The child's 3,000 are not among them.
+        assert!(after.total_blocks - before.total_blocks < 1_000, "{before:?} {after:?}");
+    }
+}
+
+/// A stack for each number: one of two functions at each level, by its bits.
+#[inline(never)]
+fn spread(n: u64, depth: u32, kept: &mut Vec<Box<[u8; 24]>>) {
+    if depth == 0 {
+        kept.push(Box::new([0; 24]));
+    } else if n >> (depth - 1) & 1 == 0 {
+        spread(n, depth - 1, kept);
+    } else {
+        spread_otherwise(n, depth - 1, kept);
+    }
+    std::hint::black_box(kept);
+}
+
+#[inline(never)]
+fn spread_otherwise(n: u64, depth: u32, kept: &mut Vec<Box<[u8; 24]>>) {
+    spread(n, depth, kept);
+    std::hint::black_box(kept);
+}
