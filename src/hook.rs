@@ -184,9 +184,10 @@ impl Drop for Inside {
     }
 }
 
-/// Is the calling thread outside the profiler? Async-signal-safe.
-pub(crate) fn is_outside() -> bool {
-    HOT.with(|hot| hot.depth.get() == 0)
+/// May the calling thread be held up until the results are written? Not inside the profiler; and not where our own
+/// memory comes from the inner allocator, whose lock it may hold. Async-signal-safe.
+pub(crate) fn may_be_held_up() -> bool {
+    HOT.with(|hot| hot.depth.get() == 0) && crate::slots::RANGE.bounds().1 != 0
 }
 
 /// Runs `f` as the program's own code while the profiler is entered: a callback of the user's.

@@ -11,12 +11,17 @@ use allocator_tests::runner::end_within;
 #[global_allocator]
 static ALLOC: unfreed::Alloc = unfreed::Alloc::system();
 
-fn limit(resource: u32, bytes: u64) {
+fn limit(resource: Resource, bytes: u64) {
     let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: a valid limit; the kinds' type differs between C libraries.
-    let failed = unsafe { libc::setrlimit(resource as _, &raw const limit) } != 0;
+    // SAFETY: a valid limit.
+    let failed = unsafe { libc::setrlimit(resource, &raw const limit) } != 0;
     assert!(!failed, "setrlimit({resource}): {}", std::io::Error::last_os_error());
 }
+
+#[cfg(target_env = "gnu")]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
 
 fn address_space() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").expect("Linux");
@@ -119,14 +124,14 @@ fn main() {
     match case {
         // `ulimit -v`, this many MiB above what the program has already.
         "address-space" => {
-            limit(libc::RLIMIT_AS as u32, address_space() + (value() << 20));
+            limit(libc::RLIMIT_AS, address_space() + (value() << 20));
             drop(profile(mode, 2));
         }
         // The limit comes while the profile runs, a little above what is used: later mappings fail.
         "address-space-later" => {
             let profiler = builder(mode).start().expect("starts");
             work(1, 10);
-            limit(libc::RLIMIT_AS as u32, address_space() + (value() << 20));
+            limit(libc::RLIMIT_AS, address_space() + (value() << 20));
             // Opening more of the range is no new address space, but tables, regions and files' mappings are.
             work(0, 0);
             profiler.flush();
@@ -140,7 +145,7 @@ fn main() {
         "data-later" => {
             let profiler = builder(mode).start().expect("starts");
             work(1, 10);
-            limit(libc::RLIMIT_DATA as u32, 0);
+            limit(libc::RLIMIT_DATA, 0);
             // The wrapped allocator is as poor as we: only what it gives is used.
             let mut held: Vec<Vec<u8>> = Vec::new();
             let mut refused = 0;
@@ -161,17 +166,17 @@ fn main() {
                 std::hint::black_box(bytes);
             }
             println!("refused {refused}");
-            limit(libc::RLIMIT_DATA as u32, libc::RLIM_INFINITY);
+            limit(libc::RLIMIT_DATA, libc::RLIM_INFINITY);
             work(1, 10);
             profiler.flush();
         }
         "file-size" => {
-            limit(libc::RLIMIT_FSIZE as u32, value());
+            limit(libc::RLIMIT_FSIZE, value());
             drop(profile(mode, 1));
         }
         "file-size-later" => {
             let profiler = builder(mode).start().expect("starts");
-            limit(libc::RLIMIT_FSIZE as u32, value());
+            limit(libc::RLIMIT_FSIZE, value());
             work(2, 60);
             profiler.flush();
             drop(profiler);

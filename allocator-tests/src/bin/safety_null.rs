@@ -30,7 +30,7 @@ fn refuses(size: usize, growth: usize) -> bool {
         return false;
     }
     REQUESTS.set(REQUESTS.get() + 1);
-    let refused = REQUESTS.get() % every == 0;
+    let refused = REQUESTS.get().is_multiple_of(every);
     if refused && growth <= 64 * 1024 {
         SMALL.set((SMALL.get().0 + 1, SMALL.get().1 + growth as u64));
     }

@@ -58,7 +58,7 @@ fn tower(height: usize, random: &mut Xorshift) -> usize {
         return 1;
     }
     let below = tower(height - 1, random);
-    if height % 512 == 0 {
+    if height.is_multiple_of(512) {
         touch(height);
     }
     black_box(below) + 1
