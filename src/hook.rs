@@ -184,9 +184,15 @@ impl Drop for Inside {
     }
 }
 
-/// Is the calling thread outside the profiler? Async-signal-safe.
+/// Is what the calling thread allocates the program's?
 pub(crate) fn is_outside() -> bool {
     HOT.with(|hot| hot.depth.get() == 0)
+}
+
+/// May the calling thread be held up until the results are written? Not inside the profiler; and not where our own
+/// memory comes from the inner allocator, whose lock it may hold. Async-signal-safe.
+pub(crate) fn may_be_held_up() -> bool {
+    is_outside() && crate::slots::RANGE.bounds().1 != 0
 }
 
 /// Seeds the calling thread's sampling: see `internals`.

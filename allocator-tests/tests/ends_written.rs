@@ -99,6 +99,20 @@ fn sigint_and_sigterm_write_and_kill() {
 }
 
 #[test]
+fn a_signal_inside_the_wrapped_allocator() {
+    for mode in ["exact", "sampled"] {
+        for slots in ["on", "off"] {
+            let place = place(mode, &format!("inside_slots_{slots}"));
+            let mut command = Command::new(env!("CARGO_BIN_EXE_ends_program"));
+            command.args([mode, "inside-the-allocator"]).env("UNFREED_SLOTS", slots).current_dir(&place);
+            let outcome = runner::run(&mut command, 30).expect_signal(libc::SIGTERM);
+            is_written(&place, &outcome);
+            assert!(outcome.took < Duration::from_secs(14), "{mode}, slots {slots}: {outcome}");
+        }
+    }
+}
+
+#[test]
 fn a_signal_while_stopping_is_not_swallowed() {
     // Some hit before the stop, some in it, some after.
     for _ in 0..8 {

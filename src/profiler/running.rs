@@ -194,7 +194,7 @@ fn begin(config: Config) -> Result<Running, Error> {
         }
     };
     if config.signals {
-        process::catch_ending_signals(hook::is_outside);
+        process::catch_ending_signals(hook::may_be_held_up);
     }
     let mode = if exact_mode { Mode::Exact } else { Mode::Sampled };
     let state = session::change(mode, true);

@@ -2,13 +2,46 @@
 //!
 //! It keeps 1,000 blocks of 1,000 bytes, made by `leaky_function`, says `ready` by making that file, and ends.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use allocator_tests::load::{Block, Load};
 use allocator_tests::runner::end_within;
 
 #[global_allocator]
-static ALLOC: unfreed::Alloc = unfreed::Alloc::system();
+static ALLOC: unfreed::Alloc<Locked> = unfreed::Alloc::new(Locked);
+
+/// An allocator with one lock, as many have, and a signal that arrives while it is held.
+struct Locked;
+
+static LOCK: AtomicBool = AtomicBool::new(false);
+static RAISE_INSIDE: AtomicBool = AtomicBool::new(false);
+
+fn locked<T>(f: impl FnOnce() -> T) -> T {
+    while LOCK.swap(true, Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+    if RAISE_INSIDE.swap(false, Ordering::Relaxed) {
+        // SAFETY: a signal to this very thread, which handles it here.
+        unsafe { libc::raise(libc::SIGTERM) };
+    }
+    let result = f();
+    LOCK.store(false, Ordering::Release);
+    result
+}
+
+// SAFETY: the system's allocator.
+unsafe impl GlobalAlloc for Locked {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's layout.
+        locked(|| unsafe { System.alloc(layout) })
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's block.
+        locked(|| unsafe { System.dealloc(ptr, layout) });
+    }
+}
 
 #[inline(never)]
 fn leaky_function(kept: &mut Vec<Box<[u8; 1000]>>) {
@@ -128,7 +161,7 @@ fn main() {
     }
     match end {
         "drop" => drop(profiler),
-        "return" => (),
+        "return" => {}
         "exit" => std::process::exit(3),
         "forget-exit" => {
             std::mem::forget(profiler);
@@ -170,6 +203,13 @@ fn main() {
             loop {
                 let blocks: Vec<_> = (0..100).map(|n| Block::new(1 + n * 37, 1)).collect();
                 drop(blocks);
+            }
+        }
+        "inside-the-allocator" => {
+            RAISE_INSIDE.store(true, Ordering::Relaxed);
+            loop {
+                // So small that in sampled mode it comes by the hot path, where the thread may be held up.
+                std::hint::black_box(Box::new([1u8; 8]));
             }
         }
         "wait-in-thread" => {

@@ -11,12 +11,17 @@ use allocator_tests::runner::end_within;
 #[global_allocator]
 static ALLOC: unfreed::Alloc = unfreed::Alloc::system();
 
-fn limit(resource: u32, bytes: u64) {
+fn limit(resource: Resource, bytes: u64) {
     let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: a valid limit; the kinds' type differs between C libraries.
-    let failed = unsafe { libc::setrlimit(resource as _, &raw const limit) } != 0;
+    // SAFETY: a valid limit.
+    let failed = unsafe { libc::setrlimit(resource, &raw const limit) } != 0;
     assert!(!failed, "setrlimit({resource}): {}", std::io::Error::last_os_error());
 }
+
+#[cfg(target_env = "gnu")]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
 
 fn address_space() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").expect("Linux");
