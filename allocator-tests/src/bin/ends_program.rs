@@ -210,6 +210,11 @@ fn main() {
             loop {
                 // So small that in sampled mode it comes by the hot path, where the thread may be held up.
                 std::hint::black_box(Box::new([1u8; 8]));
+                // In exact mode small blocks have slots: only larger ones come to the wrapped allocator.
+                if !RAISE_INSIDE.load(Ordering::Relaxed) {
+                    continue;
+                }
+                std::hint::black_box(vec![1u8; 100_000]);
             }
         }
         "wait-in-thread" => {

@@ -171,8 +171,9 @@ fn main() {
     println!("made {made}, {losses:?}, unknown {unknown:?}");
     assert_eq!(all.len(), 32, "every site is there");
     if case == "pause" {
-        assert_eq!(losses.dropped_records, 0, "threads help themselves");
-        assert!(unknown.is_empty());
+        // Threads help themselves; on a busy machine one may wait its 100 ms in vain, which is counted and tainted.
+        assert!(losses.dropped_records * 10_000 <= made, "threads help themselves");
+        assert_eq!(losses.dropped_records > 0, !unknown.is_empty(), "counted, and its sites unknown");
         assert!(made > 20_000, "threads were held up: {made}");
     } else {
         assert_eq!(losses.dropped_records > 0, !unknown.is_empty(), "counted, and its sites unknown");
