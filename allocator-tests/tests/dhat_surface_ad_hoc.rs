@@ -65,8 +65,9 @@ fn ad_hoc() {
     let profiler = dhat::Profiler::builder().ad_hoc().testing().file_name(&path).build();
     dhat::ad_hoc_event(5);
     dhat::assert_eq!(dhat::AdHocStats::get().total_units, 5);
+    let units = dhat::AdHocStats::get().total_units;
     dhat::assert_is_panic(
-        || dhat::assert_ne!(dhat::AdHocStats::get().total_units, 5, "five"),
+        || dhat::assert_ne!(units, 5, "five"),
         "dhat: assertion failed: `(left != right)`\n  left: `5`,\n right: `5`: five",
     );
     drop(profiler);

@@ -13,6 +13,8 @@
 //! It covers at least 93% everywhere, at most 97% where 20 samples with p < 0.1 are expected (tests below).
 //! **Limit**: in bytes this holds for any mixture of sizes. In blocks it holds where a site's blocks are of like
 //! size: no sample can tell how many 8-byte blocks a site has whose samples were all of 1 MB.
+//! Totals in blocks of a growing vector are such a case: measured 88 to 91%. And where R fell 64-fold while a block
+//! grew, with three heavy samples among hundreds of light ones: 91% of total bytes.
 
 use super::gamma::{LOWER, UPPER, quantile};
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS};
