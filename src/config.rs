@@ -4,9 +4,12 @@
 //! started then. The environment is ignored in a process with raised privileges (AT_SECURE).
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::leak::LeakConfig;
+use crate::profiler::VerdictChange;
 
 /// 1% of the process's CPU time.
 const DEFAULT_BUDGET: f64 = 0.01;
@@ -40,6 +43,16 @@ pub(crate) enum Epochs {
     Manual,
 }
 
+/// Whoever is told of verdicts.
+#[derive(Clone)]
+pub(crate) struct OnVerdict(pub(crate) Arc<dyn Fn(&VerdictChange) + Send + Sync>);
+
+impl std::fmt::Debug for OnVerdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnVerdict")
+    }
+}
+
 /// A profile's configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -56,6 +69,10 @@ pub(crate) struct Config {
     pub(crate) trim: Option<usize>,
     /// The dhat surface: an assertion may end the profile, and a summary is dhat's.
     pub(crate) testing: bool,
+    /// The judge's thresholds.
+    pub(crate) leaks: LeakConfig,
+    /// Told when a verdict begins, worsens or is withdrawn.
+    pub(crate) on_verdict: Option<OnVerdict>,
     /// Unwind every stack twice and count disagreements.
     pub(crate) check_stacks: bool,
 }
@@ -73,6 +90,8 @@ impl Default for Config {
             signals: true,
             trim: Some(usize::MAX),
             testing: false,
+            leaks: LeakConfig::default(),
+            on_verdict: None,
             check_stacks: false,
         }
     }
@@ -114,6 +133,7 @@ impl Config {
                 allowed: "4 to 1024 frames",
             });
         }
+        self.leaks.validate().map_err(Error::LeakConfig)?;
         if self.output.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
             return Err(Error::Value {
                 name: "output",

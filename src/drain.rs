@@ -7,4 +7,6 @@
 
 pub(crate) mod aggregator;
 pub(crate) mod orders;
+pub(crate) mod verdict;
+pub(crate) mod watch;
 pub(crate) mod worker;

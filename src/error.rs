@@ -26,6 +26,8 @@ pub enum Error {
         /// What is allowed.
         allowed: &'static str,
     },
+    /// A threshold of the leak judge makes no sense.
+    LeakConfig(crate::LeakConfigError),
     /// The output could not be written.
     Output {
         /// To which file.
@@ -49,6 +51,7 @@ impl fmt::Display for Error {
             Error::Thread(source) => write!(f, "the profiler's thread could not be created: {source}"),
             Error::Store(source) => write!(f, "no memory for the profile's store: {source}"),
             Error::Value { name, value, allowed } => write!(f, "{name}: bad value '{value}'; allowed: {allowed}"),
+            Error::LeakConfig(source) => source.fmt(f),
             Error::Output { path, source } => write!(f, "writing {} failed: {source}", path.display()),
         }
     }

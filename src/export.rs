@@ -3,6 +3,6 @@
 //! Each format streams to a writer; `file` puts what they write at a path so that no half file is ever seen there.
 
 mod dhat;
-mod file;
+pub(crate) mod file;
 
 pub use file::FileError;

@@ -184,10 +184,25 @@ impl Drop for Inside {
     }
 }
 
+/// Is the calling thread outside the profiler? Async-signal-safe.
+pub(crate) fn is_outside() -> bool {
+    HOT.with(|hot| hot.depth.get() == 0)
+}
+
 /// May the calling thread be held up until the results are written? Not inside the profiler; and not where our own
 /// memory comes from the inner allocator, whose lock it may hold. Async-signal-safe.
 pub(crate) fn may_be_held_up() -> bool {
-    HOT.with(|hot| hot.depth.get() == 0) && crate::slots::RANGE.bounds().1 != 0
+    is_outside() && crate::slots::RANGE.bounds().1 != 0
+}
+
+/// Seeds the calling thread's sampling: see `internals`.
+pub(crate) fn seed(seed: u64) {
+    cold::seed(seed);
+}
+
+/// Is this a block of the profiler's own?
+pub(crate) fn is_own(ptr: *mut u8) -> bool {
+    cold::is_own(ptr)
 }
 
 /// Runs `f` as the program's own code while the profiler is entered: a callback of the user's.

@@ -5,6 +5,9 @@ use crossbeam_channel::{Sender, bounded};
 
 use crate::drain::orders::Order;
 use crate::profiler::order_for_tests;
+use crate::report::snapshot::add;
+use crate::report::{Estimate, Snapshot};
+use crate::store::picture::Amount;
 
 /// The drain thread sleeps while this lives.
 #[derive(Debug)]
@@ -37,4 +40,45 @@ pub fn refresh_modules() {
 pub fn checked_stacks() -> (u64, u64) {
     let counters = crate::unwind::counters();
     (counters.checked, counters.disagreements)
+}
+
+/// Seeds the calling thread's sampling, and draws its next distance anew with the interval in force.
+pub fn seed_sampler(seed: u64) {
+    crate::hook::seed(seed);
+}
+
+/// Sets the mean interval for draws from now on to 2^`code` bytes, as the governor does.
+pub fn set_interval_code(code: u8) {
+    let (_, fixed) = crate::sampler::interval::get();
+    crate::sampler::interval::set(crate::sampler::weight::IntervalCode(code), fixed);
+}
+
+/// Is what the calling thread allocates the program's?
+#[must_use]
+pub fn is_outside() -> bool {
+    crate::hook::is_outside()
+}
+
+/// Is this a block of the profiler's own?
+#[must_use]
+pub fn is_own_block(block: *mut u8) -> bool {
+    crate::hook::is_own(block)
+}
+
+/// The stack of each site, as numbers that are the same for all profiles of one process; no names are looked up.
+#[must_use]
+pub fn site_stacks(snapshot: &Snapshot) -> Vec<Vec<u64>> {
+    snapshot.picture.sites.iter().map(|site| site.frames.iter().map(|frame| frame.0).collect()).collect()
+}
+
+/// Live bytes, live blocks, total bytes and total blocks of these sites together, as of a point that they merge into.
+#[must_use]
+pub fn estimates(snapshot: &Snapshot, sites: &[usize]) -> [Estimate; 4] {
+    let (mut live, mut total) = (Amount::default(), Amount::default());
+    for site in sites.iter().filter_map(|&site| snapshot.picture.sites.get(site)) {
+        add(&mut live, &site.figures.live);
+        add(&mut total, &site.figures.total);
+    }
+    let unseen = snapshot.unseen_block_weight(&total);
+    [snapshot.bytes(&live), Estimate::blocks(&live, unseen), snapshot.bytes(&total), Estimate::blocks(&total, unseen)]
 }

@@ -53,6 +53,7 @@ mod spine;
 pub(crate) mod state;
 
 pub use config::{LeakConfig, LeakConfigError};
-pub use report::{Evidence, Interval, Leak, LeakReport, Unjudged, Withdrawn};
+pub(crate) use report::LeakReport;
+pub use report::{Evidence, Leak, Unjudged, Withdrawn};
 pub use severity::Severity;
-pub use state::{State, Withdrawal};
+pub use state::State;

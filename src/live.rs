@@ -96,7 +96,8 @@ impl LiveTable {
         removed
     }
 
-    /// Entries now.
+    /// Entries now. For tests.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
@@ -263,6 +264,7 @@ mod tests {
     use crate::sampler::weight::IntervalCode;
     use crate::units::{StackId, Ticks};
     use std::collections::HashMap;
+    use std::collections::hash_map::Entry;
 
     fn block(address: usize, stack: u32) -> LargeBlock {
         LargeBlock {
@@ -290,9 +292,9 @@ mod tests {
             random ^= random << 17;
             let address = (usize::try_from(random % 9001).expect("small") + 1) * 4096;
             if random >> 63 == 0 {
-                if !oracle.contains_key(&address) {
+                if let Entry::Vacant(vacant) = oracle.entry(address) {
                     assert!(table.insert(block(address, step)));
-                    oracle.insert(address, block(address, step));
+                    vacant.insert(block(address, step));
                 }
             } else {
                 assert_eq!(table.remove(address), oracle.remove(&address));

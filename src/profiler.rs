@@ -1,6 +1,7 @@
 //! The public handle; the only module that knows both the hot and the cold side.
 
 mod builder;
+mod leaks;
 mod link;
 mod output;
 mod running;
@@ -10,9 +11,10 @@ use std::fmt;
 use crate::drain::orders::Order;
 use crate::error::Error;
 use crate::report::Snapshot;
-use crate::store::picture::Picture;
+use crate::store::picture::{ExactTotals, Picture};
 pub use builder::Builder;
-pub(crate) use running::{current_config, current_ticket};
+pub use leaks::{LeakReport, VerdictChange, VerdictKind};
+pub(crate) use running::current_ticket;
 
 /// A running profile. Dropping it stops the profile and writes the results.
 ///
@@ -38,6 +40,10 @@ pub struct Profiler {
     ticket: u32,
 }
 
+/// Names one profile of this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket(u32);
+
 impl Profiler {
     /// Starts a profile with the defaults: sampled and governed, `dhat-heap.json` and a summary on stderr at the end.
     /// Takes about a millisecond.
@@ -49,7 +55,6 @@ impl Profiler {
     }
 
     /// Chooses what the profile is to be.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -72,6 +77,11 @@ impl Profiler {
         Profiler { ticket }
     }
 
+    /// The number of this profile, for those that may not hold its handle.
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket(self.ticket)
+    }
+
     /// Makes everything recorded before this call part of the figures. Returns when that is done.
     pub fn flush(&self) {
         running::order(self.ticket, Order::Flush);
@@ -91,6 +101,24 @@ impl Profiler {
     }
 }
 
+impl Profiler {
+    /// The verdicts on every judged site, worst first, as of the last closed epoch; includes everything recorded so
+    /// far in the figures. Costs what a snapshot does, and the symbols of the judged sites.
+    #[must_use]
+    pub fn leaks(&self) -> LeakReport {
+        let _inside = crate::hook::inside();
+        match running::order(self.ticket, Order::Evidence).flatten() {
+            Some(evidence) => leaks::report(*evidence, crate::report::Trim::from_dhat(Some(usize::MAX))).1,
+            None => LeakReport::default(),
+        }
+    }
+
+    /// From here on the report's `baseline_bytes` is what is live now.
+    pub fn set_leak_baseline(&self) {
+        running::order(self.ticket, Order::Baseline);
+    }
+}
+
 /// The picture of the running profile of this ticket.
 pub(crate) fn picture(ticket: u32) -> Option<Box<Picture>> {
     running::order(ticket, Order::Picture).flatten()
@@ -101,15 +129,19 @@ pub(crate) fn order_for_tests<T>(make: impl FnOnce(crossbeam_channel::Sender<T>)
     running::order(current_ticket(), make)
 }
 
-/// Stops the running profile as dropping its handle would, without writing a file: a failed assertion of the dhat
-/// surface writes its own.
-pub(crate) fn stop_for_assertion(ticket: u32) -> Option<Box<Picture>> {
-    let _inside = crate::hook::inside();
-    let mut finished = running::stop(ticket)?;
-    let picture = finished.picture.take();
-    finished.end();
-    picture
+/// The exact totals of the running profile of this ticket, all that was recorded before included.
+pub(crate) fn totals(ticket: Ticket) -> Option<ExactTotals> {
+    running::order(ticket.0, Order::Totals)
 }
+
+/// Stops a profile as dropping its handle would, and returns what it found. Writes its results only where told to; for
+/// the dhat surface, where that depends on how it ends. `None` where it was stopped already.
+pub(crate) fn end(profiler: Profiler, write: bool) -> Option<Snapshot> {
+    let _inside = crate::hook::inside();
+    output::end(profiler.ticket, write)
+}
+
+pub(crate) use output::write_snapshot as write;
 
 /// Starts a profile of this configuration; for the dhat surface.
 pub(crate) fn start_with(config: crate::config::Config) -> Result<Profiler, Error> {

@@ -5,11 +5,12 @@
 //! | `layout` | where everything lies, and what each word means |
 //! | `row`, `tables` | one row of figures; typed views over a mapping or a copy |
 //! | `attribution`, `merge` | one record applied; all rings drained in order of time |
-//! | `writer`, `place`, `identity`, `text` | the store of this process: the file and its growth, where it lies, whose it is |
-//! | `source`, `image`, `reader`, `decode` | somebody's store, read in bounded memory, into a `picture` |
+//! | `writer`, `space`, `telling`, `version`, `place`, `identity`, `text` | the store of this process: the file, its growth, what it is told, where it lies, whose it is |
+//! | `source`, `image`, `reader`, `copy`, `decode` | somebody's store, or our own, read in bounded memory, into a `picture` |
 //! | `error` | what can be wrong |
 
 pub(crate) mod attribution;
+mod copy;
 mod decode;
 pub(crate) mod error;
 mod identity;
@@ -21,13 +22,16 @@ pub(crate) mod place;
 pub(crate) mod reader;
 pub(crate) mod row;
 mod source;
+mod space;
 pub(crate) mod tables;
+mod telling;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod text;
+mod version;
 pub(crate) mod writer;
 
+pub(crate) use copy::PictureCopy;
 pub use error::StoreError;
 pub(crate) use place::Place;
-pub(crate) use reader::PictureCopy;
 pub(crate) use writer::{Store, StoreOptions};

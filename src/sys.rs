@@ -4,14 +4,26 @@
 
 #![allow(unsafe_code, reason = "system calls; each is wrapped once, here")]
 
+#[cfg(not(loom))]
 pub(crate) mod barrier;
+#[cfg(not(loom))]
 pub(crate) mod clock;
+#[cfg(not(loom))]
 pub(crate) mod file;
+#[cfg(not(loom))]
 pub(crate) mod fork;
+#[cfg(not(loom))]
+pub(crate) mod limits;
+#[cfg(not(loom))]
 pub(crate) mod lock;
+#[cfg(not(loom))]
 pub(crate) mod map;
+#[cfg(not(loom))]
 pub(crate) mod modules;
+#[cfg(not(loom))]
 pub(crate) mod process;
+#[cfg(not(loom))]
 pub(crate) mod stack;
 pub(crate) mod sync;
+#[cfg(not(loom))]
 pub(crate) mod thread;

@@ -21,8 +21,10 @@ mod tests;
 pub(crate) use node::{Node, TreeState};
 
 use crate::sys::sync::Ordering;
-use crate::units::{FrameKey, SiteId, StackId};
-use node::{FOLDED, SITE_MASK, TAINTED};
+#[cfg(test)]
+use crate::units::SiteId;
+use crate::units::{FrameKey, StackId};
+pub(crate) use node::{FOLDED, SITE_MASK, TAINTED};
 
 /// The longest stack that `frames` follows: `max_frames` is at most 1,024, and one marker. A limit, so that a corrupt
 /// file's cycle of parents ends.
@@ -164,7 +166,8 @@ impl<'a> Tree<'a> {
         self.node(id.0).is_some_and(|node| node.site.load(Ordering::Relaxed) & FOLDED != 0)
     }
 
-    /// Gives `id` its row in the table of sites. The drain thread alone calls this.
+    /// Gives `id` its row in the table of sites, as attribution does. For tests.
+    #[cfg(test)]
     pub(crate) fn set_site(&self, id: StackId, site: SiteId) {
         debug_assert!(site.0 < SITE_MASK, "30 bits of site rows");
         if let Some(node) = self.node(id.0) {
@@ -174,14 +177,16 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// The row that `set_site` gave `id`.
+    /// The row that `set_site` gave `id`. For tests.
+    #[cfg(test)]
     pub(crate) fn site(&self, id: StackId) -> Option<SiteId> {
         let row = self.node(id.0)?.site.load(Ordering::Relaxed) & SITE_MASK;
         row.checked_sub(1).map(SiteId)
     }
 
     /// The stack's frames, leaf first. Ends at the root, at a number that was never handed out, and after `MAX_DEPTH`
-    /// frames, so that it also ends on a corrupt file.
+    /// frames. The reader follows a copy of its own (`store::decode`). For tests.
+    #[cfg(test)]
     pub(crate) fn frames(&self, id: StackId) -> Frames<'a> {
         // Acquire: pairs with nothing of ours (ids carry their own link); keeps the bound no older than the id.
         Frames { tree: *self, at: id.0, bound: self.state.next.load(Ordering::Acquire), left: MAX_DEPTH }
@@ -189,6 +194,7 @@ impl<'a> Tree<'a> {
 }
 
 /// Iterator of `Tree::frames`.
+#[cfg(test)]
 pub(crate) struct Frames<'a> {
     tree: Tree<'a>,
     at: u32,
@@ -196,6 +202,7 @@ pub(crate) struct Frames<'a> {
     left: u32,
 }
 
+#[cfg(test)]
 impl Iterator for Frames<'_> {
     type Item = FrameKey;
 

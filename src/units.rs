@@ -3,11 +3,6 @@
 //! Promises nothing but names: each is a plain copyable number with its unit in its type. No arithmetic lives
 //! here beyond what the unit itself means.
 
-/// An address in an executable mapping: an instruction pointer or a return address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(transparent)]
-pub(crate) struct CodeAddress(pub(crate) u64);
-
 /// The number of a node of the calling-context tree: a whole stack. 0 is the root (the empty stack).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
@@ -61,4 +56,15 @@ impl FrameKey {
     pub(crate) const fn offset(self) -> u64 {
         self.0 & ((1 << Self::OFFSET_BITS) - 1)
     }
+}
+
+/// A figure, and the interval that holds the truth in 95% of cases. In exact mode all three are the exact figure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Estimate {
+    /// The unbiased estimate.
+    pub value: f64,
+    /// The lower end of the 95% interval.
+    pub low: f64,
+    /// The upper end of the 95% interval.
+    pub high: f64,
 }

@@ -1,4 +1,5 @@
 //! Programs that each install an allocator of their own.
 
+pub mod cost;
 pub mod load;
 pub mod runner;

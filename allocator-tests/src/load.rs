@@ -10,7 +10,7 @@ pub struct Xorshift(pub u64);
 
 impl Xorshift {
     /// The next number.
-    #[expect(clippy::should_implement_trait, reason = "never ends")]
+    #[expect(clippy::should_implement_trait, reason = "no end")]
     pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -44,7 +44,9 @@ impl Block {
     /// A block of `size` bytes (at least 1) that holds `mark` at its ends.
     #[inline(never)]
     pub fn new(size: usize, mark: u8) -> Block {
-        Block { bytes: vec![0; size.max(1)], mark }.marked()
+        let mut bytes = Vec::with_capacity(size.max(1));
+        bytes.resize(size.max(1), 0);
+        Block { bytes, mark }.marked()
     }
 
     fn marked(mut self) -> Block {

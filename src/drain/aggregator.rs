@@ -9,6 +9,7 @@
 use std::cell::UnsafeCell;
 use std::time::Duration;
 
+use super::watch::Watch;
 use crate::ring::record::Record;
 use crate::store::attribution::{self, Attribution};
 use crate::store::tables::Tables;
@@ -29,6 +30,13 @@ pub(crate) struct Aggregator {
 struct Running {
     attribution: Attribution,
     tables: Tables<'static>,
+    watch: Watch,
+}
+
+impl Running {
+    fn drain(&mut self, until: Ticks) -> u64 {
+        self.attribution.drain(&self.tables, until, &mut self.watch)
+    }
 }
 
 // SAFETY: the cell is touched only while the lock is held.
@@ -38,9 +46,9 @@ unsafe impl Sync for Aggregator {}
 pub(crate) static AGGREGATOR: Aggregator = Aggregator { lock: Lock::new(), running: UnsafeCell::new(None) };
 
 impl Aggregator {
-    /// Begins a profile over `tables`. Allocates nothing: `attribution` was made before.
-    pub(crate) fn begin(&self, attribution: Attribution, tables: Tables<'static>) {
-        let before = self.exchange(Some(Running { attribution, tables }));
+    /// Begins a profile over `tables`. Allocates nothing: `attribution` and `watch` were made before.
+    pub(crate) fn begin(&self, attribution: Attribution, tables: Tables<'static>, watch: Watch) {
+        let before = self.exchange(Some(Running { attribution, tables, watch }));
         // Dropped outside the lock.
         drop(before);
     }
@@ -70,14 +78,14 @@ impl Aggregator {
 
     /// Empties all rings up to now. Returns the number of records, or `None` where the lock was not to be had in time.
     pub(crate) fn drain(&self, limit: Duration) -> Option<u64> {
-        self.with(limit, |running| running.attribution.drain(&running.tables, clock::now()))
+        self.with(limit, |running| running.drain(clock::now()))
     }
 
     /// Attributes one record of a thread without a ring, after what others recorded before it.
     pub(crate) fn apply(&self, record: &Record) -> bool {
         self.with(LONGEST_HELP, |running| {
-            running.attribution.drain(&running.tables, record.at);
-            running.attribution.apply(&running.tables, record, None);
+            running.drain(record.at);
+            running.attribution.apply(&running.tables, record, None, &mut running.watch);
         })
         .is_some()
     }
@@ -85,16 +93,22 @@ impl Aggregator {
     /// Empties all rings, then runs `f` before anyone else may: for totals, epochs and copies that belong together.
     /// `f` is bound by the promises of the lock.
     pub(crate) fn drained<T>(&self, f: impl FnOnce(&Tables<'static>, Ticks) -> T) -> Option<T> {
+        self.watched(|tables, _, now| f(tables, now))
+    }
+
+    /// The same, with the sites' histories.
+    pub(crate) fn watched<T>(&self, f: impl FnOnce(&Tables<'static>, &mut Watch, Ticks) -> T) -> Option<T> {
         self.with(Duration::from_secs(10), |running| {
             let now = clock::now();
-            running.attribution.drain(&running.tables, now);
-            f(&running.tables, now)
+            running.drain(now);
+            f(&running.tables, &mut running.watch, now)
         })
     }
 
-    /// Ends the open epoch. Within [`Aggregator::drained`].
-    pub(crate) fn end_epoch(tables: &Tables<'static>, at: Ticks) {
+    /// Ends the store's open epoch and marks what can't be judged. Within [`Aggregator::watched`].
+    pub(crate) fn end_epoch(tables: &Tables<'static>, watch: &mut Watch, at: Ticks) {
         attribution::end_epoch(tables, at);
+        watch.taint(tables);
     }
 
     /// Holds the lock for as long as `f` runs: for the tests that stop the drain.

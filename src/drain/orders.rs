@@ -2,23 +2,30 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::store::picture::Picture;
+use super::verdict::Evidence;
+use crate::store::picture::{ExactTotals, Picture};
 
 /// An order. Each carries the channel of its reply.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Attribute all that was recorded before this was sent.
     Flush(Sender<()>),
+    /// The same, and the exact totals.
+    Totals(Sender<ExactTotals>),
     /// The same, and a picture of the result.
     Picture(Sender<Option<Box<Picture>>>),
     /// End the epoch.
     EndEpoch(Sender<()>),
+    /// What a report of leaks is made from.
+    Evidence(Sender<Option<Box<Evidence>>>),
+    /// From here on growth is measured against now.
+    Baseline(Sender<()>),
     /// Look for modules that were loaded.
     LookAtModules(Sender<()>),
     /// Sleep until the other side is dropped: the tests' stopped drain thread.
     Pause(Sender<()>, Receiver<()>),
-    /// Attribute what is left, reply with the last picture, and end.
-    Stop(Sender<Option<Box<Picture>>>),
+    /// Attribute what is left, reply with the last picture and the judge's evidence, and end.
+    Stop(Sender<Option<Box<Evidence>>>),
 }
 
 /// Sends an order made by `make` and waits for its reply. `None`: the thread is gone.

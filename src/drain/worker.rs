@@ -9,6 +9,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::aggregator::{AGGREGATOR, Aggregator};
 use super::orders::Order;
+use super::verdict::{Bench, Evidence};
+use crate::leak::judge::Subject;
+use crate::leak::state::Change;
 use crate::sampler::interval;
 use crate::sampler::weight::IntervalCode;
 use crate::store::picture::{ExactTotals, HistoryPoint, Picture};
@@ -19,6 +22,9 @@ use crate::units::Ticks;
 /// Between ticks: the rings hold far more than this at the governor's rates, and a signal waits no longer.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
+/// Told what changed, with everything that a report needs.
+pub(crate) type Listener = Box<dyn Fn(Box<Evidence>, &[(Subject, Change)]) + Send>;
+
 /// What the drain thread needs of the hot side and of the profiler, said as functions so that it knows neither.
 pub(crate) struct Surroundings {
     /// The exact totals now: of the profile in exact mode, of the process otherwise.
@@ -27,8 +33,14 @@ pub(crate) struct Surroundings {
     pub(crate) refresh_modules: fn(store: &'static Store),
     /// The governor's tick; takes live bytes and the CPU time that draining took since the last, returns the interval.
     pub(crate) govern: fn(live_bytes: u64, drained_ns: u64) -> IntervalCode,
+    /// The store reached its bound: the governor is to sample less.
+    pub(crate) store_is_full: fn(),
     /// A signal asked the process to end.
-    pub(crate) end_by_signal: Box<dyn Fn(Option<Box<Picture>>, i32) + Send>,
+    pub(crate) end_by_signal: Box<dyn Fn(Option<Box<Evidence>>, i32) + Send>,
+    /// Verdicts changed: whoever listens is told.
+    pub(crate) verdicts_changed: Listener,
+    /// Does anyone listen?
+    pub(crate) someone_listens: bool,
 }
 
 /// The thread's state.
@@ -39,6 +51,7 @@ pub(crate) struct Worker {
     pub(crate) exact_mode: bool,
     /// `None`: epochs end by order alone.
     pub(crate) epoch: Option<Duration>,
+    pub(crate) bench: Bench,
     /// The event clock and the monotonic one at the start.
     pub(crate) base: (Ticks, u64),
 }
@@ -46,19 +59,31 @@ pub(crate) struct Worker {
 /// What a worker remembers between ticks.
 struct Memory {
     epoch_began: Instant,
-    cpu_ns: u64,
+    /// CPU time of draining that the governor has not heard of. What reports and verdicts take is not among it: a
+    /// coarser sample would not make those cheaper.
+    drained_ns: u64,
     max_live: (u64, u64),
     interval: IntervalCode,
+    ticks: u64,
+    /// Doublings of the interval because the store was full.
+    steps_for_space: u32,
 }
+
+/// A full store stays full: after 16 times fewer samples, more would only blind the profile.
+const MOST_STEPS_FOR_SPACE: u32 = 4;
+/// A second between them.
+const TICKS_A_STEP: u64 = 10;
 
 impl Worker {
     /// Works until told to stop, or until nobody can tell it anything any more.
     pub(crate) fn run(mut self) {
         let mut memory = Memory {
             epoch_began: Instant::now(),
-            cpu_ns: clock::thread_cpu_ns(),
+            drained_ns: 0,
             max_live: (0, 0),
             interval: interval::get().0,
+            ticks: 0,
+            steps_for_space: 0,
         };
         let mut next = Instant::now() + TICK;
         loop {
@@ -74,8 +99,8 @@ impl Worker {
                     self.tick(&mut memory);
                     if let Some(signal) = process::arrived_signal() {
                         // No loader's lock here: the thread that was interrupted may hold it.
-                        let picture = self.picture(&mut memory);
-                        (self.surroundings.end_by_signal)(picture, signal);
+                        let evidence = self.evidence(&mut memory).map(Box::new);
+                        (self.surroundings.end_by_signal)(evidence, signal);
                         return;
                     }
                 }
@@ -91,11 +116,22 @@ impl Worker {
                 self.settle(memory, false);
                 let _ = reply.send(());
             }
+            Order::Totals(reply) => {
+                let _ = reply.send(self.settle(memory, false));
+            }
             Order::Picture(reply) => {
                 let _ = reply.send(self.picture(memory));
             }
             Order::EndEpoch(reply) => {
                 self.settle(memory, true);
+                let _ = reply.send(());
+            }
+            Order::Evidence(reply) => {
+                let _ = reply.send(self.evidence(memory).map(Box::new));
+            }
+            Order::Baseline(reply) => {
+                let totals = self.settle(memory, false);
+                self.bench.set_baseline(&totals);
                 let _ = reply.send(());
             }
             Order::LookAtModules(reply) => {
@@ -107,7 +143,7 @@ impl Worker {
                 let _ = until.recv();
             }
             Order::Stop(reply) => {
-                let _ = reply.send(self.picture(memory));
+                let _ = reply.send(self.evidence(memory).map(Box::new));
                 return true;
             }
         }
@@ -116,22 +152,23 @@ impl Worker {
 
     fn tick(&mut self, memory: &mut Memory) {
         self.store.lay_out_ahead();
+        memory.ticks += 1;
+        if memory.steps_for_space < MOST_STEPS_FOR_SPACE
+            && memory.ticks.is_multiple_of(TICKS_A_STEP)
+            && self.store.bound_reached()
+        {
+            memory.steps_for_space += 1;
+            (self.surroundings.store_is_full)();
+        }
         if process::arrived_signal().is_none() {
             (self.surroundings.refresh_modules)(self.store);
         }
         let ends = self.epoch.is_some_and(|length| memory.epoch_began.elapsed() >= length);
         let totals = self.settle(memory, ends);
-        let cpu = clock::thread_cpu_ns();
-        let drained = cpu.saturating_sub(std::mem::replace(&mut memory.cpu_ns, cpu));
+        let drained = std::mem::take(&mut memory.drained_ns);
         let live = totals.total_bytes.saturating_sub(totals.freed_bytes);
-        let interval = (self.surroundings.govern)(live, drained);
-        self.store.set_interval(interval);
-        if interval != memory.interval {
-            // Which interval held when is part of the profile.
-            memory.interval = interval;
-            let point = self.history_point(&totals, 0);
-            AGGREGATOR.drained(|_, _| self.store.push_history(&point));
-        }
+        (self.surroundings.govern)(live, drained);
+        self.note_interval(memory, &totals);
         self.calibrate();
     }
 
@@ -152,15 +189,61 @@ impl Worker {
         }
         let (store, exact_mode, seen) = (self.store, self.exact_mode, memory.max_live);
         let point = self.history_point(&totals, resident);
-        AGGREGATOR.drained(|tables, now| {
+        let bench = &mut self.bench;
+        let began = clock::thread_cpu_ns();
+        AGGREGATOR.watched(|tables, watch, now| {
             (totals.max_live_bytes, totals.max_live_blocks) = if exact_mode { tables.peak_whole() } else { seen };
             store.set_exact_totals(&totals, now);
+            // The store's epochs are for its readers, who see the last one that was closed: every settling closes one.
+            Aggregator::end_epoch(tables, watch, now);
             if ends_epoch {
-                Aggregator::end_epoch(tables, now);
+                bench.end_epoch(watch, &totals, now);
                 store.push_history(&point);
             }
         });
+        memory.drained_ns += clock::thread_cpu_ns().saturating_sub(began);
+        self.note_interval(memory, &totals);
+        if ends_epoch {
+            self.judge(memory, &totals, &point);
+        }
         totals
+    }
+
+    /// Which interval held when is part of the profile. Looked at whenever figures are made: producers raise it between
+    /// ticks, and a profile may end before the next one.
+    fn note_interval(&self, memory: &mut Memory, totals: &ExactTotals) {
+        let interval = interval::get().0;
+        if interval != memory.interval {
+            memory.interval = interval;
+            self.store.set_interval(interval);
+            let point = self.history_point(totals, 0);
+            AGGREGATOR.drained(|_, _| self.store.push_history(&point));
+        }
+    }
+
+    /// After an epoch: the process's course, pools of thin sites, and news for whoever listens.
+    fn judge(&mut self, memory: &mut Memory, totals: &ExactTotals, point: &HistoryPoint) {
+        let changed = self.bench.after_epoch(totals, point.at_ns, point.resident_bytes);
+        if self.bench.regroups_now() {
+            let store = self.store;
+            self.bench.regroup(|| copy(store));
+        }
+        if changed {
+            let changes = self.bench.take_changes();
+            if self.surroundings.someone_listens
+                && let Some(evidence) = self.evidence(memory)
+            {
+                (self.surroundings.verdicts_changed)(Box::new(evidence), &changes);
+            }
+        }
+    }
+
+    /// Everything that a report of leaks needs.
+    fn evidence(&mut self, memory: &mut Memory) -> Option<Evidence> {
+        let totals = self.settle(memory, false);
+        let picture = self.picture(memory)?;
+        let at_ns = clock::monotonic_ns().saturating_sub(self.base.1);
+        self.bench.evidence(&totals, at_ns, picture)
     }
 
     fn history_point(&self, totals: &ExactTotals, resident_bytes: u64) -> HistoryPoint {
@@ -179,15 +262,7 @@ impl Worker {
     fn picture(&mut self, memory: &mut Memory) -> Option<Box<Picture>> {
         self.settle(memory, false);
         self.calibrate();
-        // A store that outgrew its copy while it was being made is copied again; it is bounded, so this ends.
-        for _ in 0..16 {
-            let mut copy = PictureCopy::begin(self.store);
-            let taken = AGGREGATOR.drained(|_, now| copy.copy(self.store).then_some(now))?;
-            if let Some(now) = taken {
-                return copy.finish(now).ok().map(Box::new);
-            }
-        }
-        None
+        copy(self.store)
     }
 
     /// The longer both clocks have run, the better their ratio is known.
@@ -199,4 +274,17 @@ impl Worker {
             self.store.set_ns_per_tick(ns as f64 / ticks as f64);
         }
     }
+}
+
+/// A picture of the store as it is.
+fn copy(store: &'static Store) -> Option<Box<Picture>> {
+    // A store that outgrew its copy while it was being made is copied again; it is bounded, so this ends.
+    for _ in 0..16 {
+        let mut copy = PictureCopy::begin(store);
+        let taken = AGGREGATOR.drained(|_, now| copy.copy(store).then_some(now))?;
+        if let Some(now) = taken {
+            return copy.finish(now).ok().map(Box::new);
+        }
+    }
+    None
 }

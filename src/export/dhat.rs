@@ -12,9 +12,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::file::{self, FileError};
+use crate::leak::LeakReport;
 use crate::report::points::{Point, Points, whole};
 use crate::report::summary::grouped;
-use crate::report::{Estimate, HistoryPoint, Losses, Mode, Module, ProcessState, Snapshot, Totals};
+use crate::report::{Estimate, Frame, HistoryPoint, Losses, Mode, Module, ProcessState, Snapshot, Totals};
 use crate::store::picture::Picture;
 
 /// Nanoseconds in the file's unit of time.
@@ -185,6 +186,9 @@ struct Block<'a> {
     /// Indices of points whose figures are not known, since records were lost.
     unknown: Vec<usize>,
     history: Vec<HistoryPoint>,
+    /// Verdicts, at the end of a profile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leaks: Option<&'a LeakReport<Frame>>,
 }
 
 #[derive(Serialize)]
@@ -232,6 +236,7 @@ impl<'a> Block<'a> {
             intervals: (snapshot.mode() == Mode::Sampled).then_some(intervals),
             unknown: points.points.iter().enumerate().filter(|(_, point)| point.unknown).map(|(i, _)| i).collect(),
             history: snapshot.history().collect(),
+            leaks: snapshot.leaks.as_ref(),
         }
     }
 }

@@ -61,7 +61,7 @@ impl error::Error for FileError {
 const NAMES_MAX: u32 = 16;
 
 /// Puts what `write` writes at `path`.
-pub(super) fn replace(path: &Path, write: impl Fn(&mut File) -> io::Result<()>) -> Result<(), FileError> {
+pub(crate) fn replace(path: &Path, write: impl Fn(&mut File) -> io::Result<()>) -> Result<(), FileError> {
     let fail = |what| FileError { path: path.to_owned(), what };
     let target = match fs::metadata(path) {
         Ok(found) if found.is_dir() => return Err(fail(What::IsDirectory)),

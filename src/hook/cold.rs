@@ -16,6 +16,7 @@ use super::session::{self, Mode, State};
 use super::thread::{self, LATE, LATE_IN_PROFILE, Own, ThreadBlock};
 use crate::live::{LIVE, LargeBlock};
 use crate::ring::record::{Kind, Record};
+use crate::sampler::random::Random;
 use crate::sampler::regrow::regrown_interval;
 use crate::sampler::weight::{IntervalCode, probability};
 use crate::sampler::{governor, interval};
@@ -326,6 +327,23 @@ pub(super) fn look_at_every_free() {
     }
 }
 
+/// Seeds the calling thread's generator and draws anew: for the tests.
+pub(super) fn seed(seed: u64) {
+    HOT.with(|hot| {
+        let mut cold = Cold::enter(hot);
+        if let Some((_, own)) = cold.block.as_mut() {
+            own.random = Random::new(seed);
+        }
+        cold.draw();
+        cold.leave(Counters::default());
+    });
+}
+
+/// Is this a block of the profiler's own? For the tests, which count the program's.
+pub(super) fn is_own(ptr: *mut u8) -> bool {
+    matches!(find(ptr), Found::Own(_))
+}
+
 /// An allocation that the hot path did not admit.
 ///
 /// # Safety
@@ -357,7 +375,7 @@ pub(super) unsafe fn alloc(size: usize, align: usize, inner: &dyn GlobalAlloc, z
 
 /// # Safety
 /// As for [`GlobalAlloc::alloc`].
-unsafe fn plain(inner: &dyn GlobalAlloc, layout: Layout, zeroed: bool) -> *mut u8 {
+pub(super) unsafe fn plain(inner: &dyn GlobalAlloc, layout: Layout, zeroed: bool) -> *mut u8 {
     if zeroed {
         // SAFETY: the caller's layout.
         unsafe { inner.alloc_zeroed(layout) }
@@ -556,9 +574,10 @@ impl Cold<'_> {
     }
 
     /// What a tracked block is after it changed size: its identity, or `None` where a shrink thinned it out.
-    fn resized(&mut self, identity: &Identity, old: usize, new: usize) -> Option<Identity> {
+    /// `now` is the interval that the growth's sample points were drawn with.
+    fn resized(&mut self, identity: &Identity, old: usize, new: usize, now: IntervalCode) -> Option<Identity> {
         let mut after = *identity;
-        let (now, fixed) = interval::get();
+        let (_, fixed) = interval::get();
         let (old, new) = (old as u64, new as u64);
         let r = identity.interval.interval_bytes(fixed);
         if identity.interval == IntervalCode::EXACT {
@@ -685,9 +704,10 @@ unsafe fn move_block(
     // What it is to be afterwards.
     let after = match (&before_current, cold.state.mode()) {
         (Some(identity), _) => {
+            let now = cold.block.as_ref().map_or(identity.interval, |(_, own)| own.interval);
             // The growth is consumed, whatever it hits: the block is in the sample already.
             cold.decide(new_size.saturating_sub(layout.size()));
-            cold.resized(identity, layout.size(), new_size)
+            cold.resized(identity, layout.size(), new_size, now)
         }
         // Exact mode: an older block begins a new life here, as in dhat.
         (None, Mode::Exact) if !cold.child => cold.identify(registers, IntervalCode::EXACT),

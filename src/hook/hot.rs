@@ -63,7 +63,7 @@ pub(crate) struct Hot {
     reallocs: AtomicU64,
     /// Odd while `granted` and `budget` are being changed together. By the owner.
     sequence: AtomicU32,
-    /// The thread's cold state: null before registration, [`RETIRED`] after the thread's end.
+    /// The thread's cold state: null before registration, `retired()` after the thread's end.
     pub(super) block: AtomicPtr<ThreadBlock>,
 }
 

@@ -46,7 +46,7 @@ pub(super) unsafe fn alloc(inner: &dyn GlobalAlloc, layout: Layout, zeroed: bool
         return at.as_ptr();
     }
     // SAFETY: the caller's layout.
-    let at = unsafe { if zeroed { inner.alloc_zeroed(layout) } else { inner.alloc(layout) } };
+    let at = unsafe { super::cold::plain(inner, layout, zeroed) };
     if !at.is_null() && !fork::in_child() {
         let identity = Identity {
             birth: Ticks(0),

@@ -50,7 +50,6 @@ impl State {
     }
 
     /// The number of the profile, from 1; 0 before the first.
-    #[expect(clippy::cast_possible_truncation, reason = "24 bits")]
     pub(crate) fn profile(self) -> u32 {
         ((self.0 >> 8) & 0xFF_FFFF) as u32
     }

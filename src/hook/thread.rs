@@ -279,7 +279,9 @@ const ROUNDS: u32 = 3;
 unsafe extern "C" fn at_thread_exit(value: *mut c_void) {
     let block: *mut ThreadBlock = value.cast();
     // SAFETY: the value that `register` armed: this thread's live block.
-    let own = unsafe { &mut *(*block).own.get() };
+    let block_ref = unsafe { &*block };
+    // SAFETY: by the owner, outside the cold path.
+    let own = unsafe { block_ref.own() };
     own.rounds += 1;
     if own.rounds < ROUNDS && EXIT.arm(at_thread_exit, value) {
         return;
@@ -519,14 +521,6 @@ pub(crate) fn anyone_behind(now: State) -> bool {
         behind |= block.id != me && busy && !block.seen().is_of_same_profile(now);
     });
     behind
-}
-
-/// Registered threads now.
-pub(crate) fn count() -> usize {
-    let Some(_held) = REGISTRY.lock.take() else { return 0 };
-    let mut n = 0;
-    for_each(|_| n += 1);
-    n
 }
 
 /// In a forked child that starts a profile of its own: only the calling thread exists, and the locks may be held by

@@ -62,6 +62,8 @@ impl Course {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Process {
     pub(crate) epoch_seconds: f64,
+    /// Epochs that have ended.
+    pub(crate) epochs: u32,
     /// From the window's start (`LeakConfig::window_epochs` ago, or the profile's start) to now.
     pub(crate) window_seconds: f64,
     /// Exact live bytes.
@@ -75,6 +77,8 @@ pub(crate) struct Process {
     pub(crate) baseline_bytes: Option<u64>,
     /// The sampling interval in force; 0.0 in exact mode.
     pub(crate) interval_bytes: f64,
+    /// Records of sites that have no history.
+    pub(crate) unwatched_records: u64,
 }
 
 impl Process {
@@ -123,6 +127,7 @@ pub(crate) fn report<F>(
     let unjudged = Unjudged {
         sites: unknown.clone().count(),
         bytes: unknown.map(|site| site.live_bytes.high).sum(),
+        unwatched_records: process.unwatched_records,
         smallest_visible_bytes: visible_bytes(judge.config.minimum_samples, process.interval_bytes),
     };
     let minutes = (process.window_seconds / 60.0).max(f64::MIN_POSITIVE);
@@ -132,6 +137,8 @@ pub(crate) fn report<F>(
         growth_percent: process.live.percent(),
         growth_mb_per_minute: growth_per_minute / 1e6,
         window_seconds: process.window_seconds,
+        epochs: process.epochs,
+        suspect_after_epochs: judge.config.suspect_after_epochs,
         baseline_bytes: process.baseline_bytes,
         current_bytes: process.live.now_bytes,
         limit_bytes: process.limit_bytes,
@@ -142,6 +149,31 @@ pub(crate) fn report<F>(
     };
     report.recommendations = recommend(&report, process, judge.config.growth_threshold_percent);
     report
+}
+
+/// One finding alone, as it stands: for news of its verdict.
+pub(crate) fn one<F>(
+    judge: &Judge,
+    histories: &[History],
+    process: &Process,
+    source: &dyn Source<F>,
+    subject: Subject,
+) -> Option<Leak<F>> {
+    let found = match subject {
+        Subject::Site(index) => {
+            histories.get(index)?;
+            of_site(judge, histories, index, process, source.figures(index))
+        }
+        Subject::Group(index) => of_group(judge, histories, index, judge.groups.get(index)?, process, source),
+    };
+    let around = Surroundings {
+        a_table_grows: histories.iter().any(|history| history.is_in_use() && history.spine.is_growing()),
+        in_lockstep: false,
+        within_bound: found.within_bound,
+        beyond_bound: found.beyond_bound,
+    };
+    let advice = advise(found.leak.state, &found.leak.evidence, around);
+    Some(found.leak.explained(source.frames(subject), advice))
 }
 
 /// By severity, then the verdict, then the lower bound of growth, then size.

@@ -26,7 +26,7 @@ pub(crate) enum Subject {
 }
 
 /// The judge of one profile.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Judge {
     pub(crate) config: LeakConfig,
     /// How many sites and groups became judgeable.

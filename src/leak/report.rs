@@ -4,17 +4,7 @@
 
 use super::severity::Severity;
 use super::state::State;
-
-/// An estimate and its 95% interval.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-pub struct Interval {
-    /// The unbiased estimate.
-    pub value: f64,
-    /// The lower end.
-    pub low: f64,
-    /// The upper end.
-    pub high: f64,
-}
+pub(crate) use crate::units::Estimate as Interval;
 
 /// What a verdict rests on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
@@ -135,6 +125,8 @@ pub struct Unjudged {
     pub sites: usize,
     /// The upper end of their live bytes: so much could hide there.
     pub bytes: f64,
+    /// Records of sites beyond those that are watched (the first 16,384 of a profile).
+    pub unwatched_records: u64,
     /// A leak smaller than this shows fewer samples than are needed, with a chance of one in twenty.
     pub smallest_visible_bytes: f64,
 }
@@ -146,6 +138,8 @@ pub struct LeakReport<F> {
     pub(super) growth_percent: f64,
     pub(super) growth_mb_per_minute: f64,
     pub(super) window_seconds: f64,
+    pub(super) epochs: u32,
+    pub(super) suspect_after_epochs: u32,
     pub(super) baseline_bytes: Option<u64>,
     pub(super) current_bytes: u64,
     pub(super) limit_bytes: Option<u64>,
@@ -153,6 +147,27 @@ pub struct LeakReport<F> {
     pub(super) unjudged: Unjudged,
     pub(super) sites: Vec<Leak<F>>,
     pub(super) recommendations: Vec<String>,
+}
+
+impl<F> Default for LeakReport<F> {
+    /// A report of nothing: no profile runs.
+    fn default() -> LeakReport<F> {
+        LeakReport {
+            has_leaks: false,
+            growth_percent: 0.0,
+            growth_mb_per_minute: 0.0,
+            window_seconds: 0.0,
+            epochs: 0,
+            suspect_after_epochs: 0,
+            baseline_bytes: None,
+            current_bytes: 0,
+            limit_bytes: None,
+            exhaustion_seconds: None,
+            unjudged: Unjudged::default(),
+            sites: Vec::new(),
+            recommendations: Vec::new(),
+        }
+    }
 }
 
 impl<F> LeakReport<F> {
@@ -171,6 +186,14 @@ impl<F> LeakReport<F> {
     /// The window.
     pub fn window_seconds(&self) -> f64 {
         self.window_seconds
+    }
+    /// Epochs that have ended. Before the profile has lasted [`LeakReport::suspect_after_epochs`] nothing is suspected.
+    pub fn epochs(&self) -> u32 {
+        self.epochs
+    }
+    /// How many epochs growth must last to be suspected.
+    pub fn suspect_after_epochs(&self) -> u32 {
+        self.suspect_after_epochs
     }
     /// Live bytes when a baseline was set.
     pub fn baseline_bytes(&self) -> Option<u64> {

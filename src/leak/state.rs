@@ -74,7 +74,7 @@ pub(crate) enum Tier {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Withdrawal {
+pub(crate) enum Withdrawal {
     /// Old blocks were freed: the balance is no longer refuted.
     Freed,
     /// The growth slowed down.
@@ -105,7 +105,7 @@ impl Withdrawal {
 
     /// The reason in words.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Withdrawal::Freed => "old blocks were freed again",
             Withdrawal::Slowed => "its growth slowed down",

@@ -1,11 +1,13 @@
 //! The builder: what a profile is to be.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Profiler, start_with};
-use crate::config::{Config, Epochs, Sampling, StorePlace};
+use super::{Profiler, VerdictChange, start_with};
+use crate::config::{Config, Epochs, OnVerdict, Sampling, StorePlace};
 use crate::error::Error;
+use crate::leak::LeakConfig;
 
 /// Chooses what a profile is to be; made by [`Profiler::builder`].
 ///
@@ -120,6 +122,19 @@ impl Builder {
     /// `Some(usize::MAX)`.
     pub fn trim_backtraces(mut self, max_frames: Option<usize>) -> Builder {
         self.config.trim = max_frames;
+        self
+    }
+
+    /// The thresholds of the leak judge.
+    pub fn leak_config(mut self, config: LeakConfig) -> Builder {
+        self.config.leaks = config;
+        self
+    }
+
+    /// Calls `listener` on the profiler's thread when a verdict begins, worsens or is withdrawn. It should return soon:
+    /// meanwhile nothing is attributed, and threads that fill their rings help themselves.
+    pub fn on_verdict(mut self, listener: impl Fn(&VerdictChange) + Send + Sync + 'static) -> Builder {
+        self.config.on_verdict = Some(OnVerdict(Arc::new(listener)));
         self
     }
 

@@ -82,6 +82,8 @@ impl Sink for Link {
     }
 
     fn help(&self) -> bool {
+        // Helpers may attribute to more new sites between two ticks than the drain thread laid out.
+        using(Store::lay_out_ahead);
         AGGREGATOR.drain(LONGEST_HELP).is_some()
     }
 

@@ -5,27 +5,46 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::leaks;
 use super::running::{self, Finished};
 use crate::config::Config;
+use crate::drain::verdict::Evidence;
 use crate::report::Snapshot;
 use crate::report::summary::Summary;
-use crate::store::picture::Picture;
 use crate::sys::lock::Lock;
 use crate::sys::process;
 
 /// Stops the profile of this ticket and writes its results. Nothing where it is not running, or in a forked child.
 pub(super) fn finish(ticket: u32) {
+    end_with(ticket, |config| !config.testing);
+}
+
+/// Stops the profile of this ticket and returns what it found; writes its results where `write`.
+pub(super) fn end(ticket: u32, write: bool) -> Option<Snapshot> {
+    end_with(ticket, |_| write)
+}
+
+fn end_with(ticket: u32, writes: impl FnOnce(&Config) -> bool) -> Option<Snapshot> {
     // `None`: this very thread is at it already, and something in the midst of it called `exit`.
-    let Some(_held) = FINISHING.take() else { return };
-    let Some(mut finished) = running::stop(ticket) else { return };
-    match finished.picture.take() {
-        Some(picture) if !finished.config.testing => write(&finished.config, *picture, finished.store_path()),
+    let _held = FINISHING.take()?;
+    let mut finished = running::stop(ticket)?;
+    let snapshot = finished.evidence.take().map(|evidence| snapshot_of(&finished.config, *evidence));
+    match &snapshot {
+        Some(snapshot) if writes(&finished.config) => write_kept(&finished.config, snapshot, finished.store_path()),
         Some(_) => {}
         // A signal's handler may have written it already, in which case the process is about to end.
         None if process::arrived_signal().is_some() => {}
         None => process::say("unfreed: the profiler's thread is gone; no results were written\n"),
     }
     Finished::end(finished);
+    snapshot
+}
+
+/// What was found, with the verdicts, trimmed as configured.
+fn snapshot_of(config: &Config, evidence: Evidence) -> Snapshot {
+    let (mut snapshot, leaks) = leaks::report(evidence, crate::report::Trim::from_dhat(config.trim));
+    snapshot.set_leaks(leaks);
+    snapshot
 }
 
 /// Held while results are written.
@@ -45,17 +64,25 @@ pub(super) fn reset_in_child() {
 }
 
 /// Writes file and summary.
-pub(super) fn write(config: &Config, picture: Picture, store: Option<&Path>) {
-    process::without_write_signals(|| write_files(config, picture, store));
+pub(super) fn write(config: &Config, evidence: Evidence, store: Option<&Path>) {
+    write_kept(config, &snapshot_of(config, evidence), store);
 }
 
-fn write_files(config: &Config, picture: Picture, store: Option<&Path>) {
-    let snapshot = Snapshot::trimmed(picture, crate::report::Trim::from_dhat(config.trim));
+/// Writes file and summary of a snapshot whose store is gone.
+pub(crate) fn write_snapshot(config: &Config, snapshot: &Snapshot) {
+    write_kept(config, snapshot, None);
+}
+
+fn write_kept(config: &Config, snapshot: &Snapshot, store: Option<&Path>) {
+    process::without_write_signals(|| write_files(config, snapshot, store));
+}
+
+fn write_files(config: &Config, snapshot: &Snapshot, store: Option<&Path>) {
     let written = config.output.as_deref().map(|path| (path, snapshot.write_dhat_file(path)));
     let mut text = String::new();
     if !config.quiet {
         let saved = written.as_ref().and_then(|(path, result)| result.is_ok().then_some(*path));
-        text = Summary { snapshot: &snapshot, saved }.to_string();
+        text = Summary { snapshot, saved }.to_string();
     }
     if let Some((_, Err(error))) = &written {
         text.push_str(&format!("unfreed: {error}\n"));

@@ -13,23 +13,27 @@ use crossbeam_channel::{Sender, unbounded};
 
 use super::link;
 use super::output;
-use crate::config::{Config, Epochs, Sampling, StorePlace};
+use crate::config::{Config, Epochs, OnVerdict, Sampling, StorePlace};
 use crate::drain::aggregator::AGGREGATOR;
 use crate::drain::orders::{Order, ask};
+use crate::drain::verdict::{Bench, Evidence};
+use crate::drain::watch::Watch;
 use crate::drain::worker::{Surroundings, Worker};
 use crate::error::Error;
 use crate::hook::session::{self, Mode};
 use crate::hook::{self, Inside};
+use crate::leak::judge::Subject;
+use crate::leak::state::Change;
 use crate::live::LIVE;
 use crate::sampler::weight::IntervalCode;
 use crate::sampler::{governor, interval};
 use crate::slots::RANGE;
 use crate::store::attribution::Attribution;
 use crate::store::picture::{ExactTotals, ModulePicture, Picture};
-use crate::store::{Place, Store, StoreError, StoreOptions};
+use crate::store::{Place, Store, StoreOptions};
 use crate::sys::thread::OwnThread;
 use crate::sys::{barrier, clock, fork, lock, process, thread};
-use crate::units::ModuleId;
+use crate::units::{FrameKey, ModuleId};
 use crate::unwind::{self, LoadedModule, ModuleSink};
 
 /// A profile that runs.
@@ -119,11 +123,17 @@ fn begin(config: Config) -> Result<Running, Error> {
     options.place = place_of(&config);
     let store: &'static Store = Box::leak(Box::new(create_store(&mut options)?));
 
+    // A child's `start` would otherwise wait for a loader's lock that our thread held at the fork.
+    fork::around(before_fork, after_fork);
+    if exact_mode {
+        unwind::keep_free(EXACT_WORKSPACES);
+    }
     let name = unwind::start(config.max_frames, &mut Modules(store));
     unwind::set_checking(config.check_stacks);
     store.set_unwinder(name);
     store.lay_out_ahead();
-    AGGREGATOR.begin(Attribution::new(base.0, fixed), store.tables());
+    let watch = Watch::new(base.0, fixed).ok_or_else(|| Error::Thread(std::io::ErrorKind::OutOfMemory.into()))?;
+    AGGREGATOR.begin(Attribution::new(base.0, fixed), store.tables(), watch);
     interval::set(code, fixed);
     governor::begin(
         match config.sampling {
@@ -138,6 +148,11 @@ fn begin(config: Config) -> Result<Running, Error> {
 
     let (orders, inbox) = unbounded();
     let signal_config = config.clone();
+    let listener = config.on_verdict.clone();
+    let epoch_length = match config.epochs {
+        Epochs::Every(length) => Some(length),
+        Epochs::Manual => None,
+    };
     let worker = Worker {
         store,
         orders: inbox,
@@ -148,13 +163,14 @@ fn begin(config: Config) -> Result<Running, Error> {
                 governor::drained(drained_ns);
                 governor::tick(live)
             },
-            end_by_signal: Box::new(move |picture, signal| end_by_signal(&signal_config, store, picture, signal)),
+            store_is_full: governor::store_is_full,
+            end_by_signal: Box::new(move |evidence, signal| end_by_signal(&signal_config, store, evidence, signal)),
+            someone_listens: listener.is_some() || cfg!(feature = "log"),
+            verdicts_changed: Box::new(move |evidence, changes| tell(listener.as_ref(), *evidence, changes)),
         },
         exact_mode,
-        epoch: match config.epochs {
-            Epochs::Every(length) => Some(length),
-            Epochs::Manual => None,
-        },
+        epoch: epoch_length,
+        bench: Bench::new(config.leaks.clone(), epoch_length, library_frames).map_err(Error::LeakConfig)?,
         base,
     };
     let spawned = thread::spawn(
@@ -294,16 +310,10 @@ pub(crate) fn current_ticket() -> u32 {
     TICKET.load(Ordering::SeqCst)
 }
 
-/// The configuration of the running profile.
-pub(crate) fn current_config() -> Option<Config> {
-    let _inside = hook::inside();
-    with_running(|running| running.as_ref().map(|running| running.config.clone())).flatten()
-}
-
 /// What a profile ended with.
 pub(super) struct Finished {
     pub(super) config: Config,
-    pub(super) picture: Option<Box<Picture>>,
+    pub(super) evidence: Option<Box<Evidence>>,
     store: &'static Store,
 }
 
@@ -316,7 +326,7 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
     let off = session::change(Mode::Off, false);
     hook::thread::call_all(off, None);
     let quiet = quiesce(off);
-    let picture = ask(&running.orders, Order::Stop).flatten();
+    let evidence = ask(&running.orders, Order::Stop).flatten();
     running.thread.join();
     link::disconnect();
     AGGREGATOR.end();
@@ -324,7 +334,7 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
     if !quiet {
         process::say("unfreed: a thread stayed inside the profiler for 2 s; its last records are not in the profile\n");
     }
-    Some(Finished { config: running.config, picture, store: running.store })
+    Some(Finished { config: running.config, evidence, store: running.store })
 }
 
 impl Finished {
@@ -346,6 +356,25 @@ impl Finished {
     pub(super) fn store_path(&self) -> Option<&std::path::Path> {
         self.store.path()
     }
+}
+
+/// On the drain thread: verdicts changed. The listener is the program's own code.
+fn tell(listener: Option<&OnVerdict>, evidence: Evidence, changes: &[(Subject, Change)]) {
+    for change in super::leaks::changes(evidence, changes) {
+        #[cfg(feature = "log")]
+        hook::outside(|| super::leaks::log(&change));
+        if let Some(listener) = listener {
+            hook::outside(|| {
+                // A panic of the program's code must not end the profile.
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (listener.0)(&change)));
+            });
+        }
+    }
+}
+
+/// Which frames are of the standard library, or of no file of the program's.
+fn library_frames(keys: &[FrameKey], picture: &Picture) -> Vec<bool> {
+    crate::report::library_frames(keys, picture)
 }
 
 /// The drain thread failed: nothing is recorded any more, memory is served on.
@@ -390,6 +419,19 @@ fn begin_anew_in_child() {
     hook::thread::reset_in_child();
 }
 
+/// Threads that are in the middle of a capture at one moment, in exact mode; 33 KiB each.
+const EXACT_WORKSPACES: usize = 64;
+
+extern "C" fn before_fork() {
+    let _inside = hook::inside();
+    unwind::before_fork();
+}
+
+extern "C" fn after_fork() {
+    let _inside = hook::inside();
+    unwind::after_fork();
+}
+
 /// The process ends while a profile runs: `process::exit`, or a profiler that was leaked.
 extern "C" fn at_exit() {
     if fork::in_child() {
@@ -405,11 +447,11 @@ extern "C" fn at_exit() {
 }
 
 /// On the drain thread: the profile is written, then the signal ends the process.
-fn end_by_signal(config: &Config, store: &'static Store, picture: Option<Box<Picture>>, signal: i32) {
-    if let Some(picture) = picture
+fn end_by_signal(config: &Config, store: &'static Store, evidence: Option<Box<Evidence>>, signal: i32) {
+    if let Some(evidence) = evidence
         && !config.testing
     {
-        output::write(config, *picture, store.path());
+        output::write(config, *evidence, store.path());
     }
     if let (Some(path), false) = (store.path(), config.keep_store) {
         let _ = std::fs::remove_file(path);

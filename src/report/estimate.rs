@@ -14,22 +14,10 @@
 //! **Limit**: in bytes this holds for any mixture of sizes. In blocks it holds where a site's blocks are of like
 //! size: no sample can tell how many 8-byte blocks a site has whose samples were all of 1 MB.
 
-use serde::Serialize;
-
 use super::gamma::{LOWER, UPPER, quantile};
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS};
 use crate::store::picture::Amount;
-
-/// A figure, and the interval that holds the truth in 95% of cases. In exact mode all three are the exact figure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Estimate {
-    /// The unbiased estimate.
-    pub value: f64,
-    /// The lower end of the 95% interval.
-    pub low: f64,
-    /// The upper end of the 95% interval.
-    pub high: f64,
-}
+pub use crate::units::Estimate;
 
 /// 97.5% point of the mean of a Poisson variable of which nothing was seen: −ln 0.025.
 const NONE_SEEN: f64 = 3.688_879_454_113_936;
@@ -37,7 +25,8 @@ const NONE_SEEN: f64 = 3.688_879_454_113_936;
 const SURE_SAMPLES: f64 = 10.0;
 
 impl Estimate {
-    /// A figure that is known.
+    /// A figure that is known. For tests.
+    #[cfg(test)]
     pub(crate) const fn exact(value: f64) -> Estimate {
         Estimate { value, low: value, high: value }
     }

@@ -136,7 +136,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 /// The build id and the end of the code of a file, for pictures of the running test program.
-#[cfg(any(test, feature = "_synthetic"))]
+#[cfg(test)]
 pub(super) fn identity(path: &Path) -> Option<(Vec<u8>, u64)> {
     Identity::read(path).map(|file| (file.build_id, file.code_end))
 }

@@ -54,8 +54,14 @@ impl<'a> Points<'a> {
         for site in &snapshot.picture.sites {
             expanded.clear();
             roles.clear();
-            expanded.extend(site.frames.iter().flat_map(|&key| range(key)));
-            roles.extend(expanded.iter().filter_map(|&i| all.get(i)).map(|frame| (frame.symbol.role, frame.address)));
+            for (&key, number) in site.frames.iter().zip(0u64..) {
+                for i in range(key) {
+                    if let Some(frame) = all.get(i) {
+                        expanded.push(i);
+                        roles.push((frame.symbol.role, number));
+                    }
+                }
+            }
             let shown = expanded.get(snapshot.trim.shown(&roles)).unwrap_or_default();
             let frames: Box<[u32]> = shown.iter().map(|&i| table.number(all, i)).collect();
             let unknown = site.tainted || site.folded;

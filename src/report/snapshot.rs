@@ -13,6 +13,7 @@ use super::frame::Frame;
 use super::site::Site;
 use super::symbolize::SymbolTable;
 use super::trim::Trim;
+use crate::leak::LeakReport;
 use crate::sampler::weight::IntervalCode;
 use crate::store::picture::{Amount, Picture, SitePicture};
 
@@ -26,6 +27,8 @@ pub struct Snapshot {
     symbols: OnceLock<SymbolTable>,
     /// The frames to show of each site, made when first asked for.
     site_frames: Box<[OnceLock<Box<[Frame]>>]>,
+    /// The verdicts, where they were asked for.
+    pub(crate) leaks: Option<LeakReport<Frame>>,
 }
 
 impl Snapshot {
@@ -41,7 +44,7 @@ impl Snapshot {
         let largest = picture.history.iter().map(|point| bytes(point.interval)).fold(current, f64::max);
         let site_frames = picture.sites.iter().map(|_| OnceLock::new()).collect();
         let largest_interval_bytes = if picture.exact_mode { 0.0 } else { largest };
-        Snapshot { picture, trim, largest_interval_bytes, symbols: OnceLock::new(), site_frames }
+        Snapshot { picture, trim, largest_interval_bytes, symbols: OnceLock::new(), site_frames, leaks: None }
     }
 
     /// The exact totals. They hold in every mode, and do not depend on the sample.
@@ -161,6 +164,11 @@ impl Snapshot {
         Duration::from_nanos(self.picture.totals_stale_ns)
     }
 
+    /// How often the store's figures had been closed for readers: grows while the profiled process runs.
+    pub fn epoch(&self) -> u64 {
+        self.picture.epoch
+    }
+
     /// The sum over all sites of live and total amounts: what the exact totals are estimated at.
     pub(crate) fn attributed(&self) -> (Amount, Amount) {
         let (mut live, mut total) = (Amount::default(), Amount::default());
@@ -169,6 +177,16 @@ impl Snapshot {
             add(&mut total, &site.figures.total);
         }
         (live, total)
+    }
+
+    /// Adds the verdicts, to be written with the rest.
+    pub(crate) fn set_leaks(&mut self, leaks: LeakReport<Frame>) {
+        self.leaks = Some(leaks);
+    }
+
+    /// Each site's place by its stack.
+    pub(crate) fn sites_by_stack(&self) -> std::collections::HashMap<crate::units::StackId, usize> {
+        self.picture.sites.iter().enumerate().map(|(index, site)| (site.stack, index)).collect()
     }
 
     pub(crate) fn bytes(&self, amount: &Amount) -> Estimate {
@@ -196,8 +214,12 @@ impl Snapshot {
 
     fn shown_frames(&self, site: &SitePicture) -> Box<[Frame]> {
         let symbols = self.symbols();
-        let all: Vec<&Frame> = site.frames.iter().flat_map(|&key| symbols.frames(key)).collect();
-        let roles: Vec<_> = all.iter().map(|frame| (frame.symbol.role, frame.address)).collect();
+        let numbered = site.frames.iter().zip(0u64..);
+        let (all, roles): (Vec<&Frame>, Vec<_>) = numbered
+            .flat_map(|(&key, number)| {
+                symbols.frames(key).iter().map(move |frame| (frame, (frame.symbol.role, number)))
+            })
+            .unzip();
         let shown = all.get(self.trim.shown(&roles)).unwrap_or_default();
         shown.iter().map(|&frame| frame.clone()).collect()
     }

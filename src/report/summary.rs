@@ -60,6 +60,9 @@ impl fmt::Display for Summary<'_> {
         }
         write_losses(f, &self.snapshot.losses())?;
         self.largest(f)?;
+        if let Some(leaks) = &self.snapshot.leaks {
+            write!(f, "{leaks}")?;
+        }
         if let Some(path) = self.saved {
             writeln!(
                 f,
@@ -187,19 +190,28 @@ fn place(frame: &Frame) -> String {
 
 /// `user ← user ← …, through library: function ← function`.
 fn chain_text(point: &Point, names: &[Name]) -> String {
-    let names = || point.frames.iter().filter_map(|&number| names.get(number as usize));
+    text_of(|| point.frames.iter().filter_map(|&number| names.get(number as usize)))
+}
+
+fn text_of<'n, I: Iterator<Item = &'n Name>>(names: impl Fn() -> I) -> String {
     let user = joined(names().filter(|name| name.owner == Owner::User), FUNCTIONS_SHOWN);
     let through = || names().take_while(|name| name.owner != Owner::User).filter(|name| name.owner == Owner::Library);
     let library = joined(through(), LIBRARY_SHOWN);
     match (user.is_empty(), library.is_empty()) {
         (false, true) => user,
-        (true, true) if point.frames.is_empty() => "[no stack]".into(),
+        (true, true) if names().next().is_none() => "[no stack]".into(),
         (true, true) => joined(names(), FUNCTIONS_SHOWN),
         (of_library, false) => {
             let krate = through().next().map_or("", |name| &name.krate);
             if of_library { format!("{krate}{library}") } else { format!("{user}, through {krate}{library}") }
         }
     }
+}
+
+/// One chain, of frames that belong to no point.
+pub(crate) fn chain_of(frames: &[Frame]) -> String {
+    let names: Vec<Name> = frames.iter().map(Name::of).collect();
+    text_of(|| names.iter())
 }
 
 /// Sources of packages that Cargo fetched.
@@ -267,7 +279,7 @@ fn range(estimate: Estimate) -> String {
 }
 
 /// `46.5 MB`: powers of a thousand, three digits.
-fn size(bytes: f64) -> String {
+pub(crate) fn size(bytes: f64) -> String {
     let mut value = bytes;
     for unit in ["bytes", "kB", "MB", "GB"] {
         if value < 999.5 {

@@ -23,6 +23,13 @@ use crate::units::FrameKey;
 /// Functions inlined into one another at one address; compilers stop long before.
 const INLINED_MAX: usize = 64;
 
+/// Which of these frames are the standard library's, the runtime's or nobody's: the answer for each, in order.
+pub(crate) fn library_frames(keys: &[FrameKey], picture: &Picture) -> Vec<bool> {
+    let table = SymbolTable::of(keys.to_vec(), picture);
+    let says_nothing = |frame: &Frame| frame.symbol.role != Role::Code || frame.is_std() || frame.name().is_none();
+    keys.iter().map(|&key| table.frames(key).iter().all(says_nothing)).collect()
+}
+
 /// Every distinct frame of a picture, symbolized.
 #[derive(Debug, Default)]
 pub(crate) struct SymbolTable {
@@ -36,7 +43,11 @@ pub(crate) struct SymbolTable {
 impl SymbolTable {
     /// Symbolizes every frame of every site.
     pub(crate) fn resolve(picture: &Picture) -> SymbolTable {
-        let mut keys: Vec<FrameKey> = picture.sites.iter().flat_map(|site| site.frames.iter().copied()).collect();
+        SymbolTable::of(picture.sites.iter().flat_map(|site| site.frames.iter().copied()).collect(), picture)
+    }
+
+    /// Symbolizes these frames of a picture's modules.
+    fn of(mut keys: Vec<FrameKey>, picture: &Picture) -> SymbolTable {
         keys.sort_unstable();
         keys.dedup();
         keys.shrink_to_fit();

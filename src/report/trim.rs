@@ -51,7 +51,8 @@ impl Trim {
         }
     }
 
-    /// The range of `frames` (leaf first, inlined ones expanded) to show; each frame's role and return address.
+    /// The range of `frames` (leaf first, inlined ones expanded) to show; each frame's role and the number of the
+    /// stack's return address that it came from (in recursion the same address comes again under another number).
     pub(crate) fn shown(self, frames: &[(Role, u64)]) -> std::ops::Range<usize> {
         let after_last = |wanted| frames.iter().rposition(|&(role, _)| role == wanted).map_or(0, |last| last + 1);
         // Ours may have the standard library's between them: cut after the last of them. Whatever a shim called is
@@ -77,10 +78,10 @@ impl Trim {
         if self.max_frames < usize::MAX {
             let mut addresses = 0;
             let mut previous = None;
-            for (i, &(_, address)) in frames.iter().enumerate().take(end).skip(start) {
-                if previous != Some(address) {
+            for (i, &(_, number)) in frames.iter().enumerate().take(end).skip(start) {
+                if previous != Some(number) {
                     addresses += 1;
-                    previous = Some(address);
+                    previous = Some(number);
                 }
                 if addresses > self.max_frames {
                     end = i;

@@ -132,6 +132,13 @@ fn take_spent_ns() -> u64 {
     ns
 }
 
+/// The store has no room for more stacks or sites: a coarser sample meets fewer new ones.
+pub(crate) fn store_is_full() {
+    if GOVERNED.load(Ordering::Relaxed) {
+        raise(1);
+    }
+}
+
 fn memory_budget() -> i64 {
     i64::try_from(MEMORY_BASE_BYTES + LIVE_BYTES.load(Ordering::Relaxed) / 100).unwrap_or(i64::MAX)
 }

@@ -14,19 +14,14 @@
 use crate::ring::RingId;
 use crate::ring::record::{Kind, Record};
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS, IntervalCode, Weight};
-use crate::store::layout::{self, Global, Region, SIZE_CLASSES};
+use crate::store::layout::{Global, Region, SIZE_CLASSES};
 use crate::store::merge::Scratch;
 use crate::store::row::{Row, add, get, set, signed, sub};
 use crate::store::tables::Tables;
+use crate::store::version;
 use crate::sys::sync::{Ordering, fence};
-use crate::units::{StackId, Ticks};
-
-/// The bits of `Node::site` that hold a row's number + 1.
-pub(crate) const SITE_MASK: u32 = (1 << 30) - 1;
-/// Other stacks were folded into this one.
-pub(crate) const FOLDED: u32 = 1 << 30;
-/// Records of this stack were dropped or went to another row.
-pub(crate) const TAINTED: u32 = 1 << 31;
+use crate::tree::{FOLDED, SITE_MASK, TAINTED};
+use crate::units::{SiteId, StackId, Ticks};
 
 /// What attribution needs beside the tables; allocated once, before the lock.
 #[derive(Debug)]
@@ -42,9 +37,15 @@ impl Attribution {
         Attribution { weights: WeightCache::new(fixed_interval_bytes), base: base.0, scratch: Scratch::new() }
     }
 
-    /// Applies `record`, which stands at `source` (ring and index) or came by another way. The caller holds the
-    /// aggregator's lock; after this it advances the ring.
-    pub(crate) fn apply(&mut self, tables: &Tables<'_>, record: &Record, source: Option<(RingId, u64)>) {
+    /// Applies `record`, which stands at `source` (ring and index) or came by another way, and shows it to `observer`.
+    /// The caller holds the aggregator's lock; after this it advances the ring.
+    pub(crate) fn apply(
+        &mut self,
+        tables: &Tables<'_>,
+        record: &Record,
+        source: Option<(RingId, u64)>,
+        observer: &mut impl Observer,
+    ) {
         let Some((index, row)) = site_row(tables, record.stack) else { return };
         let weight = self.weights.of(record.size, record.interval);
         let old = match record.kind {
@@ -126,7 +127,39 @@ impl Attribution {
         }
         set(&global.last_at, record.at.0.max(get(&global.last_at)));
         row.end_change();
+        observer.applied(&Applied {
+            site: row_id(index),
+            record,
+            weight: &weight,
+            old: &old,
+            ring: source.map(|(ring, _)| ring),
+        });
     }
+}
+
+/// One record that was applied, for whoever watches the sites.
+#[derive(Debug)]
+pub(crate) struct Applied<'a> {
+    /// The row's number; 0 is the root's.
+    pub(crate) site: SiteId,
+    pub(crate) record: &'a Record,
+    /// Of `record.size`.
+    pub(crate) weight: &'a Weight,
+    /// Of `record.old_size`; nothing but for a `Resize`.
+    pub(crate) old: &'a Weight,
+    /// The ring that it came from.
+    pub(crate) ring: Option<RingId>,
+}
+
+/// Sees each record after it was applied, under the aggregator's lock and bound by its promises.
+pub(crate) trait Observer {
+    /// `applied` changed its site's row.
+    fn applied(&mut self, applied: &Applied<'_>);
+}
+
+/// Nobody watches.
+impl Observer for () {
+    fn applied(&mut self, _: &Applied<'_>) {}
 }
 
 /// Ends the open epoch at `at`: from here on its figures stay as they are for readers of the live file. The caller
@@ -134,7 +167,7 @@ impl Attribution {
 pub(crate) fn end_epoch(tables: &Tables<'_>, at: Ticks) {
     let header = tables.header;
     let epoch = get(&header.state.epoch);
-    layout::write_next(&header.closed, |closed| {
+    version::write_next(&header.closed, |closed| {
         set(&closed.epoch, epoch);
         set(&closed.at, at.0);
         copy_global(&header.global, &closed.global);
@@ -173,6 +206,11 @@ fn mark_pending(tables: &Tables<'_>, source: Option<(RingId, u64)>, row_index: u
         // Release: as above.
         pending.ring.store(u64::from(ring.0) + 1, Ordering::Release);
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "rows have 30 bits")]
+fn row_id(index: u64) -> SiteId {
+    SiteId(index as u32)
 }
 
 /// The row of `stack`, made if it has none; the root's where no row is left, or no such node.

@@ -4,16 +4,17 @@
 //! (at most `MAX_DEPTH` frames a site, and `MAX_FRAMES` in all). Nothing of the source is read here.
 
 use crate::sampler::weight::IntervalCode;
-use crate::store::attribution::{FOLDED, TAINTED};
 use crate::store::error::StoreError;
-use crate::store::layout::{MAX_DEPTH, Region, newest};
+use crate::store::layout::{MAX_DEPTH, Region};
 use crate::store::picture::{
     ExactTotals, HistoryPoint, Life, Loss, ModulePicture, Picture, SitePicture, SizeClassPicture,
 };
 use crate::store::row::{get, not_negative};
 use crate::store::tables::Tables;
 use crate::store::text;
+use crate::store::version::newest;
 use crate::sys::sync::Ordering;
+use crate::tree::{FOLDED, TAINTED};
 use crate::units::{FrameKey, StackId, Ticks};
 
 /// Frames of all sites together: 512 MiB of memory, a million sites of 64.

@@ -230,6 +230,13 @@ pub(super) fn header_of(words: &[AtomicU64]) -> Option<&Header> {
     tables::header_of(words)
 }
 
+/// Copies as many words as both have.
+pub(super) fn copy_words(from: &[AtomicU64], to: &[AtomicU64]) {
+    for (from, to) in from.iter().zip(to) {
+        set(to, get(from));
+    }
+}
+
 /// The most unread records that rings of `ring_records` records hold.
 pub(super) fn most_records(rings: u64, ring_records: u64) -> u64 {
     rings.saturating_mul(ring_records)

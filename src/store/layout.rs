@@ -6,9 +6,13 @@
 //! zeroed, usable) only grows.
 
 use crate::ring::words_for;
-use crate::store::row::{ROW_WORDS, Wide, get, set};
-use crate::sys::sync::{AtomicU64, Ordering, fence};
+use crate::store::row::ROW_WORDS;
+#[cfg(not(loom))]
+use crate::store::row::Wide;
+use crate::sys::sync::AtomicU64;
 use crate::tree::{Node, TreeState};
+#[cfg(not(loom))]
+use std::mem::offset_of;
 
 /// `UNFREED` and a zero byte, read as a little-endian word.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"UNFREED\0");
@@ -254,47 +258,6 @@ pub(crate) struct Header {
     spare: [AtomicU64; 56],
 }
 
-/// A block of the header that lies there twice.
-pub(crate) trait Versioned {
-    /// `begin` and `end`.
-    fn marks(&self) -> (&AtomicU64, &AtomicU64);
-}
-
-impl Versioned for ClosedEpoch {
-    fn marks(&self) -> (&AtomicU64, &AtomicU64) {
-        (&self.begin, &self.end)
-    }
-}
-
-impl Versioned for ExactCells {
-    fn marks(&self) -> (&AtomicU64, &AtomicU64) {
-        (&self.begin, &self.end)
-    }
-}
-
-/// The newer of the two that is whole, for those who are alone with them, or their only writer.
-pub(crate) fn newest<T: Versioned>(both: &[T; 2]) -> &T {
-    let [even, odd] = both;
-    let version = |block: &T| {
-        let (begin, end) = block.marks();
-        (get(begin) == get(end)).then(|| get(end))
-    };
-    if version(odd) > version(even) { odd } else { even }
-}
-
-/// Writes the next version over the older of the two: `fill` stores its words. One writer.
-pub(crate) fn write_next<T: Versioned>(both: &[T; 2], fill: impl FnOnce(&T)) {
-    let [even, odd] = both;
-    let version = get(even.marks().1).max(get(odd.marks().1)).wrapping_add(1);
-    let block = if version.is_multiple_of(2) { even } else { odd };
-    set(block.marks().0, version);
-    // Release: as in `Row::begin_change`.
-    fence(Ordering::Release);
-    fill(block);
-    // Release: as in `Row::end_change`.
-    block.marks().1.store(version, Ordering::Release);
-}
-
 /// One loaded object.
 #[repr(C)]
 #[derive(Debug)]
@@ -337,6 +300,13 @@ const _: () = {
     assert!(size_of::<ModuleRow>() == 1024 && size_of::<HistoryRow>() == 64, "the file format says so");
     assert!(size_of::<TreeState>() as u64 <= PAGE_BYTES, "the tree's own words have one page");
     assert!(size_of::<Wide>() == 16, "two words");
+    // The words that docs/store-format.md names.
+    assert!(offset_of!(Header, process) == 8 * 8 && offset_of!(Header, state) == 24 * 8, "documented");
+    assert!(offset_of!(Header, pending) == 32 * 8 && offset_of!(Header, global) == 40 * 8, "documented");
+    assert!(offset_of!(Header, closed) == 48 * 8 && offset_of!(Header, exact) == 80 * 8, "documented");
+    assert!(offset_of!(Header, loss) == 112 * 8 && offset_of!(Header, regions) == 128 * 8, "documented");
+    assert!(offset_of!(Header, unwinder) == 192 * 8 && offset_of!(Header, command) == 200 * 8, "documented");
+    assert!(offset_of!(Header, executable) == 328 * 8, "documented");
 };
 
 /// Where one region lies.

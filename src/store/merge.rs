@@ -11,11 +11,12 @@
 
 use crate::ring::record::Record;
 use crate::ring::{Consumer, RingId};
-use crate::store::attribution::{Attribution, SITE_MASK};
+use crate::store::attribution::{Attribution, Observer};
 use crate::store::layout::{MAX_RINGS, Region};
 use crate::store::row::add;
 use crate::store::tables::{Tables, prefetch};
 use crate::sys::sync::Ordering;
+use crate::tree::SITE_MASK;
 use crate::units::Ticks;
 
 /// A ring in the heap: when its next record was, which ring, and up to where it is read.
@@ -49,7 +50,7 @@ impl Scratch {
 impl Attribution {
     /// Applies what the rings hold up to `until`; gives the number of records consumed. The caller holds the
     /// aggregator's lock.
-    pub(crate) fn drain(&mut self, tables: &Tables<'_>, until: Ticks) -> u64 {
+    pub(crate) fn drain(&mut self, tables: &Tables<'_>, until: Ticks, observer: &mut impl Observer) -> u64 {
         // Taken out of `self` so that `apply` can borrow it; an empty box allocates nothing.
         let mut runs = std::mem::take(&mut self.scratch.runs);
         let mut length = 0;
@@ -66,12 +67,12 @@ impl Attribution {
         for top in (0..length / 2).rev() {
             sift_down(heap, top);
         }
-        let consumed = self.merge(tables, until, heap);
+        let consumed = self.merge(tables, until, heap, observer);
         self.scratch.runs = runs;
         consumed
     }
 
-    fn merge(&mut self, tables: &Tables<'_>, until: Ticks, runs: &mut [Run]) -> u64 {
+    fn merge(&mut self, tables: &Tables<'_>, until: Ticks, runs: &mut [Run], observer: &mut impl Observer) -> u64 {
         let mut length = runs.len();
         let mut consumed = 0;
         while let Some(heap) = runs.get_mut(..length)
@@ -86,7 +87,7 @@ impl Attribution {
                 {
                     look_ahead(tables, &consumer);
                     if let Some(record) = consumer.peek().and_then(Record::decode) {
-                        self.apply(tables, &record, Some((RingId(top.ring), consumer.index())));
+                        self.apply(tables, &record, Some((RingId(top.ring), consumer.index())), observer);
                     } else {
                         add(&tables.header.loss.dropped_records, 1);
                     }

@@ -15,8 +15,8 @@ use crate::store::attribution::{Attribution, copy_global};
 use crate::store::decode::{self, Moment};
 use crate::store::error::StoreError;
 use crate::store::identity::Identity;
-use crate::store::image::{self, Extent, Image, header_of, read_header, read_words};
-use crate::store::layout::{Header, REGIONS, Region, Versioned, newest};
+use crate::store::image::{self, Extent, Image, copy_words, header_of, read_header, read_words};
+use crate::store::layout::{Header, REGIONS, Region};
 use crate::store::picture::{Life, Picture};
 use crate::store::row::{
     CLOSED_WORD, CURRENT_WORD, EPOCH_BEGIN_WORD, EPOCH_END_WORD, FIGURE_WORDS, ROW_WORDS, get, set,
@@ -24,7 +24,8 @@ use crate::store::row::{
 use crate::store::source::{FileSource, Source};
 use crate::store::tables::Tables;
 use crate::store::text;
-use crate::store::writer::{FINISHED, Store};
+use crate::store::version::{Versioned, newest};
+use crate::store::writer::FINISHED;
 use crate::sys::file;
 use crate::sys::sync::{AtomicU64, Ordering, fence};
 use crate::units::Ticks;
@@ -177,12 +178,6 @@ fn nodes_used<S: Source + ?Sized>(source: &S, extent: &Extent) -> Result<u64, St
     Ok(next.min(extent.laid_out[Region::Nodes as usize]))
 }
 
-fn copy_words(from: &[AtomicU64], to: &[AtomicU64]) {
-    for (from, to) in from.iter().zip(to) {
-        set(to, get(from));
-    }
-}
-
 /// A store that nobody writes.
 fn read_still<S: Source + ?Sized>(source: &S) -> Result<Picture, StoreError> {
     let (words, mut extent) = sound_header(source)?;
@@ -204,7 +199,7 @@ fn read_still<S: Source + ?Sized>(source: &S) -> Result<Picture, StoreError> {
     let rows_in_doubt = resolve_pending(&tables);
     let process = &tables.header.process;
     let base = Ticks(get(&process.base_ticks));
-    Attribution::new(base, get(&tables.header.format.fixed_interval_bytes)).drain(&tables, Ticks(u64::MAX));
+    Attribution::new(base, get(&tables.header.format.fixed_interval_bytes)).drain(&tables, Ticks(u64::MAX), &mut ());
     let header = tables.header;
     let now = [&header.global.last_at, &newest(&header.exact).at, &newest(&header.closed).at]
         .map(get)
@@ -360,54 +355,5 @@ fn closed_figures<'a>(
         Chosen::Figures(part(CLOSED_WORD))
     } else {
         Chosen::Again
-    }
-}
-
-/// A copy of our own store, taken in three steps, so that the one under the aggregator's lock only copies memory.
-#[derive(Debug)]
-pub(crate) struct PictureCopy {
-    image: Image,
-}
-
-impl PictureCopy {
-    /// Allocates the memory for a copy of `store` as it is, and some growth. Before the lock.
-    pub(crate) fn begin(store: &Store) -> PictureCopy {
-        let tables = store.tables();
-        let rows = REGIONS.map(|region| match region {
-            Region::Rings | Region::Registry => 0,
-            region => {
-                let used = tables.used(region);
-                (used + used / 8 + 64).min(store.layout().place(region).capacity)
-            }
-        });
-        PictureCopy { image: Image::new(store.layout().ring_records, rows) }
-    }
-
-    /// Copies; false if the store has outgrown the memory: begin again. The caller holds the aggregator's lock.
-    #[must_use]
-    pub(crate) fn copy(&mut self, store: &Store) -> bool {
-        let tables = store.tables();
-        let mut used = REGIONS.map(|region| tables.used(region));
-        used[Region::Rings as usize] = 0;
-        used[Region::Registry as usize] = 0;
-        if REGIONS.into_iter().any(|region| used[region as usize] > self.image.capacity(region)) {
-            return false;
-        }
-        copy_words(store.words(), self.image.header_words());
-        for region in REGIONS {
-            let first = usize::try_from(store.layout().place(region).offset / 8).unwrap_or(usize::MAX);
-            let from = store.words().get(first..).unwrap_or_default();
-            copy_words(from, self.image.rows(region, used[region as usize]));
-        }
-        self.image.describe(used);
-        true
-    }
-
-    /// Decodes the copy, which was taken at `now`. After the lock.
-    pub(crate) fn finish(self, now: Ticks) -> Result<Picture, StoreError> {
-        let tables = self.image.tables().ok_or(StoreError::NotAStore)?;
-        let exact_at = get(&newest(&tables.header.exact).at);
-        let stale = decode::nanoseconds(&tables, now.0).saturating_sub(decode::nanoseconds(&tables, exact_at));
-        decode::decode(&tables, &Moment { life: Life::Running, now, totals_stale_ns: stale, rows_in_doubt: 0 })
     }
 }

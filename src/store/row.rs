@@ -16,6 +16,7 @@
 use crate::sampler::weight::Weight;
 use crate::store::picture::{Amount, Figures};
 use crate::sys::sync::{AtomicU64, Ordering, fence};
+use crate::units::StackId;
 
 /// Reads a word. Relaxed: either the caller is the single writer, or marks around the words say whether they belong
 /// together.
@@ -276,6 +277,12 @@ const _: () = {
 };
 
 impl Row {
+    /// The stack of a site's row.
+    #[expect(clippy::cast_possible_truncation, reason = "stored from a `StackId`")]
+    pub(crate) fn stack(&self) -> StackId {
+        StackId(get(&self.key) as u32)
+    }
+
     /// Makes the row ready for a change in `epoch`: the first change of an epoch keeps what was.
     #[inline]
     pub(crate) fn enter_epoch(&self, epoch: u64) {

@@ -11,9 +11,9 @@ mod speed;
 
 use crate::ring::record::{Kind, Record};
 use crate::sampler::weight::{IntervalCode, Weight};
+use crate::store::PictureCopy;
 use crate::store::picture::{Amount, Figures, Picture};
 use crate::store::place::Place;
-use crate::store::reader::PictureCopy;
 use crate::store::tables::Tables;
 use crate::store::writer::{Store, StoreOptions};
 use crate::sys::sync::Ordering;

@@ -16,20 +16,17 @@ use crate::ring::{Ring, RingId};
 use crate::sampler::weight::IntervalCode;
 use crate::store::error::StoreError;
 use crate::store::identity::{self, Identity};
-use crate::store::layout::LossCells;
 use crate::store::layout::{
-    self, BYTE_ORDER, Header, Layout, MAGIC, MAX_STORE_BYTES, PAGE_BYTES, REGIONS, Region, SIZE_CLASSES, TEXT_BYTES,
-    VERSION,
+    BYTE_ORDER, Header, Layout, MAGIC, MAX_STORE_BYTES, PAGE_BYTES, REGIONS, Region, SIZE_CLASSES, TEXT_BYTES, VERSION,
 };
-use crate::store::picture::{ExactTotals, HistoryPoint, ModulePicture};
 use crate::store::place::{self, Place, failed};
-use crate::store::row::{get, set};
+use crate::store::row::set;
 use crate::store::tables::Tables;
 use crate::store::text;
 use crate::sys::file::{self, Reserved};
 use crate::sys::map;
-use crate::sys::sync::{AtomicU64, Ordering, fence};
-use crate::units::{ModuleId, Ticks};
+use crate::sys::sync::{AtomicU64, Ordering};
+use crate::units::Ticks;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -91,18 +88,18 @@ static RANGES: Mutex<Vec<Reserved>> = Mutex::new(Vec::new());
 /// This process's store.
 #[derive(Debug)]
 pub(crate) struct Store {
-    tables: Tables<'static>,
+    pub(super) tables: Tables<'static>,
     words: &'static [AtomicU64],
-    layout: Layout,
+    pub(super) layout: Layout,
     range: Reserved,
     /// `None`: anonymous memory.
-    file: Option<File>,
+    pub(super) file: Option<File>,
     path: Option<PathBuf>,
     pid: u32,
     /// Bytes that a region keeps laid out ahead of its use.
-    ahead_bytes: u64,
+    pub(super) ahead_bytes: u64,
     /// One grower at a time.
-    growth: Mutex<()>,
+    pub(super) growth: Mutex<()>,
     /// The top of the free rings' list.
     free_rings: AtomicU64,
     finished: bool,
@@ -269,92 +266,6 @@ impl Store {
         &self.layout
     }
 
-    // ---- growth -------------------------------------------------------------------------------------------------
-
-    /// Keeps a stock of nodes, rows and rings laid out. Called by the drain thread outside the lock, each tick, and by
-    /// a thread that is about to help to drain. A few loads where nothing is to be done. Where space cannot be had, the
-    /// stock stays what it is, which is counted.
-    pub(crate) fn lay_out_ahead(&self) {
-        for region in [Region::Nodes, Region::Sites, Region::Rings, Region::Modules, Region::History] {
-            if self.grow(region, self.ahead_bytes).is_err() {
-                // Relaxed: a counter.
-                self.tables.header.state.refused_growth.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// How many rows of sites the records that are still in the rings can need: each its own, but never more than
-    /// there are stacks without a row.
-    fn sites_to_come(&self) -> u64 {
-        let without = self.tables.used(Region::Nodes).saturating_sub(self.tables.used(Region::Sites));
-        let mut unread = 0;
-        #[expect(clippy::cast_possible_truncation, reason = "at most 4096")]
-        for ring in 0..self.tables.used(Region::Rings) as u32 {
-            if unread >= without {
-                return without;
-            }
-            unread += self.tables.ring(RingId(ring)).map_or(0, |ring| ring.consumer().unread().min(ring.capacity()));
-        }
-        unread.min(without)
-    }
-
-    /// Nodes or rows have come to their end: at the bound, or where the file system gave no more.
-    pub(crate) fn bound_reached(&self) -> bool {
-        [Region::Nodes, Region::Sites].into_iter().any(|region| {
-            let used = self.tables.used(region);
-            let all = self.tables.laid_out(region);
-            // Relaxed: a counter.
-            let refused = self.tables.header.state.refused_growth.load(Ordering::Relaxed) > 0;
-            used >= self.layout.place(region).capacity || (refused && used >= all)
-        })
-    }
-
-    fn grow(&self, region: Region, ahead_bytes: u64) -> std::io::Result<()> {
-        let place = self.layout.place(region);
-        let bytes = match region {
-            Region::Modules => 32 << 10,
-            Region::History => 4 << 10,
-            // A ring of an exact profile is a quarter of a megabyte; threads come slower than stacks.
-            Region::Rings => ahead_bytes.min(2 << 20),
-            _ => ahead_bytes,
-        };
-        let used = self.tables.used(region);
-        let to_come = if region == Region::Sites { self.sites_to_come() } else { 0 };
-        // A quarter of what is used, so that a program that grows fast finds more.
-        let ahead = (bytes / place.row_bytes).max(4).max(used / 4).max(to_come);
-        let enough = |laid_out| laid_out >= place.capacity || laid_out >= used.saturating_add(ahead);
-        if enough(self.tables.laid_out(region)) {
-            return Ok(());
-        }
-        let _one = self.growth.lock();
-        if enough(self.tables.laid_out(region)) {
-            return Ok(());
-        }
-        self.lay_out(region, used.saturating_add(2 * ahead).min(place.capacity))
-    }
-
-    /// Allocates the space of `region`'s rows up to `rows` and then says that they exist.
-    fn lay_out(&self, region: Region, rows: u64) -> std::io::Result<()> {
-        let place = self.layout.place(region);
-        let cells = &self.tables.header.regions[region as usize];
-        let from = place.offset + place.row_bytes * get(&cells.laid_out);
-        let to = place.offset + place.row_bytes * rows;
-        let (from, to) = (from.next_multiple_of(PAGE_BYTES), to.next_multiple_of(PAGE_BYTES));
-        if let Some(file) = &self.file
-            && to > from
-        {
-            // The page below `from` was allocated with the rows before; regions begin on pages of their own.
-            file::allocate(file, from, to - from)?;
-        }
-        // Release pairs with `Tables::laid_out` and the tree: memory before its use.
-        cells.laid_out.store(rows, Ordering::Release);
-        if region == Region::Nodes {
-            #[expect(clippy::cast_possible_truncation, reason = "at most 2^26 nodes fit")]
-            self.tables.tree_state.laid_out.store(rows as u32, Ordering::Release);
-        }
-        Ok(())
-    }
-
     // ---- rings --------------------------------------------------------------------------------------------------
 
     fn registry(&self) -> Registry<'_> {
@@ -375,109 +286,6 @@ impl Store {
     /// The ring's words, for the thread that claimed it.
     pub(crate) fn ring(&self, id: RingId) -> Option<Ring<'static>> {
         self.tables.ring(id)
-    }
-
-    // ---- what is told to readers --------------------------------------------------------------------------------
-
-    /// The counters of loss; any thread may add.
-    pub(crate) fn loss(&self) -> &'static LossCells {
-        &self.tables.header.loss
-    }
-
-    /// The interval in force.
-    pub(crate) fn set_interval(&self, interval: IntervalCode) {
-        set(&self.tables.header.state.interval, u64::from(interval.0));
-    }
-
-    /// A better calibration of the event clock.
-    pub(crate) fn set_ns_per_tick(&self, ns_per_tick: f64) {
-        set(&self.tables.header.state.ns_per_tick, ns_per_tick.to_bits());
-    }
-
-    /// What the unwinder's self-test chose; 64 bytes are kept.
-    pub(crate) fn set_unwinder(&self, name: &str) {
-        let bytes = text::store(name, &self.tables.header.unwinder);
-        set(&self.tables.header.process.unwinder_bytes, bytes);
-    }
-
-    /// Copies the exact totals, summed at `at`. The caller holds the aggregator's lock.
-    pub(crate) fn set_exact_totals(&self, totals: &ExactTotals, at: Ticks) {
-        let words = [
-            totals.total_bytes,
-            totals.total_blocks,
-            totals.freed_bytes,
-            totals.freed_blocks,
-            totals.max_live_bytes,
-            totals.max_live_blocks,
-            totals.older_freed_bytes,
-            totals.older_freed_blocks,
-        ];
-        layout::write_next(&self.tables.header.exact, |cells| {
-            for (cell, word) in cells.totals.iter().zip(words) {
-                set(cell, word);
-            }
-            set(&cells.at, at.0);
-        });
-    }
-
-    /// Appends a point to the history, over the oldest when it is full. The caller holds the aggregator's lock.
-    pub(crate) fn push_history(&self, point: &HistoryPoint) {
-        let state = &self.tables.header.state;
-        let cells = &self.tables.header.regions[Region::History as usize];
-        let number = get(&state.history_points);
-        let index = number % self.layout.place(Region::History).capacity;
-        #[expect(clippy::cast_possible_truncation, reason = "below the capacity")]
-        let row = self.tables.history.get(index as usize);
-        let Some(row) = row.filter(|_| index < self.tables.laid_out(Region::History)) else { return };
-        let mark = number + 1;
-        set(&row.end, 0);
-        set(&row.begin, mark);
-        // Release: the old point is gone before the new one comes.
-        fence(Ordering::Release);
-        set(&row.at_ns, point.at_ns);
-        set(&row.live_bytes, point.live_bytes);
-        set(&row.live_blocks, point.live_blocks);
-        set(&row.total_bytes, point.total_bytes);
-        set(&row.total_blocks, point.total_blocks);
-        set(&row.resident_bytes, point.resident_bytes);
-        // Release: the whole point comes before its mark.
-        row.end.store((mark << 8) | u64::from(point.interval.0), Ordering::Release);
-        set(&state.history_points, number + 1);
-        // Release pairs with `Tables::used`.
-        cells.used.store(get(&cells.used).max(index + 1), Ordering::Release);
-    }
-
-    /// Lists a module; `ModuleId(0)` (and a count) when the table is full. Called by the drain thread.
-    pub(crate) fn add_module(&self, module: &ModulePicture) -> ModuleId {
-        let _ = self.grow(Region::Modules, self.ahead_bytes);
-        let _one = self.growth.lock();
-        let cells = &self.tables.header.regions[Region::Modules as usize];
-        let index = get(&cells.used);
-        #[expect(clippy::cast_possible_truncation, reason = "the table has at most 4096 rows")]
-        let (row, id) = (self.tables.modules.get(index as usize), ModuleId(index as u16));
-        let Some(row) = row.filter(|_| index < self.tables.laid_out(Region::Modules)) else {
-            // Relaxed: a counter.
-            self.loss().unlisted_modules.fetch_add(1, Ordering::Relaxed);
-            return ModuleId(0);
-        };
-        set(&row.bias, module.bias);
-        set(&row.start, module.start);
-        set(&row.end, module.end);
-        set(&row.build_id_bytes, text::store_bytes(&module.build_id, &row.build_id));
-        // Half a path would name another file.
-        let path = if module.path.len() <= size_of_val(&row.path) { module.path.as_str() } else { "" };
-        set(&row.path_bytes, text::store(path, &row.path));
-        row.state.store(if module.loaded { 1 } else { 2 }, Ordering::Release);
-        // Release pairs with `Tables::used`: a row in use is whole.
-        cells.used.store(index + 1, Ordering::Release);
-        id
-    }
-
-    /// The module is no longer mapped.
-    pub(crate) fn mark_unloaded(&self, id: ModuleId) {
-        if let Some(row) = self.tables.modules.get(usize::from(id.0)).filter(|_| id.0 != 0) {
-            set(&row.state, 2);
-        }
     }
 
     // ---- the end ------------------------------------------------------------------------------------------------

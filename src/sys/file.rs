@@ -52,7 +52,8 @@ pub(crate) fn is_tmpfs(path: &Path) -> bool {
     let result = unsafe { libc::statfs(name.as_ptr(), found.as_mut_ptr()) };
     // SAFETY: all zero bytes are a valid `statfs`, and the call wrote over them.
     let found = unsafe { found.assume_init() };
-    result == 0 && found.f_type == libc::TMPFS_MAGIC
+    // C libraries disagree on the type of both.
+    result == 0 && i128::from(found.f_type) == i128::from(libc::TMPFS_MAGIC)
 }
 
 /// The effective user.

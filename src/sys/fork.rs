@@ -44,6 +44,15 @@ fn own_mark() -> u32 {
     if IS_WIPED.load(Ordering::Relaxed) { ARMED } else { std::process::id() }
 }
 
+/// Has these called around every `fork` that the C library makes. Once per process; `_Fork` and raw `clone` skip them.
+pub(crate) fn around(before: extern "C" fn(), after: extern "C" fn()) {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if !DONE.swap(true, Ordering::SeqCst) {
+        // SAFETY: functions that live as long as the program.
+        unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
+    }
+}
+
 /// True in a forked child of the process that armed the mark. Two loads.
 #[inline]
 pub(crate) fn in_child() -> bool {

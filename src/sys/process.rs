@@ -110,8 +110,10 @@ pub(crate) fn end_by(signal: i32) {
     let set = set_of(&[signal]);
     // SAFETY: a valid set.
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
+    // SAFETY: no preconditions.
+    let me = unsafe { libc::getpid() };
     // SAFETY: a signal to ourselves.
-    unsafe { libc::kill(libc::getpid(), signal) };
+    unsafe { libc::kill(me, signal) };
 }
 
 fn disposition(signal: i32) -> Option<usize> {

@@ -106,7 +106,8 @@ const OWN_STACK_BYTES: usize = 2 << 20;
 /// Runs `f` on a new thread called `name` (at most 15 bytes).
 pub(crate) fn spawn(name: &CStr, f: Box<dyn FnOnce() + Send>) -> std::io::Result<OwnThread> {
     // SAFETY: all zero is a valid set to be filled.
-    let (mut all, mut old): (libc::sigset_t, libc::sigset_t) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+    let mut old = all;
     // SAFETY: a valid set.
     unsafe { libc::sigfillset(&raw mut all) };
     // Blocked before it exists, so that there is no moment in which it could take the program's signals.

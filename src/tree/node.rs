@@ -1,13 +1,15 @@
 //! The tree's memory: nodes and counters as they lie in the mapped store. Plain atomics, valid when zeroed.
 
-use crate::sys::sync::{AtomicU32, AtomicU64, Ordering};
+#[cfg(test)]
+use crate::sys::sync::Ordering;
+use crate::sys::sync::{AtomicU32, AtomicU64};
 
 /// Bits of `Node::site` that hold the row + 1.
-pub(super) const SITE_MASK: u32 = (1 << 30) - 1;
+pub(crate) const SITE_MASK: u32 = (1 << 30) - 1;
 /// Bit of `Node::site`: the tree was full, and stacks below this one were counted here.
-pub(super) const FOLDED: u32 = 1 << 30;
+pub(crate) const FOLDED: u32 = 1 << 30;
 /// Bit of `Node::site`: records of this stack were lost.
-pub(super) const TAINTED: u32 = 1 << 31;
+pub(crate) const TAINTED: u32 = 1 << 31;
 
 /// A node: one frame below one parent. 32 bytes, complete before one CAS links it, never changed but for its
 /// children, its site number and its marks.
@@ -42,6 +44,8 @@ pub(crate) struct TreeState {
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<TreeState>() == 16, "part of the store's header");
 
+/// For tests: the store makes nodes of zeroed memory.
+#[cfg(test)]
 impl Node {
     /// An empty node: what zeroed memory is.
     pub(crate) fn new() -> Node {
@@ -54,6 +58,8 @@ impl Node {
     }
 }
 
+/// For tests: the store sets both numbers itself.
+#[cfg(test)]
 impl TreeState {
     /// The state of an empty tree whose first `laid_out` nodes (the root among them) are zeroed memory.
     pub(crate) fn new(laid_out: u32) -> TreeState {

@@ -92,7 +92,8 @@ impl Region {
     }
 }
 
-/// Regions mapped so far.
+/// Regions mapped so far. For tests.
+#[cfg(test)]
 pub(super) fn made() -> u32 {
     MADE.load(Ordering::Relaxed)
 }

@@ -12,7 +12,7 @@
 
 use core::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 use framehop::{ExplicitModuleSectionInfo, Module, Unwinder as _};
 
@@ -47,8 +47,14 @@ pub(crate) trait ModuleSink {
     fn unload(&mut self, id: ModuleId);
 }
 
-/// Free workspaces to begin with.
-const FEWEST_WORKSPACES: usize = 4;
+/// Workspaces to be kept free; 45 kB each.
+static FEWEST_WORKSPACES: AtomicUsize = AtomicUsize::new(8);
+
+/// Sets how many workspaces `start` and `refresh` keep free, beyond twice as many as are in use. Exact mode, where
+/// threads are often preempted in the middle of a capture, wants about as many as there are busy threads.
+pub(crate) fn keep_free(workspaces: usize) {
+    FEWEST_WORKSPACES.store(workspaces.clamp(8, 512), Ordering::Relaxed);
+}
 
 struct Listed {
     module: LoadedModule,
@@ -76,6 +82,8 @@ struct Registry {
     /// Our count of framehop's module generations: one a new unwinder, one a module added or removed.
     rules_generation: u64,
     retired: Vec<*mut Set>,
+    /// Every workspace is at least this large and this young (a capacity, and a count of rules' generations).
+    renewed: (usize, u64),
 }
 
 /// The registry when nobody works on it; else null.
@@ -83,33 +91,64 @@ static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(core::ptr::null_mut());
 /// The process whose registry that is.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
-fn with_registry<T>(work: impl FnOnce(&mut Registry) -> T) -> T {
+/// Takes the registry, or makes the process's first. Waits for another user.
+fn take() -> Box<Registry> {
     let pid = std::process::id();
-    let mut registry = loop {
-        // Acquire: partner of the Release below.
+    loop {
+        // Acquire: partner of `put`.
         let taken = REGISTRY.swap(core::ptr::null_mut(), Ordering::Acquire);
         if !taken.is_null() {
             // SAFETY: put there by `Box::into_raw` below, and taken out by us alone.
-            break unsafe { Box::from_raw(taken) };
+            return unsafe { Box::from_raw(taken) };
         }
         let owner = OWNER.load(Ordering::Relaxed);
         if owner != pid && OWNER.compare_exchange(owner, pid, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             // The first in this process, or the parent was at work when it forked: what it held is left alone.
-            break Box::new(Registry {
+            return Box::new(Registry {
                 listed: Vec::new(),
                 changes: Changes::default(),
                 unwinder: Unwinder::new(),
                 generation: set::generation(),
                 rules_generation: 0,
                 retired: Vec::new(),
+                renewed: (0, 0),
             });
         }
         std::thread::yield_now();
-    };
-    let answer = work(&mut registry);
-    OWNER.store(pid, Ordering::Relaxed);
+    }
+}
+
+fn put(registry: Box<Registry>) {
+    OWNER.store(std::process::id(), Ordering::Relaxed);
+    // Release: partner of `take`.
     REGISTRY.store(Box::into_raw(registry), Ordering::Release);
+}
+
+fn with_registry<T>(work: impl FnOnce(&mut Registry) -> T) -> T {
+    let mut registry = take();
+    let answer = work(&mut registry);
+    put(registry);
     answer
+}
+
+/// Held over a fork, by `before_fork`.
+static HELD: AtomicPtr<Registry> = AtomicPtr::new(core::ptr::null_mut());
+
+/// For `pthread_atfork`: waits until `start` and `refresh` are not at work, and keeps them from it. A child forked
+/// while another thread is inside the loader's list of modules could never read that list (its lock stays taken).
+pub(crate) fn before_fork() {
+    if OWNER.load(Ordering::Relaxed) != 0 {
+        HELD.store(Box::into_raw(take()), Ordering::Relaxed);
+    }
+}
+
+/// For `pthread_atfork`, in parent and child.
+pub(crate) fn after_fork() {
+    let held = HELD.swap(core::ptr::null_mut(), Ordering::Relaxed);
+    if !held.is_null() {
+        // SAFETY: made by `before_fork` on this thread (or its copy in the parent).
+        put(unsafe { Box::from_raw(held) });
+    }
 }
 
 /// Lists all modules in `sink`, stocks the pools for stacks of up to `max_frames` (4..=1024) frames, tests on known
@@ -123,15 +162,14 @@ pub(crate) fn start(max_frames: usize, sink: &mut dyn ModuleSink) -> &'static st
         registry.rules_generation += 1;
         registry.look(sink);
         registry.publish();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         CAPACITY.store(capacity, Ordering::Relaxed);
-        workspace::stock(FEWEST_WORKSPACES.max(cores * 2), capacity, registry.rules_generation);
+        registry.stock();
     });
     let (method, name) = [(Method::Framehop, "framehop + replay"), (Method::FramePointers, "frame pointers")]
         .into_iter()
         .find(|(method, _)| selftest::passes(*method))
         .unwrap_or((Method::Backtrace, "backtrace"));
-    METHOD.store(method as u8, Ordering::Relaxed);
+    choose(method);
     name
 }
 
@@ -143,8 +181,32 @@ pub(crate) fn refresh(sink: &mut dyn ModuleSink) {
             registry.publish();
         }
         set::reap(&mut registry.retired);
-        workspace::stock(FEWEST_WORKSPACES, CAPACITY.load(Ordering::Relaxed), registry.rules_generation);
+        registry.stock();
     });
+}
+
+/// Puts `method` in force. What threads remember was found by another: it is forgotten by a new generation.
+pub(super) fn choose(method: Method) {
+    with_registry(|registry| {
+        if METHOD.swap(method as u8, Ordering::Relaxed) != method as u8 {
+            registry.publish();
+        }
+    });
+}
+
+/// As if so many modules had come and gone.
+#[cfg(test)]
+pub(super) fn age(generations: u64) {
+    with_registry(|registry| {
+        registry.rules_generation += generations;
+        registry.publish();
+    });
+}
+
+/// Sets that wait for a walk to end.
+#[cfg(test)]
+pub(super) fn retired() -> usize {
+    with_registry(|registry| registry.retired.len())
 }
 
 impl Registry {
@@ -173,6 +235,17 @@ impl Registry {
             self.unwinder.add_module(listed.unwinder_module());
             self.listed.push(listed);
         }
+    }
+
+    /// Keeps the workspaces in number and in shape.
+    fn stock(&mut self) {
+        let (capacity, rules) = (CAPACITY.load(Ordering::Relaxed), self.rules_generation);
+        let (renewed_capacity, renewed_rules) = self.renewed;
+        let old = rules - renewed_rules > workspace::OLD_RULES;
+        if (old || renewed_capacity < capacity) && workspace::renew(capacity, rules) {
+            self.renewed = (capacity, rules);
+        }
+        workspace::stock(FEWEST_WORKSPACES.load(Ordering::Relaxed), capacity, rules);
     }
 
     fn publish(&mut self) {

@@ -56,14 +56,13 @@ fn agrees(method: Method) -> bool {
     // SAFETY: unsynchronised means that symbolization elsewhere may go on at the same time; we only trace.
     unsafe {
         backtrace::trace_unsynchronized(|frame| {
-            // Frames of the trace itself lie below; so may this function's own.
+            // The trace's own frames have a lower sp, this function has this one.
             if frame.sp().addr() as u64 > registers.sp && !frame.ip().is_null() {
                 system.push(frame.ip().addr() as u64);
             }
             system.len() < 512
         });
     }
-    let system = &system[usize::from(system.first() != found.first()).min(system.len())..];
     let common = found.len().min(system.len());
     // At the end the two may differ by how they treat the outermost frame.
     common > NESTED && found[..common] == system[..common] && found.len().max(system.len()) - common <= 1

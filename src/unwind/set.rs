@@ -42,8 +42,10 @@ pub(super) struct Set {
     /// framehop's (wrapping 16-bit) module generation, as we count it; see `workspace`.
     pub(super) rules_generation: u64,
     /// Address bits of a return address; the others may be a signature (aarch64).
+    #[cfg_attr(target_arch = "x86_64", expect(dead_code, reason = "no signatures there"))]
     pub(super) address_mask: u64,
     /// What the unwinder's slices point into.
+    #[expect(dead_code, reason = "keeps them")]
     pub(super) tables: Vec<Arc<Tables>>,
 }
 

@@ -97,25 +97,29 @@ impl Walk<'_, '_> {
     #[cold]
     #[inline(never)]
     pub(super) fn run_backtrace(&mut self) {
+        let Registers { ip, sp: above, fp, .. } = self.registers;
         (self.made, self.kept, self.outcome) = (0, 0, Outcome::End);
-        let above = self.registers.sp;
+        self.push_unproved(State { sp: above, address: ip, fp });
         // SAFETY: unsynchronised means that symbolization elsewhere may go on at the same time; we only trace.
         unsafe {
             backtrace::trace_unsynchronized(|frame| {
-                let state = State { address: frame.ip().addr() as u64, sp: frame.sp().addr() as u64, fp: 0 };
-                if state.sp <= above {
-                    return true; // our own functions
-                }
-                let Some(place) = self.scratch.get_mut(self.made) else {
-                    self.outcome = Outcome::Cut;
-                    return false;
-                };
-                place.begin(&state, self.made == 0);
-                place.lose();
-                self.made += 1;
-                true
+                let state = State { sp: frame.sp().addr() as u64, address: frame.ip().addr() as u64, fp: 0 };
+                // The capturing function and those that it called have its sp or less; the outermost may have no address.
+                state.sp <= above || state.address == 0 || self.push_unproved(state)
             });
         }
+    }
+
+    /// Adds a frame whose step nobody can replay; false (and cut) where there is no room.
+    fn push_unproved(&mut self, state: State) -> bool {
+        let Some(place) = self.scratch.get_mut(self.made) else {
+            self.outcome = Outcome::Cut;
+            return false;
+        };
+        place.begin(&state, self.made == 0);
+        place.lose();
+        self.made += 1;
+        true
     }
 
     /// The proved tail of `tail` frames, below those already made, is the whole rest, and its numbers are valid.

@@ -1,7 +1,7 @@
 //! Workspaces: what a thread needs while it unwinds, one for each thread that is unwinding now.
 //!
 //! Promises: `take` and `give_back` are a few atomic operations, never wait, never allocate; a taken workspace is its
-//! taker's alone. Only `stock` makes or repairs workspaces (at start and at the drain thread's tick). When none is
+//! taker's alone. Only `stock` and `renew` make workspaces (at start and at the drain thread's tick). When none is
 //! free the caller's stack is cut to nothing and counted (`starved`).
 //!
 //! A forked child keeps what its parent's other threads held as taken for ever; the rest works, and `stock` makes more.
@@ -24,7 +24,8 @@ const GUARD_BYTES: usize = 64 * 1024;
 /// would take another module's rules for its own.
 const MAX_RULES_AGE: u64 = 60_000;
 /// Steps after which it is replaced, long before that.
-const OLD_RULES: u64 = 20_000;
+pub(super) const OLD_RULES: u64 = 20_000;
+const _: () = assert!(2 * OLD_RULES < MAX_RULES_AGE && MAX_RULES_AGE < 1 << 16, "renewed before they could collide");
 
 /// One thread's tools.
 pub(super) struct Workspace {
@@ -77,7 +78,7 @@ impl Taken {
             }
             taken.give_back();
         }
-        STARVED.fetch_add(1, Ordering::Relaxed);
+        count_starved();
         None
     }
 
@@ -172,28 +173,36 @@ impl Drop for Workspace {
     }
 }
 
-/// Makes workspaces until `wanted` are free (at least twice as many as are in use, and twice as many as there are if
-/// any capture found none), and renews free ones that are too small or too old. Allocates. One caller at a time.
-pub(super) fn stock(wanted: usize, capacity: usize, rules_generation: u64) {
-    static STARVED_BEFORE: AtomicU64 = AtomicU64::new(0);
+/// Renews the free workspaces that are too small for `capacity` frames or whose rules are old. True if all are fit now;
+/// those in use wait for the next tick. Allocates. One caller at a time.
+pub(super) fn renew(capacity: usize, rules_generation: u64) -> bool {
+    let mut all = true;
     for index in 0..STOCKED.load(Ordering::Relaxed) {
         if !claim(index) {
+            all = false;
             continue;
         }
         let mut taken = Taken { index };
         let workspace = taken.workspace();
-        let old = rules_generation.wrapping_sub(workspace.cache_born) > OLD_RULES;
-        if (old || workspace.capacity < capacity)
-            && let Some(new) = Workspace::new(capacity.max(workspace.capacity), rules_generation)
-        {
-            *workspace = new;
+        if workspace.capacity < capacity || rules_generation.wrapping_sub(workspace.cache_born) > OLD_RULES {
+            match Workspace::new(capacity.max(workspace.capacity), rules_generation) {
+                Some(new) => *workspace = new,
+                None => all = false,
+            }
         }
         taken.give_back();
     }
+    all
+}
+
+/// Makes workspaces until `wanted` are free: at least twice as many as are in use, and twice as many as there are if
+/// any capture found none since the last call. Allocates. One caller at a time.
+pub(super) fn stock(wanted: usize, capacity: usize, rules_generation: u64) {
+    static STARVED_BEFORE: AtomicU64 = AtomicU64::new(0);
     let stocked = STOCKED.load(Ordering::Relaxed);
     let free: usize = FREE.iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum();
     let starved = STARVED.load(Ordering::Relaxed);
-    let grow = if starved != STARVED_BEFORE.swap(starved, Ordering::Relaxed) { stocked } else { 0 };
+    let grow = if starved == STARVED_BEFORE.swap(starved, Ordering::Relaxed) { 0 } else { stocked };
     let in_use = stocked.saturating_sub(free);
     let missing = wanted.max(in_use * 2).saturating_sub(free).max(grow);
     for index in stocked..(stocked + missing).min(MAX_WORKSPACES) {
@@ -203,6 +212,13 @@ pub(super) fn stock(wanted: usize, capacity: usize, rules_generation: u64) {
         // Release: partner of `claim`; the workspace is complete.
         FREE[index / 64].fetch_or(1 << (index % 64), Ordering::Release);
     }
+}
+
+/// A capture found no workspace, or none whose rules are young enough.
+#[cold]
+pub(super) fn count_starved() {
+    // Relaxed: a counter.
+    STARVED.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Captures that found no workspace, since the process began.

@@ -161,7 +161,7 @@ fn main() {
     }
     match end {
         "drop" => drop(profiler),
-        "return" => {}
+        "return" => (),
         "exit" => std::process::exit(3),
         "forget-exit" => {
             std::mem::forget(profiler);
@@ -208,8 +208,10 @@ fn main() {
         "inside-the-allocator" => {
             RAISE_INSIDE.store(true, Ordering::Relaxed);
             loop {
-                // So small that in sampled mode it comes by the hot path, where the thread may be held up.
+                // So small that in sampled mode it comes by the hot path, where the thread may be held up; then one that no
+                // slot holds, for exact mode.
                 std::hint::black_box(Box::new([1u8; 8]));
+                std::hint::black_box(Block::new(100_000, 1));
             }
         }
         "wait-in-thread" => {

@@ -35,6 +35,10 @@ pub struct Args {
     #[arg(long)]
     pub fixed: bool,
 
+    /// Record every block in the heap profile, not a sample
+    #[arg(long)]
+    pub exact: bool,
+
     /// Where the heap profile goes
     #[arg(long, value_name = "FILE", default_value = "dhat-heap.json")]
     pub output: PathBuf,

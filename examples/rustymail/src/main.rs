@@ -30,10 +30,27 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     #[cfg(feature = "heap-profile")]
-    let profiler = unfreed::Profiler::builder().output(args.output.clone()).start()?;
+    let profiler = {
+        // A batch is a round: whatever outlives round after round is what the verdicts are about. A service that runs
+        // for hours leaves epochs to the clock.
+        let builder = unfreed::Profiler::builder().output(args.output.clone()).manual_epochs();
+        Arc::new(if args.exact { builder.exact() } else { builder }.start()?)
+    };
+    #[cfg(feature = "heap-profile")]
+    let end_of_batch = {
+        // Weak: the service leaks its observers, and the profiler is to end here all the same.
+        let profiler = Arc::downgrade(&profiler);
+        move || {
+            if let Some(profiler) = profiler.upgrade() {
+                profiler.advance_epoch();
+            }
+        }
+    };
+    #[cfg(not(feature = "heap-profile"))]
+    let end_of_batch = || {};
 
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    runtime.block_on(sync(args))?;
+    runtime.block_on(sync(args, end_of_batch))?;
     drop(runtime);
 
     #[cfg(feature = "heap-profile")]
@@ -47,11 +64,14 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 }
 
 /// Syncs everything once and prints the work done.
-async fn sync(args: &Args) -> Result<(), Box<dyn Error>> {
+async fn sync(args: &Args, end_of_batch: impl Fn() + Send + Sync + 'static) -> Result<(), Box<dyn Error>> {
     let service = SyncService::new(Arc::new(MailStore::new(args.store_config())), args.mode());
     let progress = Arc::new(Progress::new(u64::from(args.emails)));
     let shown = Arc::clone(&progress);
-    service.attach_metrics(move |totals| shown.set(totals.emails));
+    service.attach_metrics(move |totals| {
+        shown.set(totals.emails);
+        end_of_batch();
+    });
     let result = service.start_background_sync().await?;
     progress.finish();
     result?;

@@ -17,7 +17,7 @@ use crate::session::{ImapSession, SyncError};
 use crate::store::MailStore;
 
 /// Messages a FETCH asks for.
-pub const FETCH_BATCH_SIZE: usize = 25;
+pub const FETCH_BATCH_SIZE: usize = 5;
 /// Messages that a round takes from one folder, so that a large one does not starve the others.
 pub const MAX_EMAILS_PER_SYNC: usize = 200;
 

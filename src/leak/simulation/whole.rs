@@ -1,6 +1,6 @@
 //! Report, pools and changes on simulated programs: the judge as its callers use it.
 
-use super::world::World;
+use super::world::{GrowingMap, Held, World};
 use crate::leak::assemble::{Course, Process, SiteFigures, Source, report};
 use crate::leak::judge::Subject;
 use crate::leak::pool::{KeyFrame, collapse_runs, regroup};
@@ -62,7 +62,7 @@ fn service(epochs: u32) -> World {
     world
 }
 
-fn drop_held(_: super::world::Held) {}
+fn drop_held(_: Held) {}
 
 #[test]
 fn the_report_puts_the_worst_first_and_its_figures_are_the_programs() {
@@ -229,4 +229,94 @@ fn recursion_of_any_depth_has_one_key() {
     let mut frames = vec![frame(1), frame(2), frame(2), frame(2), frame(3), frame(2)];
     collapse_runs(&mut frames);
     assert_eq!(frames, [frame(1), frame(2), frame(3), frame(2)]);
+}
+
+/// Runs a program for 300 epochs and returns the advice on site 0, which must be called a leak.
+fn advice_on(sites: usize, mut step: impl FnMut(&mut World, u32)) -> String {
+    let mut world = World::new(21, 0.0, 300, sites);
+    for now in 0..300 {
+        world.begin_epoch(now);
+        step(&mut world, now);
+        world.end_epoch();
+    }
+    let report = report_of(&world, Course { now_bytes: 1, before_bytes: 1 }, None);
+    let site = report.sites().find(|site| site.frames()[0] == "site 0").expect("listed");
+    assert_eq!(site.state(), State::Leak, "{site:?}");
+    site.advice().to_string()
+}
+
+#[test]
+fn advice_follows_the_evidence() {
+    let mut table: Option<GrowingMap> = None;
+    let advice = advice_on(1, |w, _| {
+        let table = table.get_or_insert_with(|| GrowingMap::new(w, 0, 48));
+        (0..80).for_each(|_| table.insert(w));
+    });
+    assert!(advice.contains("A table here grows"), "{advice}");
+
+    let advice = advice_on(2, |w, t| {
+        (0..4).for_each(|_| drop_held(w.alloc(0, 100)));
+        let requests = if (t / 20) % 2 == 0 { 200 } else { 0 };
+        (0..requests).for_each(|_| w.brief(1, 100, 0.0));
+    });
+    assert!(advice.contains("background task"), "{advice}");
+
+    let advice = advice_on(1, |w, _| {
+        (0..100).for_each(|_| w.brief(0, 100, 1.0));
+        drop_held(w.alloc(0, 100));
+    });
+    assert!(advice.contains("is freed; the rest is kept for ever"), "{advice}");
+
+    // A service and its task that hold each other, born together.
+    let advice = advice_on(2, |w, _| {
+        let restarts = w.random.poisson(1.0);
+        for _ in 0..restarts {
+            drop_held(w.alloc(0, 3000));
+            drop_held(w.alloc(1, 200));
+        }
+    });
+    assert!(advice.contains("`Arc` or `Rc` cycle"), "{advice}");
+
+    let mut table: Option<GrowingMap> = None;
+    let advice = advice_on(2, |w, _| {
+        let table = table.get_or_insert_with(|| GrowingMap::new(w, 1, 48));
+        for _ in 0..20 {
+            table.insert(w);
+            drop_held(w.alloc(0, 500));
+        }
+    });
+    assert!(advice.contains("a collection without a limit"), "{advice}");
+
+    let mut rate = 1.0f64;
+    let advice = advice_on(1, |w, _| {
+        rate *= 1.01;
+        for _ in 0..w.random.poisson(rate) {
+            drop_held(w.alloc(0, 500));
+        }
+    });
+    assert!(advice.contains("accelerates"), "{advice}");
+}
+
+#[test]
+fn retention_and_foreign_memory_are_told_from_leaks() {
+    let world = World::new(1, 0.0, 1, 1);
+    let grown = Course { now_bytes: 300_000_000, before_bytes: 200_000_000 };
+    let flat = Course { now_bytes: 100_000_000, before_bytes: 100_000_000 };
+    let words = |allocator: Option<Course>, live: Course| {
+        let process = Process { window_seconds: 600.0, live, resident: Some(grown), allocator, ..Process::default() };
+        report(&world.judge, &world.histories, &process, &Names(&world, None)).recommendations().join(" ")
+    };
+    assert!(words(Some(grown), flat).contains("the allocator keeps freed memory"), "{}", words(Some(grown), flat));
+    assert!(words(None, flat).contains("the allocator keeps freed memory"));
+    assert!(words(Some(flat), flat).contains("C libraries or mappings"));
+    assert_eq!(words(Some(grown), grown), "", "live bytes grew: that is no retention");
+}
+
+#[test]
+fn what_could_hide_is_three_intervals_for_one_sample_and_thirteen_for_eight() {
+    let world = World::new(1, 0.0, 1, 1);
+    let process = Process { interval_bytes: 65536.0, ..Process::default() };
+    let report = report(&world.judge, &world.histories, &process, &Names(&world, None));
+    let intervals = report.unjudged().smallest_visible_bytes / 65536.0;
+    assert!((intervals - 13.15).abs() < 0.05, "{intervals}");
 }

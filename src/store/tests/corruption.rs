@@ -22,7 +22,7 @@ fn sample() -> Vec<u8> {
         for _ in 0..300 {
             let record = oracle.step(&stacks);
             if producer.push(&record).is_err() {
-                attribution.drain(&tables, Ticks(u64::MAX));
+                attribution.drain(&tables, Ticks(u64::MAX), &mut ());
                 end_epoch(&tables, record.at);
                 store.push_history(&HistoryPoint::default());
                 producer.push(&record).expect("drained");

@@ -42,7 +42,7 @@ fn unread_rings_equal_drained_ones() {
         oracle.check(&dead, &stacks);
         let running = reader::read_from(&bytes[..], |_| false).expect("a sound store");
         assert_eq!((running.life, running.epoch), (Life::Running, round));
-        attribution.drain(&tables, Ticks(oracle.now));
+        attribution.drain(&tables, Ticks(oracle.now), &mut ());
         end_epoch(&tables, Ticks(oracle.now));
         let own = own_picture(&store, Ticks(oracle.now));
         for (a, b) in own.sites.iter().zip(&dead.sites) {
@@ -52,6 +52,43 @@ fn unread_rings_equal_drained_ones() {
         let running = reader::read_from(&bytes[..], |_| false).expect("a sound store");
         oracle.check(&running, &stacks);
     }
+}
+
+/// The moments within one record at which a writer can die, made by hand.
+#[test]
+fn a_record_is_applied_once_wherever_the_writer_died() {
+    let path = temporary("moments");
+    let store = Store::create(&children_options(&path)).expect("a store");
+    let tables = store.tables();
+    let stacks = add_stacks(&tables, STACKS);
+    let mut oracle = oracle();
+    let mut attribution = Attribution::new(BASE, 3_000);
+    let id = store.claim_ring(1).expect("a ring");
+    let ring = store.ring(id).expect("its words");
+    let mut producer = ring.producer();
+    let dead = || reader::read_from(&std::fs::read(&path).expect("the file")[..], |_| true).expect("a sound store");
+    for _ in 0..500 {
+        let record = oracle.step(&stacks);
+        producer.push(&record).expect("room");
+        let mut consumer = ring.consumer();
+        // Before: unread. Then: applied, but not taken from the ring. Then: taken.
+        oracle.check(&dead(), &stacks);
+        attribution.apply(&tables, &record, Some((id, consumer.index())), &mut ());
+        let picture = dead();
+        assert_eq!(picture.loss.rows_in_doubt, 0);
+        oracle.check(&picture, &stacks);
+        consumer.advance();
+        oracle.check(&dead(), &stacks);
+    }
+    // Within: the marks of one row disagree.
+    let record = oracle.step(&stacks);
+    producer.push(&record).expect("room");
+    attribution.apply(&tables, &record, Some((id, ring.consumer().index())), &mut ());
+    let row = &tables.sites[tables.header.pending.row.load(Ordering::Relaxed) as usize];
+    row.end.fetch_sub(1, Ordering::Relaxed);
+    let picture = dead();
+    assert_eq!(picture.loss.rows_in_doubt, 1);
+    oracle.check(&picture, &stacks);
 }
 
 /// What the killed process does: it announces itself and runs through the events, in one thread.
@@ -71,7 +108,7 @@ fn killed_child() {
     for (number, record) in records.iter().enumerate() {
         let producer = &mut producers[(record.at.0 % 4) as usize];
         if producer.push(record).is_err() {
-            attribution.drain(&tables, Ticks(u64::MAX));
+            attribution.drain(&tables, Ticks(u64::MAX), &mut ());
             producer.push(record).expect("drained");
         }
         if number % 1000 == 0 {

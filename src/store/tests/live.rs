@@ -111,7 +111,7 @@ fn hammer(store: &Store, stacks: &[StackId], closed: &Mutex<Closed>, stop: &Atom
                 birth: Ticks(if alloc { 0 } else { birth }),
                 carried: 0.0,
             };
-            attribution.apply(&tables, &record, None);
+            attribution.apply(&tables, &record, None, &mut ());
             if alloc {
                 blocks.push((site, size, now));
                 live += size;

@@ -1,9 +1,10 @@
 //! Records in, pictures out: equal to the oracle's, whichever way they went.
 
 use super::*;
-use crate::store::attribution::{Attribution, TAINTED, end_epoch};
+use crate::store::attribution::{Attribution, end_epoch};
 use crate::store::picture::{ExactTotals, HistoryPoint, Life, ModulePicture};
 use crate::store::reader;
+use crate::tree::TAINTED;
 
 /// Random events through four rings, drained at random times; pictures from memory and from the file.
 fn through_rings(seed: u64, intervals: &[u8], sizes: &[u64], name: &str) {
@@ -20,17 +21,17 @@ fn through_rings(seed: u64, intervals: &[u8], sizes: &[u64], name: &str) {
         let record = oracle.step(&stacks);
         let ring = choices.below(4) as usize;
         if producers[ring].push(&record).is_err() {
-            attribution.drain(&tables, Ticks(u64::MAX));
+            attribution.drain(&tables, Ticks(u64::MAX), &mut ());
             producers[ring].push(&record).expect("drained");
         }
         if choices.below(50) == 0 {
-            attribution.drain(&tables, Ticks(oracle.now));
+            attribution.drain(&tables, Ticks(oracle.now), &mut ());
         }
         if choices.below(500) == 0 {
             end_epoch(&tables, Ticks(oracle.now));
         }
         if step % 1000 == 999 {
-            attribution.drain(&tables, Ticks(oracle.now));
+            attribution.drain(&tables, Ticks(oracle.now), &mut ());
             oracle.check(&own_picture(&store, Ticks(oracle.now)), &stacks);
         }
     }
@@ -76,9 +77,9 @@ fn a_resize_among_the_equal_keeps_the_peak() {
         birth: Ticks(if kind == Kind::Alloc { 0 } else { 1_001 }),
         carried: 0.0,
     };
-    attribution.apply(&tables, &record(1_001, Kind::Alloc, 64, 0), None);
-    attribution.apply(&tables, &record(1_005, Kind::Resize, 64, 64), None);
-    attribution.apply(&tables, &record(1_007, Kind::Resize, 32, 64), None);
+    attribution.apply(&tables, &record(1_001, Kind::Alloc, 64, 0), None, &mut ());
+    attribution.apply(&tables, &record(1_005, Kind::Resize, 64, 64), None, &mut ());
+    attribution.apply(&tables, &record(1_007, Kind::Resize, 32, 64), None, &mut ());
     let picture = own_picture(&store, Ticks(1_010));
     assert_eq!((picture.gmax_ns, picture.gmax_bytes), (5, 64 << 8));
     let figures = picture.sites[0].figures;
@@ -103,11 +104,11 @@ fn a_free_that_overtakes_its_birth_cancels_it() {
         birth: Ticks(1_500),
         carried: 0.0,
     };
-    attribution.apply(&tables, &record, None);
+    attribution.apply(&tables, &record, None, &mut ());
     assert_eq!(own_picture(&store, Ticks(2_000)).sites.len(), 0, "nothing is shown below zero");
     record.kind = Kind::Alloc;
     record.at = Ticks(1_500);
-    attribution.apply(&tables, &record, None);
+    attribution.apply(&tables, &record, None, &mut ());
     let figures = own_picture(&store, Ticks(2_000)).sites[0].figures;
     assert_eq!(figures.live, Amount::default());
     assert_eq!((figures.live_births, figures.total.samples), (0, 1));
@@ -131,7 +132,7 @@ fn a_full_table_of_sites_folds_into_the_root_and_says_so() {
         carried: 0.0,
     };
     for &stack in &stacks {
-        attribution.apply(&tables, &alloc(stack, Kind::Alloc), None);
+        attribution.apply(&tables, &alloc(stack, Kind::Alloc), None, &mut ());
     }
     let picture = own_picture(&store, BASE);
     let rows = picture.sites.len() - 1;
@@ -147,7 +148,7 @@ fn a_full_table_of_sites_folds_into_the_root_and_says_so() {
     }
     assert!(store.bound_reached());
     for &stack in &stacks {
-        attribution.apply(&tables, &alloc(stack, Kind::Free), None);
+        attribution.apply(&tables, &alloc(stack, Kind::Free), None, &mut ());
     }
     assert!(own_picture(&store, BASE).sites.iter().all(|site| site.figures.live == Amount::default()));
 }
@@ -254,11 +255,11 @@ fn many_rings_merge_by_time_and_up_to_it() {
         for record in &late {
             producers[choices.below(1000) as usize].push(record).expect("64 records fit");
         }
-        attribution.drain(&tables, Ticks(before));
+        attribution.drain(&tables, Ticks(before), &mut ());
         let unread: u64 =
             (0..1000).filter_map(|id| Some(tables.ring(crate::ring::RingId(id))?.consumer().unread())).sum();
         assert_eq!(unread, 50);
-        attribution.drain(&tables, Ticks(oracle.now));
+        attribution.drain(&tables, Ticks(oracle.now), &mut ());
         oracle.check(&own_picture(&store, Ticks(oracle.now)), &stacks);
     }
 }

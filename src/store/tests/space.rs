@@ -62,7 +62,7 @@ fn fill(store: &Store) -> u64 {
             && tables.used(Region::Sites) < tables.laid_out(Region::Sites)
         {
             let stack = add_stack(&tables, StackId::ROOT, 100 + stacks);
-            attribution.apply(&tables, &birth(stack), None);
+            attribution.apply(&tables, &birth(stack), None, &mut ());
             stacks += 1;
         }
         if (nodes, rows) == (tables.used(Region::Nodes), tables.used(Region::Sites)) && round > 0 {
@@ -234,7 +234,7 @@ fn start_and_stop_in_a_loop_uses_the_same_addresses() {
         let tables = store.tables();
         assert_eq!((tables.used(Region::Sites), tables.header.loss.folded_sites.load(Ordering::Relaxed)), (1, 0));
         let stack = add_stack(&tables, StackId::ROOT, 7);
-        Attribution::new(BASE, 0).apply(&tables, &birth(stack), None);
+        Attribution::new(BASE, 0).apply(&tables, &birth(stack), None, &mut ());
         addresses.insert(std::ptr::from_ref(tables.header).addr());
         store.finish(false);
         // Threads may hold pointers for ever: they read nothing, and reach nobody.

@@ -51,7 +51,7 @@ fn records_per_second(stacks: u64, rings: usize, interval: u8) -> f64 {
             }
         }
         let start = Instant::now();
-        records += attribution.drain(&tables, Ticks(u64::MAX));
+        records += attribution.drain(&tables, Ticks(u64::MAX), &mut ());
         seconds += start.elapsed().as_secs_f64();
         store.lay_out_ahead();
     }
@@ -80,8 +80,16 @@ fn speed() {
     }
     let start = Instant::now();
     for _ in 0..1000 {
-        assert_eq!(attribution.drain(&tables, Ticks(u64::MAX)), 0);
+        assert_eq!(attribution.drain(&tables, Ticks(u64::MAX), &mut ()), 0);
     }
+    let idle = start.elapsed().as_secs_f64() * 1e3;
     let rings = tables.used(crate::store::layout::Region::Rings);
-    println!("{rings} empty rings: {:.1} µs a drain", start.elapsed().as_secs_f64() * 1e3);
+    for exact_mode in [false, true] {
+        let options = StoreOptions { base: BASE, ..StoreOptions::new(exact_mode) };
+        let start = Instant::now();
+        let store = Store::create(&options).expect("a store");
+        println!("created, exact mode {exact_mode}: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+        store.finish(false);
+    }
+    println!("{rings} empty rings: {idle:.1} µs a drain");
 }

@@ -260,19 +260,33 @@ fn run_programs(session: &Session, seed: u64, captures: u64) -> u64 {
 
 #[test]
 fn replay_is_full_unwinding() {
-    let captures = std::env::var("UNFREED_CAPTURES").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
-    for max_frames in [1024, 128, 4, 37] {
-        let session = Session::start(max_frames);
-        assert_eq!(session.method, "framehop + replay");
-        let seed = 0x5eed_0000 + max_frames as u64;
-        println!("seed {seed:#x}");
-        let each = captures / 8;
-        let traced = std::thread::scope(|scope| {
-            let session = &session;
-            let other = scope.spawn(move || run_programs(session, seed ^ 0xffff, each));
-            run_programs(session, seed, each) + other.join().unwrap()
-        });
-        assert!(max_frames < 1024 || traced > each / 100, "{traced}");
-        session.finish(each * 2);
+    let captures: u64 = std::env::var("UNFREED_CAPTURES").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
+    let (mut compared, mut frames, mut kept) = (0, 0, 0);
+    for round in 0.. {
+        for max_frames in [1024, 128, 4, 37] {
+            let session = Session::start(max_frames);
+            assert_eq!(session.method, "framehop + replay");
+            let before = session.before;
+            let seed = 0x5eed_0000 + (round << 12) + max_frames as u64;
+            println!("seed {seed:#x}");
+            let each = (captures / 8).min(5_000);
+            let traced = std::thread::scope(|scope| {
+                let session = &session;
+                let other = scope.spawn(move || run_programs(session, seed ^ 0xffff, each));
+                run_programs(session, seed, each) + other.join().unwrap()
+            });
+            assert!(max_frames < 1024 || traced > each / 100, "{traced}");
+            assert_eq!(tree().state.folded.load(Ordering::Relaxed), 0, "numbers were compared too");
+            session.finish(each * 2);
+            let now = counters();
+            compared += now.checked - before.checked;
+            frames += now.checked_frames - before.checked_frames;
+            kept += now.kept_frames - before.kept_frames;
+        }
+        if compared >= captures {
+            break;
+        }
     }
+    println!("{compared} captures replayed and unwound in full, no disagreement; {kept} of {frames} frames kept");
+    assert!(kept > frames / 4, "replay was put to use");
 }

@@ -23,7 +23,11 @@ fn down(depth: u32, last: &mut dyn FnMut()) -> u32 {
 #[inline(never)]
 fn other(depth: u32, last: &mut dyn FnMut()) -> u32 {
     let local = black_box([u64::from(depth); 9]);
-    black_box(if depth == 0 { last() } else { drop(down(depth - 1, last)) });
+    if depth == 0 {
+        last();
+    } else {
+        black_box(down(depth - 1, last));
+    }
     black_box(local[3] as u32)
 }
 
@@ -70,8 +74,12 @@ fn ns_a_frame() {
             for depth in [8, 20, 50, 100] {
                 down(depth, &mut || {
                     let frames = f64::from(sample().frames);
-                    let repeated = least(20_000, || drop(black_box(sample())));
-                    let new = least(5_000, || drop(black_box(forgetful())));
+                    let repeated = least(20_000, || {
+                        black_box(sample());
+                    });
+                    let new = least(5_000, || {
+                        black_box(forgetful());
+                    });
                     let changed = least(5_000, || {
                         black_box(one_way());
                         black_box(another_way());
@@ -103,7 +111,9 @@ fn ns_a_frame() {
             .spawn_scoped(scope, || {
                 let start = Instant::now();
                 let mut captures = 0_u32;
-                down(100_000, &mut || drop(sample()));
+                down(100_000, &mut || {
+                    sample();
+                });
                 rise(20_000, &mut captures);
                 let each = start.elapsed().as_secs_f64() * 1e9 / f64::from(captures);
                 println!("a capture at each level of a recursion of 20,000, 128 frames kept: {each:.0} ns");

@@ -55,7 +55,9 @@ fn own_blocks_may_be_large_and_are_told_apart() {
     let range = range();
     let (at, slot) = range.take(Half::Own, layout(3 << 20, 8)).expect("own");
     // SAFETY: 3 MiB are ours.
-    unsafe { at.as_ptr().add((3 << 20) - 1).write(7) };
+    let last = unsafe { at.as_ptr().add((3 << 20) - 1) };
+    // SAFETY: as above.
+    unsafe { last.write(7) };
     assert_eq!(range.locate(at.as_ptr()), Some((Half::Own, slot)));
     // SAFETY: taken above, used no more.
     unsafe { range.give(slot) };

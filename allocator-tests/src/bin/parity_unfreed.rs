@@ -1,0 +1,18 @@
+//! Runs one of the programs of the comparison under unfreed, through the dhat crate's surface: `parity_unfreed PROGRAM SEED FILE`.
+
+#[path = "../parity/programs.rs"]
+mod programs;
+
+use unfreed::dhat;
+#[global_allocator]
+static ALLOC: dhat::Alloc = dhat::Alloc;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let seed = arguments[2].parse().expect("a number");
+    let builder = dhat::Profiler::builder().trim_backtraces(None).file_name(&arguments[3]);
+    let profiler = builder.build();
+    let kept = programs::run(&arguments[1], seed);
+    drop(profiler);
+    drop(kept);
+}

@@ -1,0 +1,219 @@
+//! The judge at work: what the drain thread does at the end of each epoch, and what a report of leaks is made from.
+//!
+//! Promises: the judge is the drain thread's alone; site histories are touched under the aggregator's lock, where
+//! nothing is allocated; pools of thin sites are formed on a copy, outside the lock.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::aggregator::AGGREGATOR;
+use super::watch::Watch;
+use crate::leak::assemble::{Course, Process};
+use crate::leak::history::History;
+use crate::leak::judge::{Judge, Subject};
+use crate::leak::pool::{self, KeyFrame};
+use crate::leak::state::Change;
+use crate::leak::{LeakConfig, LeakConfigError};
+use crate::store::picture::{ExactTotals, Picture};
+use crate::store::tables::Tables;
+use crate::sys::limits;
+use crate::units::{FrameKey, StackId, Ticks};
+
+/// Changes of verdicts that one epoch can tell of; more are seen in the next report.
+const MOST_CHANGES: usize = 256;
+/// Epochs between looks at what is too thin to be judged by itself.
+const REGROUP_EVERY: u32 = 12;
+
+/// Tells which frames are of libraries, which say nothing about whose leak it is. May take long: it reads symbols.
+pub(crate) type LibraryFrames = fn(&[FrameKey], &Picture) -> Vec<bool>;
+
+/// The drain thread's judge.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    judge: Judge,
+    /// Exact live bytes, resident and allocator-held bytes at the ends of the last epochs, oldest first.
+    past: VecDeque<Moment>,
+    baseline: Option<u64>,
+    blocks_before: u64,
+    changes: Vec<(Subject, Change)>,
+    libraries: HashMap<FrameKey, bool>,
+    library_frames: LibraryFrames,
+    epoch_length: Option<Duration>,
+    /// Epochs that have ended.
+    epochs: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Moment {
+    at_ns: u64,
+    live: u64,
+    resident: u64,
+    held: Option<u64>,
+}
+
+/// What a report of leaks is made from: copies, so that it is made outside the drain thread.
+#[derive(Debug)]
+pub(crate) struct Evidence {
+    pub(crate) judge: Judge,
+    pub(crate) histories: Vec<History>,
+    /// The stack of each history's row.
+    pub(crate) stacks: Vec<StackId>,
+    pub(crate) process: Process,
+    pub(crate) picture: Box<Picture>,
+}
+
+impl Bench {
+    pub(crate) fn new(
+        config: LeakConfig,
+        epoch_length: Option<Duration>,
+        library_frames: LibraryFrames,
+    ) -> Result<Bench, LeakConfigError> {
+        Ok(Bench {
+            judge: Judge::new(config)?,
+            past: VecDeque::new(),
+            baseline: None,
+            blocks_before: 0,
+            changes: Vec::with_capacity(MOST_CHANGES),
+            libraries: HashMap::new(),
+            library_frames,
+            epoch_length,
+            epochs: 0,
+        })
+    }
+
+    /// Within `AGGREGATOR.watched`: closes the open epoch and begins the next.
+    pub(crate) fn end_epoch(&mut self, watch: &mut Watch, totals: &ExactTotals, at: Ticks) {
+        let allocated = totals.total_blocks.saturating_sub(self.blocks_before);
+        self.blocks_before = totals.total_blocks;
+        self.epochs = self.epochs.saturating_add(1);
+        let changes = &mut self.changes;
+        self.judge.end_epoch(watch.epoch(), allocated, watch.histories(), &mut |subject, change| {
+            // Room was made before: nothing is allocated here.
+            if changes.len() < changes.capacity() {
+                changes.push((subject, change));
+            }
+        });
+        watch.begin_epoch(at);
+    }
+
+    /// After the lock: remembers the process's course, and pools what is thin now and then. True: verdicts changed.
+    pub(crate) fn after_epoch(&mut self, totals: &ExactTotals, at_ns: u64, resident: u64) -> bool {
+        let window = usize::try_from(self.judge.config.window_epochs).unwrap_or(usize::MAX).clamp(1, 1_000_000);
+        if self.past.len() > window {
+            self.past.pop_front();
+        }
+        self.past.push_back(Moment { at_ns, live: live_of(totals), resident, held: None });
+        !self.changes.is_empty()
+    }
+
+    /// Is it time to look at thin sites?
+    pub(crate) fn regroups_now(&self) -> bool {
+        self.judge.now % REGROUP_EVERY == REGROUP_EVERY - 1
+    }
+
+    /// Forms pools of sites that are too thin to be judged by themselves. `picture` is made only where there are any.
+    pub(crate) fn regroup(&mut self, picture: impl FnOnce() -> Option<Box<Picture>>) {
+        let Some((mut histories, stacks)) = copy_histories() else { return };
+        let thin = |history: &History| history.is_in_use() && history.case.order == 0 && history.matured > 0.0;
+        #[expect(clippy::cast_precision_loss, reason = "at most 1,000")]
+        let enough = self.judge.config.minimum_samples as f32;
+        let matured: f32 = histories.iter().filter(|history| thin(history)).map(|history| history.matured).sum();
+        if matured < enough {
+            return;
+        }
+        let Some(picture) = picture() else { return };
+        let by_stack: HashMap<StackId, &[FrameKey]> =
+            picture.sites.iter().map(|site| (site.stack, site.frames.as_slice())).collect();
+        let frames_of = |index: usize| stacks.get(index).and_then(|stack| by_stack.get(stack)).copied().unwrap_or(&[]);
+        let wanted: Vec<usize> = (0..histories.len()).filter(|&i| histories.get(i).is_some_and(thin)).collect();
+        let mut new: Vec<FrameKey> = wanted
+            .iter()
+            .flat_map(|&index| frames_of(index))
+            .filter(|key| !self.libraries.contains_key(key))
+            .copied()
+            .collect();
+        new.sort_unstable();
+        new.dedup();
+        if !new.is_empty() {
+            let known = (self.library_frames)(&new, &picture);
+            self.libraries.extend(new.into_iter().zip(known));
+        }
+        let mut keys: Vec<Vec<KeyFrame>> = vec![Vec::new(); histories.len()];
+        for index in wanted {
+            let mut frames: Vec<KeyFrame> = frames_of(index)
+                .iter()
+                .map(|key| KeyFrame { key: key.0, library: self.libraries.get(key).copied().unwrap_or(true) })
+                .collect();
+            pool::collapse_runs(&mut frames);
+            if let Some(slot) = keys.get_mut(index) {
+                *slot = frames;
+            }
+        }
+        pool::regroup(&mut self.judge, &mut histories, &|index| keys.get(index).map_or(&[], Vec::as_slice));
+        AGGREGATOR.watched(|_, watch, _| {
+            for (ours, theirs) in histories.iter().zip(watch.histories()) {
+                // What regrouping decides is the drain thread's alone; everything else went on meanwhile.
+                theirs.group = ours.group;
+            }
+        });
+    }
+
+    /// From here on growth is measured against now.
+    pub(crate) fn set_baseline(&mut self, totals: &ExactTotals) {
+        self.baseline = Some(live_of(totals));
+    }
+
+    /// The changes of verdicts since the last call.
+    pub(crate) fn take_changes(&mut self) -> Vec<(Subject, Change)> {
+        std::mem::replace(&mut self.changes, Vec::with_capacity(MOST_CHANGES))
+    }
+
+    /// Copies everything that a report needs.
+    pub(crate) fn evidence(&self, totals: &ExactTotals, at_ns: u64, picture: Box<Picture>) -> Option<Evidence> {
+        let (histories, stacks) = copy_histories()?;
+        let unwatched = AGGREGATOR.watched(|_, watch, _| watch.unwatched())?;
+        let held = limits::allocator_held_bytes();
+        let limit = limits::memory_limit();
+        let first = self.past.front().copied().unwrap_or_default();
+        let resident = crate::sys::process::resident_bytes();
+        let epochs = u32::try_from(self.past.len()).unwrap_or(u32::MAX);
+        #[expect(clippy::cast_precision_loss, reason = "seconds")]
+        let window_seconds = at_ns.saturating_sub(first.at_ns) as f64 / 1e9;
+        let epoch_seconds = match self.epoch_length {
+            Some(length) => length.as_secs_f64(),
+            None => window_seconds / f64::from(epochs.max(1)),
+        };
+        let process = Process {
+            epoch_seconds,
+            epochs: self.epochs,
+            window_seconds,
+            live: Course { now_bytes: live_of(totals), before_bytes: first.live },
+            resident: (first.resident > 0).then_some(Course { now_bytes: resident, before_bytes: first.resident }),
+            allocator: held.zip(first.held).map(|(now_bytes, before_bytes)| Course { now_bytes, before_bytes }),
+            limit_bytes: limit.limit_bytes,
+            used_bytes: limit.used_bytes,
+            baseline_bytes: self.baseline,
+            unwatched_records: unwatched,
+            interval_bytes: picture.interval.interval_bytes(picture.fixed_interval_bytes),
+        };
+        Some(Evidence { judge: self.judge.clone(), histories, stacks, process, picture })
+    }
+}
+
+fn live_of(totals: &ExactTotals) -> u64 {
+    totals.total_bytes.saturating_sub(totals.freed_bytes)
+}
+
+/// The histories and their rows' stacks. Memory is made before the lock; histories that come between are left out.
+fn copy_histories() -> Option<(Vec<History>, Vec<StackId>)> {
+    let used = AGGREGATOR.watched(|_, watch, _| watch.histories().len())?;
+    let mut histories: Vec<History> = Vec::with_capacity(used);
+    let mut stacks: Vec<StackId> = Vec::with_capacity(used);
+    AGGREGATOR.watched(|tables: &Tables<'static>, watch, _| {
+        for (history, row) in watch.histories().iter().zip(tables.sites).take(used) {
+            histories.push(*history);
+            stacks.push(row.stack());
+        }
+    })?;
+    Some((histories, stacks))
+}

@@ -1,0 +1,205 @@
+//! Feeding the judge: each applied record goes into its site's history, and births are dated in epochs.
+//!
+//! Promises: O(1) a record and no allocation, since it runs under the aggregator's lock; under 1 KiB a site, and no
+//! more than [`MOST_SITES`] sites, in a mapping of its own that costs what is touched. Sites beyond that are not judged
+//! and are counted.
+
+#![allow(unsafe_code, reason = "histories in a mapping of their own")]
+
+use std::ptr::NonNull;
+
+use crate::leak::history::{Block, History};
+use crate::ring::record::Kind;
+use crate::store::attribution::{Applied, Observer};
+use crate::store::tables::Tables;
+use crate::sys::map;
+use crate::units::Ticks;
+
+/// Sites that are judged at most: 16 MiB of histories where all of them exist. Far more than a service has that hold
+/// memory; an exact profile of a huge program may exceed it.
+pub(crate) const MOST_SITES: usize = 16_384;
+/// Epochs whose beginnings are remembered. When the list is full every second one goes.
+const MOST_BOUNDARIES: usize = 4096;
+
+/// All sites' histories, by the number of their row.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    histories: NonNull<History>,
+    /// Rows seen so far, and 1; at most `MOST_SITES`.
+    used: usize,
+    /// Records of sites without a history.
+    unwatched: u64,
+    epochs: Epochs,
+    /// The interval in bytes that `IntervalCode::FIXED` means.
+    fixed_bytes: u64,
+}
+
+// SAFETY: the mapping belongs to this value alone.
+unsafe impl Send for Watch {}
+
+impl Watch {
+    /// For a profile that begins at `base`. `None` where no memory is to be had.
+    pub(crate) fn new(base: Ticks, fixed_bytes: u64) -> Option<Watch> {
+        let histories = map::anonymous(MOST_SITES * size_of::<History>())?;
+        Some(Watch { histories: histories.cast(), used: 0, unwatched: 0, epochs: Epochs::new(base), fixed_bytes })
+    }
+
+    /// The histories of the rows seen so far.
+    pub(crate) fn histories(&mut self) -> &mut [History] {
+        // SAFETY: `used` is within the mapping, whose zeroed bytes are unused histories; `&mut self` makes this the
+        // only access.
+        unsafe { std::slice::from_raw_parts_mut(self.histories.as_ptr(), self.used) }
+    }
+
+    /// The open epoch's number.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epochs.open
+    }
+
+    /// Records of sites without a history.
+    pub(crate) fn unwatched(&self) -> u64 {
+        self.unwatched
+    }
+
+    /// Marks the histories of sites whose records were lost.
+    pub(crate) fn taint(&mut self, tables: &Tables<'_>) {
+        let tree = tables.tree();
+        for (row, history) in tables.sites.iter().zip(self.histories()) {
+            let stack = row.stack();
+            if history.is_in_use() && (tree.is_tainted(stack) || tree.is_folded(stack)) {
+                history.taint();
+            }
+        }
+    }
+
+    /// Begins the next epoch at `at`.
+    pub(crate) fn begin_epoch(&mut self, at: Ticks) {
+        self.epochs.begin(at);
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping made by `new`; nobody else has it.
+        unsafe { map::unmap(self.histories.as_ptr().cast(), MOST_SITES * size_of::<History>()) };
+    }
+}
+
+impl Observer for Watch {
+    fn applied(&mut self, applied: &Applied<'_>) {
+        let record = applied.record;
+        let index = applied.site.0 as usize;
+        // Row 0 is what is attributed to no stack.
+        if index == 0 || index >= MOST_SITES {
+            self.unwatched += 1;
+            return;
+        }
+        self.used = self.used.max(index + 1);
+        let now = self.epochs.open;
+        let birth = match record.kind {
+            Kind::Alloc => now,
+            _ => self.epochs.of(record.birth),
+        };
+        let thread = applied.ring.map_or(u32::MAX, |ring| ring.0);
+        let block = |size: u64, interval, weight| Block { size, interval_bytes: interval, weight, thread };
+        let interval = record.interval.interval_bytes(self.fixed_bytes);
+        let new = block(record.size, interval, *applied.weight);
+        let old_interval = record.old_interval.interval_bytes(self.fixed_bytes);
+        let old = block(record.old_size, old_interval, *applied.old);
+        let Some(history) = self.histories().get_mut(index) else { return };
+        if !history.is_in_use() {
+            history.begin(now);
+        }
+        match record.kind {
+            Kind::Alloc => history.born(now, &new),
+            Kind::Free => history.freed(birth, now, &new),
+            Kind::Forget => history.forgotten(birth, now, &new),
+            Kind::Resize => history.resized(Some(birth), now, &old, &new),
+        }
+    }
+}
+
+/// When epochs began.
+#[derive(Debug)]
+struct Epochs {
+    /// (ticks, epoch), ascending in both. Allocated once.
+    began: Vec<(u64, u32)>,
+    open: u32,
+    /// Every so many epochs one is remembered.
+    stride: u32,
+}
+
+impl Epochs {
+    fn new(base: Ticks) -> Epochs {
+        let mut began = Vec::with_capacity(MOST_BOUNDARIES);
+        began.push((base.0, 0));
+        Epochs { began, open: 0, stride: 1 }
+    }
+
+    fn begin(&mut self, at: Ticks) {
+        self.open = self.open.saturating_add(1);
+        if !self.open.is_multiple_of(self.stride) {
+            return;
+        }
+        if self.began.len() == MOST_BOUNDARIES {
+            let mut index = 0;
+            self.began.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+            self.stride = self.stride.saturating_mul(2);
+            if !self.open.is_multiple_of(self.stride) {
+                return;
+            }
+        }
+        self.began.push((at.0, self.open));
+    }
+
+    /// The epoch of a moment; between two remembered beginnings by proportion.
+    fn of(&self, at: Ticks) -> u32 {
+        let next = self.began.partition_point(|&(began, _)| began <= at.0);
+        let Some(&(began, epoch)) = next.checked_sub(1).and_then(|i| self.began.get(i)) else { return 0 };
+        let Some(&(ends, end_epoch)) = self.began.get(next) else {
+            // In the last stretch: at most a stride of epochs long.
+            return if self.stride == 1 {
+                epoch
+            } else {
+                epoch.max(self.open.saturating_sub(self.stride / 2)).min(self.open)
+            };
+        };
+        let share = u128::from(at.0 - began) * u128::from(end_epoch - epoch) / u128::from((ends - began).max(1));
+        epoch + u32::try_from(share).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_fall_into_their_epochs() {
+        let mut epochs = Epochs::new(Ticks(100));
+        for epoch in 1..=50_000u64 {
+            epochs.begin(Ticks(100 + epoch * 10));
+        }
+        assert!(epochs.began.len() <= MOST_BOUNDARIES);
+        assert_eq!(epochs.open, 50_000);
+        for epoch in (0..49_000u32).step_by(997) {
+            let at = Ticks(100 + u64::from(epoch) * 10 + 5);
+            assert!(epochs.of(at).abs_diff(epoch) <= 1, "{epoch} {}", epochs.of(at));
+        }
+        assert_eq!(epochs.of(Ticks(0)), 0);
+    }
+
+    #[test]
+    fn short_runs_are_exact() {
+        let mut epochs = Epochs::new(Ticks(0));
+        for epoch in 1..=300u64 {
+            epochs.begin(Ticks(epoch * 1000));
+        }
+        for epoch in 0..=300u32 {
+            assert_eq!(epochs.of(Ticks(u64::from(epoch) * 1000)), epoch);
+            assert_eq!(epochs.of(Ticks(u64::from(epoch) * 1000 + 999)), epoch);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! From the drain thread's evidence to a report of leaks: figures and frames come from the snapshot, verdicts from the
+//! judge.
+
+use std::collections::HashMap;
+
+use crate::drain::verdict::Evidence;
+use crate::leak::Leak;
+use crate::leak::assemble::{self, SiteFigures, Source};
+use crate::leak::judge::{Judge, Subject};
+use crate::leak::state::Change;
+use crate::report::{Frame, Snapshot, Trim};
+use crate::units::{FrameKey, StackId};
+
+/// Which call chains leak, how sure, how bad, and what to do.
+pub type LeakReport = crate::leak::LeakReport<Frame>;
+
+/// A verdict that began, worsened or was withdrawn.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct VerdictChange {
+    /// What happened.
+    pub kind: VerdictKind,
+    /// The site as it stands now.
+    pub leak: Leak<Frame>,
+}
+
+/// What happened to a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum VerdictKind {
+    /// A site is suspected.
+    Suspected,
+    /// A site is called a leak.
+    Leak,
+    /// An earlier verdict no longer holds; `Leak::withdrawn` says why.
+    Withdrawn,
+}
+
+/// Splits the evidence: the snapshot, and the report that rests on it.
+pub(super) fn report(evidence: Evidence, trim: Trim) -> (Snapshot, LeakReport) {
+    let Evidence { judge, histories, stacks, process, picture } = evidence;
+    let snapshot = Snapshot::trimmed(*picture, trim);
+    let source = FromSnapshot::new(&snapshot, &stacks, &judge);
+    let report = assemble::report(&judge, &histories, &process, &source);
+    (snapshot, report)
+}
+
+/// What changed, with the sites as they stand.
+pub(super) fn changes(evidence: Evidence, changes: &[(Subject, Change)]) -> Vec<VerdictChange> {
+    let Evidence { judge, histories, stacks, process, picture } = evidence;
+    let snapshot = Snapshot::from_picture(*picture);
+    let source = FromSnapshot::new(&snapshot, &stacks, &judge);
+    changes
+        .iter()
+        .filter_map(|&(subject, change)| {
+            let kind = match change {
+                Change::Suspected => VerdictKind::Suspected,
+                Change::Leak => VerdictKind::Leak,
+                Change::Withdrawn(_) => VerdictKind::Withdrawn,
+            };
+            let leak = assemble::one(&judge, &histories, &process, &source, subject)?;
+            Some(VerdictChange { kind, leak })
+        })
+        .collect()
+}
+
+/// Figures and frames of histories, by way of their rows' stacks.
+struct FromSnapshot<'a> {
+    snapshot: &'a Snapshot,
+    stacks: &'a [StackId],
+    judge: &'a Judge,
+    sites: HashMap<StackId, usize>,
+}
+
+impl<'a> FromSnapshot<'a> {
+    fn new(snapshot: &'a Snapshot, stacks: &'a [StackId], judge: &'a Judge) -> FromSnapshot<'a> {
+        FromSnapshot { snapshot, stacks, judge, sites: snapshot.sites_by_stack() }
+    }
+
+    fn site(&self, history: usize) -> Option<usize> {
+        self.sites.get(self.stacks.get(history)?).copied()
+    }
+}
+
+impl Source<Frame> for FromSnapshot<'_> {
+    fn figures(&self, history: usize) -> SiteFigures {
+        let Some(index) = self.site(history) else { return SiteFigures::default() };
+        let site = self.snapshot.site(index);
+        SiteFigures {
+            live_bytes: site.live_bytes(),
+            live_blocks: site.live_blocks(),
+            total_bytes: site.total_bytes().value,
+            folded: site.picture().folded,
+            bound_bytes: None,
+        }
+    }
+
+    fn frames(&self, subject: Subject) -> Vec<Frame> {
+        match subject {
+            Subject::Site(history) => {
+                self.site(history).map(|index| self.snapshot.frames_of(index).to_vec()).unwrap_or_default()
+            }
+            Subject::Group(group) => {
+                let keys = self.judge.groups.get(group).map(|group| group.frames.as_slice()).unwrap_or_default();
+                let symbols = self.snapshot.symbols();
+                keys.iter().flat_map(|key| symbols.frames(FrameKey(key.key))).cloned().collect()
+            }
+        }
+    }
+}
+
+/// One line to the application's log.
+#[cfg(feature = "log")]
+pub(super) fn log(change: &VerdictChange) {
+    let leak = &change.leak;
+    let chain = crate::report::summary::chain_of(leak.frames());
+    match change.kind {
+        VerdictKind::Suspected => log::warn!(target: "unfreed", "suspected leak ({}): {chain}", leak.severity()),
+        VerdictKind::Leak => log::error!(target: "unfreed", "leak ({}): {chain}; {}", leak.severity(), leak.advice()),
+        VerdictKind::Withdrawn => {
+            let why = leak.withdrawn().map_or("", |withdrawn| withdrawn.reason);
+            log::info!(target: "unfreed", "verdict withdrawn ({why}): {chain}");
+        }
+    }
+}
