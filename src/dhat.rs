@@ -313,6 +313,13 @@ where
     true
 }
 
+/// While the result lives, what this thread allocates is not the profile's.
+#[doc(hidden)]
+#[must_use]
+pub fn uncounted() -> impl Sized {
+    crate::hook::inside()
+}
+
 /// Panics where nothing may be asserted.
 fn may_assert() {
     let refused = match &*phase() {
@@ -366,22 +373,31 @@ macro_rules! __dhat_assert {
 #[macro_export]
 macro_rules! __dhat_assert_eq {
     ($left:expr, $right:expr $(,)?) => {
-        if $crate::dhat::check_assert_condition(|| $left == $right) {
-            ::std::panic!(
-                "dhat: assertion failed: `(left == right)`\n  left: `{:?}`,\n right: `{:?}`",
-                $left,
-                $right
-            );
+        // Each side is evaluated once, and what that allocates is not the profile's.
+        match ($crate::dhat::uncounted(), &$left, &$right) {
+            (_uncounted, left, right) => {
+                if $crate::dhat::check_assert_condition(|| *left == *right) {
+                    ::std::panic!(
+                        "dhat: assertion failed: `(left == right)`\n  left: `{:?}`,\n right: `{:?}`",
+                        left,
+                        right
+                    );
+                }
+            }
         }
     };
     ($left:expr, $right:expr, $($message:tt)+) => {
-        if $crate::dhat::check_assert_condition(|| $left == $right) {
-            ::std::panic!(
-                "dhat: assertion failed: `(left == right)`\n  left: `{:?}`,\n right: `{:?}`: {}",
-                $left,
-                $right,
-                ::std::format_args!($($message)+)
-            );
+        match ($crate::dhat::uncounted(), &$left, &$right) {
+            (_uncounted, left, right) => {
+                if $crate::dhat::check_assert_condition(|| *left == *right) {
+                    ::std::panic!(
+                        "dhat: assertion failed: `(left == right)`\n  left: `{:?}`,\n right: `{:?}`: {}",
+                        left,
+                        right,
+                        ::std::format_args!($($message)+)
+                    );
+                }
+            }
         }
     };
 }
@@ -394,22 +410,31 @@ macro_rules! __dhat_assert_eq {
 #[macro_export]
 macro_rules! __dhat_assert_ne {
     ($left:expr, $right:expr $(,)?) => {
-        if $crate::dhat::check_assert_condition(|| $left != $right) {
-            ::std::panic!(
-                "dhat: assertion failed: `(left != right)`\n  left: `{:?}`,\n right: `{:?}`",
-                $left,
-                $right
-            );
+        // Each side is evaluated once, and what that allocates is not the profile's.
+        match ($crate::dhat::uncounted(), &$left, &$right) {
+            (_uncounted, left, right) => {
+                if $crate::dhat::check_assert_condition(|| *left != *right) {
+                    ::std::panic!(
+                        "dhat: assertion failed: `(left != right)`\n  left: `{:?}`,\n right: `{:?}`",
+                        left,
+                        right
+                    );
+                }
+            }
         }
     };
     ($left:expr, $right:expr, $($message:tt)+) => {
-        if $crate::dhat::check_assert_condition(|| $left != $right) {
-            ::std::panic!(
-                "dhat: assertion failed: `(left != right)`\n  left: `{:?}`,\n right: `{:?}`: {}",
-                $left,
-                $right,
-                ::std::format_args!($($message)+)
-            );
+        match ($crate::dhat::uncounted(), &$left, &$right) {
+            (_uncounted, left, right) => {
+                if $crate::dhat::check_assert_condition(|| *left != *right) {
+                    ::std::panic!(
+                        "dhat: assertion failed: `(left != right)`\n  left: `{:?}`,\n right: `{:?}`: {}",
+                        left,
+                        right,
+                        ::std::format_args!($($message)+)
+                    );
+                }
+            }
         }
     };
 }

@@ -184,7 +184,7 @@ impl Drop for Inside {
     }
 }
 
-/// Is the calling thread outside the profiler? Async-signal-safe.
+/// Is what the calling thread allocates the program's?
 pub(crate) fn is_outside() -> bool {
     HOT.with(|hot| hot.depth.get() == 0)
 }

@@ -82,3 +82,11 @@ pub fn estimates(snapshot: &Snapshot, sites: &[usize]) -> [Estimate; 4] {
     let unseen = snapshot.unseen_block_weight(&total);
     [snapshot.bytes(&live), Estimate::blocks(&live, unseen), snapshot.bytes(&total), Estimate::blocks(&total, unseen)]
 }
+
+/// What sampling has cost since the profile began, as the governor measures it: nanoseconds of captures and draining,
+/// nanoseconds of CPU time that the process has used in all, and bytes that live samples take.
+#[must_use]
+pub fn sampling_costs() -> (u64, u64, i64) {
+    let (spent_ns, sample_bytes) = crate::sampler::governor::costs();
+    (spent_ns, crate::sys::clock::process_cpu_ns(), sample_bytes)
+}

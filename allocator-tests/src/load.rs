@@ -10,7 +10,7 @@ pub struct Xorshift(pub u64);
 
 impl Xorshift {
     /// The next number.
-    #[expect(clippy::should_implement_trait, reason = "no end")]
+    #[expect(clippy::should_implement_trait, reason = "never ends")]
     pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -52,6 +52,8 @@ pub(crate) struct Worker {
     /// `None`: epochs end by order alone.
     pub(crate) epoch: Option<Duration>,
     pub(crate) bench: Bench,
+    /// The interval that the profile begins with.
+    pub(crate) interval: IntervalCode,
     /// The event clock and the monotonic one at the start.
     pub(crate) base: (Ticks, u64),
 }
@@ -81,7 +83,7 @@ impl Worker {
             epoch_began: Instant::now(),
             drained_ns: 0,
             max_live: (0, 0),
-            interval: interval::get().0,
+            interval: self.interval,
             ticks: 0,
             steps_for_space: 0,
         };

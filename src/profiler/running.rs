@@ -169,6 +169,7 @@ fn begin(config: Config) -> Result<Running, Error> {
             verdicts_changed: Box::new(move |evidence, changes| tell(listener.as_ref(), *evidence, changes)),
         },
         exact_mode,
+        interval: code,
         epoch: epoch_length,
         bench: Bench::new(config.leaks.clone(), epoch_length, library_frames).map_err(Error::LeakConfig)?,
         base,

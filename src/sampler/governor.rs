@@ -43,6 +43,8 @@ static LOOKING: AtomicBool = AtomicBool::new(false);
 /// Cost since the last tick that looked, for lowering.
 static TICK_SPENT_NS: AtomicU64 = AtomicU64::new(0);
 static TICK_CPU_NS: AtomicU64 = AtomicU64::new(0);
+/// All cost since the beginning of the profile.
+static ALL_SPENT_NS: AtomicU64 = AtomicU64::new(0);
 static QUIET: AtomicU8 = AtomicU8::new(0);
 /// Bytes of slots and entries that live samples take.
 static SAMPLE_BYTES: AtomicI64 = AtomicI64::new(0);
@@ -59,6 +61,7 @@ pub(crate) fn begin(budget: Option<f64>, ns_per_tick: f64) {
     SAMPLES.store(0, Ordering::Relaxed);
     SPENT.store(0, Ordering::Relaxed);
     TICK_SPENT_NS.store(0, Ordering::Relaxed);
+    ALL_SPENT_NS.store(0, Ordering::Relaxed);
     let cpu = clock::process_cpu_ns();
     LAST_CPU_NS.store(cpu, Ordering::Relaxed);
     TICK_CPU_NS.store(cpu, Ordering::Relaxed);
@@ -124,11 +127,21 @@ fn look() {
     LOOKING.store(false, Ordering::Release);
 }
 
+/// What captures and draining have cost since the profile began, and the bytes that live samples take. A thread keeps the
+/// cost of its last few samples to itself.
+pub(crate) fn costs() -> (u64, i64) {
+    let per_tick = NS_PER_TICK.load(Ordering::Relaxed);
+    let pending = (u128::from(SPENT.load(Ordering::Relaxed)) * u128::from(per_tick)) >> 32;
+    let ns = ALL_SPENT_NS.load(Ordering::Relaxed).saturating_add(u64::try_from(pending).unwrap_or(u64::MAX));
+    (ns, SAMPLE_BYTES.load(Ordering::Relaxed))
+}
+
 fn take_spent_ns() -> u64 {
     let ticks = SPENT.swap(0, Ordering::Relaxed);
     let per_tick = NS_PER_TICK.load(Ordering::Relaxed);
     let ns = u64::try_from((u128::from(ticks) * u128::from(per_tick)) >> 32).unwrap_or(u64::MAX);
     TICK_SPENT_NS.fetch_add(ns, Ordering::Relaxed);
+    ALL_SPENT_NS.fetch_add(ns, Ordering::Relaxed);
     ns
 }
 

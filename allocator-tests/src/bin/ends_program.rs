@@ -161,7 +161,7 @@ fn main() {
     }
     match end {
         "drop" => drop(profiler),
-        "return" => (),
+        "return" => {}
         "exit" => std::process::exit(3),
         "forget-exit" => {
             std::mem::forget(profiler);
