@@ -44,7 +44,9 @@ impl Block {
     /// A block of `size` bytes (at least 1) that holds `mark` at its ends.
     #[inline(never)]
     pub fn new(size: usize, mark: u8) -> Block {
-        Block { bytes: vec![0; size.max(1)], mark }.marked()
+        let mut bytes = Vec::with_capacity(size.max(1));
+        bytes.resize(size.max(1), 0);
+        Block { bytes, mark }.marked()
     }
 
     fn marked(mut self) -> Block {

@@ -16,22 +16,31 @@ use crate::sys::process;
 
 /// Stops the profile of this ticket and writes its results. Nothing where it is not running, or in a forked child.
 pub(super) fn finish(ticket: u32) {
-    end_with(ticket, |config| !config.testing);
+    // What nobody reads is not made: symbols take longer than all the rest.
+    end_with(ticket, |config| !config.testing, |config| config.output.is_some() || !config.quiet);
 }
 
 /// Stops the profile of this ticket and returns what it found; writes its results where `write`.
 pub(super) fn end(ticket: u32, write: bool) -> Option<Snapshot> {
-    end_with(ticket, |_| write)
+    end_with(ticket, |_| write, |_| true)
 }
 
-fn end_with(ticket: u32, writes: impl FnOnce(&Config) -> bool) -> Option<Snapshot> {
+fn end_with(
+    ticket: u32,
+    writes: impl FnOnce(&Config) -> bool,
+    is_read: impl FnOnce(&Config) -> bool,
+) -> Option<Snapshot> {
     // `None`: this very thread is at it already, and something in the midst of it called `exit`.
     let _held = FINISHING.take()?;
     let mut finished = running::stop(ticket)?;
-    let snapshot = finished.evidence.take().map(|evidence| snapshot_of(&finished.config, *evidence));
+    let evidence = finished.evidence.take();
+    let is_there = evidence.is_some();
+    let snapshot =
+        evidence.filter(|_| is_read(&finished.config)).map(|evidence| snapshot_of(&finished.config, *evidence));
     match &snapshot {
         Some(snapshot) if writes(&finished.config) => write_kept(&finished.config, snapshot, finished.store_path()),
         Some(_) => {}
+        None if is_there => {}
         // A signal's handler may have written it already, in which case the process is about to end.
         None if process::arrived_signal().is_some() => {}
         None => process::say("unfreed: the profiler's thread is gone; no results were written\n"),

@@ -208,13 +208,10 @@ fn main() {
         "inside-the-allocator" => {
             RAISE_INSIDE.store(true, Ordering::Relaxed);
             loop {
-                // So small that in sampled mode it comes by the hot path, where the thread may be held up.
+                // So small that in sampled mode it comes by the hot path, where the thread may be held up; then one that no
+                // slot holds, for exact mode.
                 std::hint::black_box(Box::new([1u8; 8]));
-                // In exact mode small blocks have slots: only larger ones come to the wrapped allocator.
-                if !RAISE_INSIDE.load(Ordering::Relaxed) {
-                    continue;
-                }
-                std::hint::black_box(vec![1u8; 100_000]);
+                std::hint::black_box(Block::new(100_000, 1));
             }
         }
         "wait-in-thread" => {

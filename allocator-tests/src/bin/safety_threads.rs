@@ -42,7 +42,13 @@ fn same(profiler: &unfreed::Profiler, before: (u64, u64), what: &str) {
 fn consistent(profiler: &unfreed::Profiler, mode: &str) {
     let snapshot = profiler.snapshot();
     let losses = snapshot.losses();
-    assert_eq!((losses.dropped_records, losses.untracked_blocks), (0, 0), "{losses:?}");
+    assert_eq!(losses.untracked_blocks, 0, "{losses:?}");
+    if losses.dropped_records > 0 {
+        // Only where threads outnumber the rings, on a machine with more to do: counted, and its sites unknown.
+        assert!(losses.ringless_threads > 0, "{losses:?}");
+        assert!(snapshot.sites().any(|site| site.is_unknown()), "{losses:?}");
+        return;
+    }
     for site in snapshot.sites() {
         assert!(site.live_bytes().value >= 0.0 && site.live_blocks().value >= 0.0);
     }
