@@ -6,7 +6,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `hot` | the words that every event touches, and the three admissions |
-//! | `cold` | everything else that can happen to a block |
+//! | `cold` | everything else that can happen to a block: `cold/alloc`, `cold/free`, `cold/realloc` |
 //! | `thread` | each thread's cold state, the registry, the sums |
 //! | `session` | which mode is in force |
 //! | `own` | the profiler's own memory |

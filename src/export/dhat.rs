@@ -177,6 +177,9 @@ struct Block<'a> {
     totals_age_ns: u64,
     /// What the sites' figures sum to.
     attributed: Attributed,
+    /// The highest that the sites' live bytes summed to, and the blocks then.
+    attributed_peak_bytes: u64,
+    attributed_peak_blocks: u64,
     losses: Losses,
     unwinder: &'a str,
     modules: Vec<Module>,
@@ -236,6 +239,8 @@ impl<'a> Block<'a> {
             intervals: (snapshot.mode() == Mode::Sampled).then_some(intervals),
             unknown: points.points.iter().enumerate().filter(|(_, point)| point.unknown).map(|(i, _)| i).collect(),
             history: snapshot.history().collect(),
+            attributed_peak_bytes: snapshot.picture.peak_whole().0,
+            attributed_peak_blocks: snapshot.picture.peak_whole().1,
             leaks: snapshot.leaks.as_ref(),
         }
     }

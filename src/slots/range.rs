@@ -3,7 +3,7 @@
 //! Promises: whether a pointer is a slot is one subtraction and one comparison; a slot's number finds its entry
 //! without hashing; taking and giving back are lock-free; the range is never unmapped. Costs address space, not
 //! memory: it is reserved inaccessible and opened in steps. Where the reservation fails (`ulimit -v`, strict
-//! overcommit, valgrind) a smaller one is tried, and at last none: then [`Range::contains`] is always false.
+//! overcommit, valgrind) a smaller one is tried, and at last none: then no pointer is a slot.
 //!
 //! Never: hands out a slot that overlaps another, moves one, or touches the heap.
 //!

@@ -202,3 +202,10 @@ pub(crate) struct Picture {
     pub(crate) size_classes: Vec<SizeClassPicture>,
     pub(crate) history: Vec<HistoryPoint>,
 }
+
+impl Picture {
+    /// The highest that attributed live bytes have been, and the blocks at that moment, in whole numbers.
+    pub(crate) fn peak_whole(&self) -> (u64, u64) {
+        (round_fixed(self.gmax_bytes, BYTES_FRACTION_BITS), round_fixed(self.gmax_blocks, BLOCKS_FRACTION_BITS))
+    }
+}
