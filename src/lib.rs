@@ -23,11 +23,14 @@
 //! budget) and *exact* (every block; figures equal to the dhat crate's). Every estimate carries its 95% interval, and
 //! everything that was lost is counted.
 //!
-//! What it does not do: it sees Rust's global allocator alone, not `mmap` or C's `malloc`; it profiles Linux on x86-64
-//! and aarch64 (elsewhere [`Alloc`] passes through and [`Profiler::start`] says so); and a pointer from Rust's
+//! What it does not do: it sees Rust's global allocator alone, not `mmap` or C's `malloc`; it builds for Linux on x86-64
+//! and aarch64 alone; and a pointer from Rust's
 //! allocator that is given to C's `free`, which was never allowed, aborts (`UNFREED_SLOTS=off` avoids that).
 
 #![deny(unsafe_code)]
+
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+compile_error!("unfreed profiles Linux on x86-64 and aarch64; leave the feature that swaps it in off on other targets");
 
 // What loom checks is built for it alone: the lock-free parts that are generic over slices of its cells.
 #[cfg(not(loom))]

@@ -31,7 +31,7 @@ pub(crate) type LibraryFrames = fn(&[FrameKey], &Picture) -> Vec<bool>;
 #[derive(Debug)]
 pub(crate) struct Bench {
     judge: Judge,
-    /// Exact live bytes, resident and allocator-held bytes at the ends of the last epochs, oldest first.
+    /// Exact live bytes and resident bytes at the ends of the last epochs, oldest first.
     past: VecDeque<Moment>,
     baseline: Option<u64>,
     blocks_before: u64,
@@ -48,7 +48,6 @@ struct Moment {
     at_ns: u64,
     live: u64,
     resident: u64,
-    held: Option<u64>,
 }
 
 /// What a report of leaks is made from: copies, so that it is made outside the drain thread.
@@ -102,7 +101,7 @@ impl Bench {
         if self.past.len() > window {
             self.past.pop_front();
         }
-        self.past.push_back(Moment { at_ns, live: live_of(totals), resident, held: None });
+        self.past.push_back(Moment { at_ns, live: live_of(totals), resident });
         !self.changes.is_empty()
     }
 
@@ -172,7 +171,6 @@ impl Bench {
     pub(crate) fn evidence(&self, totals: &ExactTotals, at_ns: u64, picture: Box<Picture>) -> Option<Evidence> {
         let (histories, stacks) = copy_histories()?;
         let unwatched = AGGREGATOR.watched(|_, watch, _| watch.unwatched())?;
-        let held = limits::allocator_held_bytes();
         let limit = limits::memory_limit();
         let first = self.past.front().copied().unwrap_or_default();
         let resident = crate::sys::process::resident_bytes();
@@ -189,7 +187,8 @@ impl Bench {
             window_seconds,
             live: Course { now_bytes: live_of(totals), before_bytes: first.live },
             resident: (first.resident > 0).then_some(Course { now_bytes: resident, before_bytes: first.resident }),
-            allocator: held.zip(first.held).map(|(now_bytes, before_bytes)| Course { now_bytes, before_bytes }),
+            // Asking glibc takes its locks, which a thread that was interrupted by a signal and waits for us may hold.
+            allocator: None,
             limit_bytes: limit.limit_bytes,
             used_bytes: limit.used_bytes,
             baseline_bytes: self.baseline,

@@ -1,4 +1,4 @@
-//! How much memory this process may take, and how much counts against that; what the allocator holds.
+//! How much memory this process may take, and how much counts against that.
 //!
 //! Promises: reads small files of /proc and /sys alone; what can't be read is left out. The limit is the smallest of
 //! the cgroup ancestors' `memory.max` and `memory.high` (v2) or `memory.limit_in_bytes` (v1), RLIMIT_AS, and what the
@@ -95,21 +95,6 @@ fn available_bytes() -> Option<u64> {
     let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
     let kib: u64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
-}
-
-/// What glibc's malloc took from the system and has not given back, used or not; `None` with another C library. 85 ns
-/// when its heap is compact, up to 0.5 ms when it is fragmented.
-#[cfg(target_env = "gnu")]
-pub(crate) fn allocator_held_bytes() -> Option<u64> {
-    // SAFETY: reads the allocator's statistics under its own locks.
-    let info = unsafe { libc::mallinfo2() };
-    Some(info.arena as u64 + info.hblkhd as u64)
-}
-
-/// See above.
-#[cfg(not(target_env = "gnu"))]
-pub(crate) fn allocator_held_bytes() -> Option<u64> {
-    None
 }
 
 #[cfg(test)]
