@@ -1,7 +1,7 @@
 //! The scripted IMAP server: as much of RFC 3501 as a mail client's sync needs, over any byte stream.
 //!
 //! Promises to answer every command line with exactly one tagged response: BAD to what it does not know or what is not
-//! allowed in the session's state, NO to what it refuses. Reads commands of at most [`MAX_COMMAND_BYTES`]. Never keeps a
+//! allowed in the session's state, NO to what it refuses. Reads commands of at most `MAX_COMMAND_BYTES`. Never keeps a
 //! message: each is generated as it is sent.
 
 use std::fmt::Write as _;
