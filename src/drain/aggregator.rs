@@ -105,10 +105,9 @@ impl Aggregator {
         })
     }
 
-    /// Ends the store's open epoch and marks what can't be judged. Within [`Aggregator::watched`].
-    pub(crate) fn end_epoch(tables: &Tables<'static>, watch: &mut Watch, at: Ticks) {
+    /// Ends the store's open epoch. Within [`Aggregator::watched`].
+    pub(crate) fn end_epoch(tables: &Tables<'static>, at: Ticks) {
         attribution::end_epoch(tables, at);
-        watch.taint(tables);
     }
 
     /// Holds the lock for as long as `f` runs: for the tests that stop the drain.

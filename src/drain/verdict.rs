@@ -209,6 +209,8 @@ fn copy_histories() -> Option<(Vec<History>, Vec<StackId>)> {
     let mut histories: Vec<History> = Vec::with_capacity(used);
     let mut stacks: Vec<StackId> = Vec::with_capacity(used);
     AGGREGATOR.watched(|tables: &Tables<'static>, watch, _| {
+        // Also what was lost since the last epoch makes a site 'unknown' in a report.
+        watch.taint(tables);
         for (history, row) in watch.histories().iter().zip(tables.sites).take(used) {
             histories.push(*history);
             stacks.push(row.stack());

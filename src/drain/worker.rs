@@ -197,8 +197,9 @@ impl Worker {
             (totals.max_live_bytes, totals.max_live_blocks) = if exact_mode { tables.peak_whole() } else { seen };
             store.set_exact_totals(&totals, now);
             // The store's epochs are for its readers, who see the last one that was closed: every settling closes one.
-            Aggregator::end_epoch(tables, watch, now);
+            Aggregator::end_epoch(tables, now);
             if ends_epoch {
+                watch.taint(tables);
                 bench.end_epoch(watch, &totals, now);
                 store.push_history(&point);
             }

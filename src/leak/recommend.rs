@@ -5,6 +5,7 @@ use super::report::{Leak, LeakReport};
 
 /// Exhaustion further away than this is no recommendation.
 const WEEK_SECONDS: f64 = 7.0 * 86_400.0;
+const HOUR_SECONDS: f64 = 3600.0;
 /// What could hide in unjudged sites is mentioned from this share of live bytes on.
 const UNJUDGED_SHARE: f64 = 0.01;
 
@@ -25,16 +26,29 @@ pub(super) fn recommend<F>(report: &LeakReport<F>, process: &Process, growth_thr
         ));
     }
     if let Some(seconds) = report.exhaustion_seconds.filter(|&seconds| seconds < WEEK_SECONDS) {
-        words.push(format!("At this rate the memory limit is reached in {:.1} hours.", seconds / 3600.0));
+        let left = if seconds < 2.0 * HOUR_SECONDS {
+            format!("{:.1} minutes", seconds / 60.0)
+        } else {
+            format!("{:.1} hours", seconds / HOUR_SECONDS)
+        };
+        words.push(format!("At this rate the memory limit is reached in {left}."));
     }
     let flat = report.growth_percent < growth_threshold_percent;
     if let Some(resident) = process.resident.filter(|course| flat && course.percent() >= growth_threshold_percent) {
         let seen = format!("Resident memory grew by {:.1} MB while live bytes did not", resident.growth() / 1e6);
-        let outside = process.allocator.is_some_and(|held| held.growth() < resident.growth() / 2.0);
-        words.push(if outside {
-            format!("{seen}, and the allocator holds no more than before: it is memory of C libraries or mappings.")
-        } else {
-            format!("{seen}: the allocator keeps freed memory. Set its decay, trim, or use fewer arenas.")
+        let outside = process.allocator.map(|held| held.growth() < resident.growth() / 2.0);
+        words.push(match outside {
+            Some(true) => {
+                format!("{seen}, and the allocator holds no more than before: it is memory of C libraries or mappings.")
+            }
+            Some(false) => {
+                format!("{seen}: the allocator keeps freed memory. Set its decay, trim, or use fewer arenas.")
+            }
+            // Without the allocator's own figures the two can't be told apart.
+            None => format!(
+                "{seen}: either the allocator keeps freed memory (set its decay, trim, or use fewer arenas), or C \
+                 libraries and mappings hold it."
+            ),
         });
     }
     if report.unjudged.bytes > UNJUDGED_SHARE * report.current_bytes as f64 {

@@ -307,7 +307,9 @@ fn retention_and_foreign_memory_are_told_from_leaks() {
         report(&world.judge, &world.histories, &process, &Names(&world, None)).recommendations().join(" ")
     };
     assert!(words(Some(grown), flat).contains("the allocator keeps freed memory"), "{}", words(Some(grown), flat));
-    assert!(words(None, flat).contains("the allocator keeps freed memory"));
+    // What the allocator holds is not known: neither is claimed.
+    assert!(words(None, flat).contains("either the allocator keeps freed memory"), "{}", words(None, flat));
+    assert!(words(None, flat).contains("or C libraries and mappings"), "{}", words(None, flat));
     assert!(words(Some(flat), flat).contains("C libraries or mappings"));
     assert_eq!(words(Some(grown), grown), "", "live bytes grew: that is no retention");
 }
