@@ -2,7 +2,7 @@
 //! was found. Nothing here knows whether the crate below leaks: the reader of that line does.
 //!
 //! Arguments: `exact`, or a sample interval such as `16K`; a seed, of the work and of the sampling; how many rounds.
-//! Everything runs on one thread, so that a run can be repeated.
+//! Everything runs on one thread, so that a run can be repeated; but for moka, whose hashes are seeded by the system.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
