@@ -87,7 +87,8 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let mut session = runtime.block_on(connect());
     let mut kept = VecDeque::new();
-    let case = Case { name: "async-imap", culprit: &["byte_pool::"], lost_with_it: &["async_imap::imap_stream"] };
+    let culprit = &["byte_pool::", "async_imap::imap_stream::Buffer"];
+    let case = Case { name: "async-imap", culprit, lost_with_it: &["async_imap::imap_stream"] };
     rounds::run(case, |dice| runtime.block_on(fetch_emails(&mut session, &mut kept, dice)));
     assert!(kept.len() == KEPT_HEADERS && kept.iter().all(|header| header.0.starts_with("Subject: ")));
 }

@@ -16,7 +16,9 @@ pub struct Outcome {
     pub rank: Option<u64>,
     pub suspected: Option<Since>,
     pub leak: Option<Since>,
-    /// Accusations of other sites.
+    /// Sites that are suspected or called a leak at the end.
+    pub accused: u64,
+    /// Accusations of sites that have nothing to do with the culprit.
     pub others_suspected: u64,
     pub others_leak: u64,
     pub others_suspected_ever: u64,
@@ -42,6 +44,7 @@ impl Outcome {
             rank: value["rank"].as_u64(),
             suspected: since("suspected"),
             leak: since("leak"),
+            accused: number("accused")?,
             others_suspected: number("others_suspected")?,
             others_leak: number("others_leak")?,
             others_suspected_ever: number("others_suspected_ever")?,

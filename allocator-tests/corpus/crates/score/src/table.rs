@@ -84,12 +84,10 @@ fn unnamed(outcome: &Outcome) -> Option<String> {
 
 /// Why a mended version is not clean.
 fn accused(outcome: &Outcome) -> Option<String> {
-    let state = outcome.state.as_deref().unwrap_or("");
     if outcome.leak.is_some() || outcome.others_leak_ever > 0 {
         return Some("called a leak".to_owned());
     }
-    let suspected = outcome.others_suspected > 0 || state == "suspected";
-    suspected.then(|| "suspected at the end".to_owned())
+    (outcome.accused > 0).then(|| format!("{} sites suspected at the end", outcome.accused))
 }
 
 /// The leak must be there, whoever judges it.
@@ -109,8 +107,8 @@ pub fn page(rows: &[Row], options: &Options) -> String {
     let commit = said_by("git", &["describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]);
     let (date, rustc) = (said_by("date", &["+%F"]), said_by("rustc", &["--version"]));
     let (rounds, seeds) = (options.rounds, options.seeds);
-    page += "By `bash allocator-tests/corpus/crates/run.sh --write`. One program for both versions of a crate, written to \
-             look like a user's; what\nunfreed is shown of the crate is its versions in `Cargo.toml`.\n\n";
+    page += "By `bash allocator-tests/corpus/crates/run.sh --write`: one program for both versions of a crate, written to look \
+             like a user's.\n\n";
     let _ = writeln!(page, "{date}, {rustc}, commit {commit}; {rounds} epochs, {seeds} seeds a line.\n");
     page += "| crate | what leaks |\n|---|---|\n";
     for case in CASES.iter().filter(|case| options.cases.contains(&case.name)) {
