@@ -5,6 +5,7 @@ mod leaks;
 mod link;
 mod output;
 mod running;
+mod scopes;
 
 use std::fmt;
 
@@ -15,6 +16,8 @@ use crate::store::picture::{ExactTotals, Picture};
 pub use builder::Builder;
 pub use leaks::{LeakReport, VerdictChange, VerdictKind};
 pub(crate) use running::current_ticket;
+pub(crate) use scopes::OwnScope;
+pub use scopes::{Bounded, EnteredScopes, ScopeHandle, bounded};
 
 /// A running profile. Dropping it stops the profile and writes the results.
 ///

@@ -10,6 +10,7 @@
 //! | `estimate`, `gamma` | how sure is an estimate |
 //! | `symbolize`, `module_file`, `frame` | which function is this address |
 //! | `trim`, `points` | which frames to show, and which sites are then one |
+//! | `scope` | what is live in a declared scope |
 //! | `diff` | what changed between two snapshots |
 //! | `summary`, `name` | the same for people, on a page |
 
@@ -22,6 +23,7 @@ mod leaks;
 mod module_file;
 mod name;
 pub(crate) mod points;
+mod scope;
 mod site;
 pub(crate) mod snapshot;
 mod stored;
@@ -35,6 +37,7 @@ pub use diff::{Diff, SiteDiff};
 pub use estimate::Estimate;
 pub use facts::{HistoryPoint, Losses, Mode, Module, ProcessState, SizeClass, Totals};
 pub use frame::{Frame, Frames};
+pub use scope::Scope;
 pub use site::Site;
 pub use snapshot::Snapshot;
 pub use stored::Store;

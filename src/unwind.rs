@@ -37,7 +37,7 @@ mod walk;
 mod workspace;
 
 pub(crate) use registry::{LoadedModule, ModuleSink, after_fork, before_fork, keep_free, refresh, start};
-pub(crate) use scopes::{MOST_NESTED, Scopes};
+pub(crate) use scopes::Scopes;
 pub(crate) use thread::{Captured, ThreadStacks};
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};

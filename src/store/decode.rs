@@ -116,6 +116,7 @@ fn loss(tables: &Tables<'_>, moment: &Moment) -> Loss {
         rows_in_doubt: get(&cells.rows_in_doubt).saturating_add(moment.rows_in_doubt),
         ringless_threads: get(&cells.ringless_threads),
         replay_disagreements: get(&cells.replay_disagreements),
+        unlisted_scopes: get(&cells.unlisted_scopes),
     }
 }
 

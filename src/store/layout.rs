@@ -231,7 +231,8 @@ pub(crate) struct LossCells {
     pub(crate) rows_in_doubt: AtomicU64,
     pub(crate) ringless_threads: AtomicU64,
     pub(crate) replay_disagreements: AtomicU64,
-    spare: [AtomicU64; 7],
+    pub(crate) unlisted_scopes: AtomicU64,
+    spare: [AtomicU64; 6],
 }
 
 /// One line of the region table.

@@ -126,6 +126,8 @@ pub(crate) struct Loss {
     pub(crate) ringless_threads: u64,
     /// Times that replayed and full unwinding differed (debug mode).
     pub(crate) replay_disagreements: u64,
+    /// Guards of scopes that had no number or no room in their thread's nesting.
+    pub(crate) unlisted_scopes: u64,
 }
 
 /// Exact counters. `live = allocated − freed` in bytes and in blocks.
