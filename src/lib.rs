@@ -62,6 +62,8 @@ mod slots;
 #[cfg(not(loom))]
 mod store;
 mod sys;
+#[cfg(not(loom))]
+pub mod testing;
 mod tree;
 mod units;
 #[cfg(not(loom))]

@@ -47,6 +47,13 @@ pub struct Profiler {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket(u32);
 
+impl Ticket {
+    /// What `picture` takes.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+}
+
 impl Profiler {
     /// Starts a profile with the defaults: sampled and governed, `dhat-heap.json` and a summary on stderr at the end.
     /// Takes about a millisecond.

@@ -41,5 +41,6 @@ pub use scope::Scope;
 pub use site::Site;
 pub use snapshot::Snapshot;
 pub use stored::Store;
+pub(crate) use summary::short_chain;
 pub(crate) use symbolize::library_frames;
 pub(crate) use trim::Trim;

@@ -91,7 +91,7 @@ pub(crate) fn file_name(path: &str) -> &str {
 }
 
 /// The last three components of a path (`/aa/bb/cc/dd.rs`: `bb/cc/dd.rs`), as the dhat crate shows files.
-fn short_path(path: &str) -> &str {
+pub(crate) fn short_path(path: &str) -> &str {
     let mut kept = path.len();
     for _ in 0..3 {
         match path.get(..kept).and_then(|head| head.rfind('/')) {
