@@ -191,7 +191,11 @@ const LEAKING: [(&str, &[&str]); 5] = [
     ),
     (
         "leaks_a_cycle",
-        &["assert_no_leaks!: the knots of request 17: 2 call chains kept memory\n", "rounds 6 to 20", "at assert_no_leaks::tie_a_knot"],
+        &[
+            "assert_no_leaks!: the knots of request 17: 2 call chains kept memory\n",
+            "rounds 6 to 20",
+            "at assert_no_leaks::tie_a_knot",
+        ],
     ),
     (
         "leaks_by_turns",
@@ -257,7 +261,8 @@ fn alone_beside_a_sampled_profile() {
 #[test]
 #[ignore = "a subject: it needs a process of its own"]
 fn alone_within_an_exact_profile() {
-    let profiler = unfreed::Profiler::builder().exact().no_output().quiet().store_in_memory().start().expect("a profile");
+    let profiler =
+        unfreed::Profiler::builder().exact().no_output().quiet().store_in_memory().start().expect("a profile");
     let leaks = find_leaks(8, || remember_for_ever(10)).expect("it can tell");
     assert_eq!((leaks.len(), leaks[0].grown_bytes()), (1, 80));
     // The program's own profile goes on.

@@ -9,5 +9,8 @@ fn it_says_what_is_missing() {
     let panic = std::panic::catch_unwind(|| unfreed::assert_no_leaks!(|| ())).expect_err("it must not pass");
     let message = panic.downcast_ref::<String>().expect("a message");
     assert!(message.contains("unfreed::Alloc is not this test binary's global allocator"), "{message}");
-    assert!(message.contains("#[global_allocator] static ALLOC: unfreed::Alloc = unfreed::Alloc::system();"), "{message}");
+    assert!(
+        message.contains("#[global_allocator] static ALLOC: unfreed::Alloc = unfreed::Alloc::system();"),
+        "{message}"
+    );
 }

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 
 use crate::drain::verdict::Evidence;
-use crate::leak::{Leak, State};
 use crate::leak::assemble::{self, Bound, SiteFigures, Source};
 use crate::leak::judge::{Judge, Subject};
 use crate::leak::state::Change;
+use crate::leak::{Leak, State};
 use crate::report::{Frame, Scope, Snapshot, Trim};
 use crate::units::{FrameKey, StackId};
 
@@ -95,9 +95,7 @@ impl<'a> FromSnapshot<'a> {
         };
         let numbers = &self.snapshot.site(index).picture().scopes;
         let own = self.scopes.iter().filter(|scope| numbers.contains(&scope.number));
-        own.max_by(|a, b| {
-            a.exceeds_its_bound().cmp(&b.exceeds_its_bound()).then_with(|| share(a).total_cmp(&share(b)))
-        })
+        own.max_by(|a, b| a.exceeds_its_bound().cmp(&b.exceeds_its_bound()).then_with(|| share(a).total_cmp(&share(b))))
     }
 
     fn bound(&self, index: usize) -> Option<Bound> {

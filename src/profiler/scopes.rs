@@ -25,8 +25,7 @@ struct Named {
 const NAMES: usize = SCOPES as usize;
 
 /// By number; number 0 is no scope's, and never taken.
-static NAMED: [Named; NAMES] =
-    [const { Named { name: OnceCell::new(), bound_bytes: AtomicU64::new(0) } }; NAMES];
+static NAMED: [Named; NAMES] = [const { Named { name: OnceCell::new(), bound_bytes: AtomicU64::new(0) } }; NAMES];
 
 /// The next number of a scope without a name: they begin above those with one.
 #[expect(clippy::cast_possible_truncation, reason = "64")]

@@ -119,7 +119,8 @@ mod tests {
         let lost = builder.site(&[FrameKey(1)], 10_000, 1, 0);
         (lost.scopes, lost.tainted) = ([1].into(), true);
         let snapshot = Snapshot::from_picture(builder.picture);
-        let found: Vec<_> = snapshot.scopes().map(|s| (s.name(), s.live_bytes().value, s.exceeds_its_bound())).collect();
+        let found: Vec<_> =
+            snapshot.scopes().map(|s| (s.name(), s.live_bytes().value, s.exceeds_its_bound())).collect();
         assert_eq!(found, [("outer", 10_650.0, false), ("inner", 500.0, true)]);
         let outer = snapshot.scopes().next().expect("two");
         assert_eq!((outer.max_bytes(), outer.live_blocks().value), (1000, 4.0));

@@ -320,7 +320,10 @@ const _: () = {
     assert!(size_of::<Pending>() == 64 && size_of::<Global>() == GLOBAL_WORDS * 8, "whole lines");
     assert!(size_of::<ClosedEpoch>() == 128 && size_of::<ExactCells>() == 128, "whole lines");
     assert!(size_of::<LossCells>() == 128 && size_of::<RegionCells>() == 64, "whole lines");
-    assert!(size_of::<ModuleRow>() == 1024 && size_of::<HistoryRow>() == 64 && size_of::<ScopeRow>() == 128, "the file format says so");
+    assert!(
+        size_of::<ModuleRow>() == 1024 && size_of::<HistoryRow>() == 64 && size_of::<ScopeRow>() == 128,
+        "the file format says so"
+    );
     assert!(size_of::<TreeState>() as u64 <= PAGE_BYTES, "the tree's own words have one page");
     assert!(size_of::<Wide>() == 16, "two words");
     // The words that docs/store-format.md names.

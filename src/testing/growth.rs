@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn growth_in_each_judged_round_is_a_leak() {
-        let found = blamed(&course(&[&[1, 2, 3, 4, 5, 6, 7, 8], &[5, 5, 6, 7, 8, 9, 10, 20], &[4, 4, 4, 4, 4, 4, 4, 4]]));
+        let found =
+            blamed(&course(&[&[1, 2, 3, 4, 5, 6, 7, 8], &[5, 5, 6, 7, 8, 9, 10, 20], &[4, 4, 4, 4, 4, 4, 4, 4]]));
         assert_eq!(found, [(2, 200, 150, true), (1, 80, 60, true)], "the largest first");
     }
 

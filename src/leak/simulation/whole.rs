@@ -121,7 +121,11 @@ fn sites_are_judged_against_a_declared_bound() {
     assert!(within.advice().contains("within the bound stated for its scope: 24.0 MB"), "{}", within.advice());
     let beyond = site(20_000_000).expect("site 0");
     assert_eq!((beyond.state(), beyond.evidence().exceeds_bound), (State::Leak, true));
-    assert!(beyond.advice().contains("exceeds its stated bound: 24.0 MB are live of at most 20.0 MB"), "{}", beyond.advice());
+    assert!(
+        beyond.advice().contains("exceeds its stated bound: 24.0 MB are live of at most 20.0 MB"),
+        "{}",
+        beyond.advice()
+    );
 }
 
 #[test]
