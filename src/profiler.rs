@@ -134,6 +134,11 @@ pub(crate) fn picture(ticket: u32) -> Option<Box<Picture>> {
     running::order(ticket, Order::Picture).flatten()
 }
 
+/// Does the profile that runs record every block?
+pub(crate) fn is_exact() -> bool {
+    crate::hook::session::state().mode() == crate::hook::session::Mode::Exact
+}
+
 /// Sends an order for the tests: see `internals`.
 pub(crate) fn order_for_tests<T>(make: impl FnOnce(crossbeam_channel::Sender<T>) -> Order) -> Option<T> {
     running::order(current_ticket(), make)

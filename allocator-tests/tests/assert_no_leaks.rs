@@ -31,7 +31,7 @@ fn remember_for_ever(bytes: usize) {
 }
 
 #[test]
-#[ignore = "a subject: it must fail"]
+#[ignore = "the child of `the_leaking_fail_and_the_healthy_pass`: it must fail"]
 fn leaks_a_kept_block() {
     assert_no_leaks!(|| {
         let brief: Vec<u64> = black_box((0..100).collect());
@@ -52,7 +52,7 @@ fn tie_a_knot() {
 }
 
 #[test]
-#[ignore = "a subject: it must fail"]
+#[ignore = "the child of `the_leaking_fail_and_the_healthy_pass`: it must fail"]
 fn leaks_a_cycle() {
     assert_no_leaks!(rounds = 20, tie_a_knot, "the knots of {}", "request 17");
 }
@@ -68,7 +68,7 @@ fn another_way() {
 }
 
 #[test]
-#[ignore = "a subject: it must fail"]
+#[ignore = "the child of `the_leaking_fail_and_the_healthy_pass`: it must fail"]
 fn leaks_by_turns() {
     let mut round = 0;
     assert_no_leaks!(rounds = 12, || {
@@ -78,7 +78,7 @@ fn leaks_by_turns() {
 }
 
 #[test]
-#[ignore = "a subject: it must fail"]
+#[ignore = "the child of `the_leaking_fail_and_the_healthy_pass`: it must fail"]
 fn leaks_in_a_thread_of_its_scope() {
     assert_no_leaks!(|| {
         let scope = ScopeHandle::current();
@@ -91,7 +91,7 @@ fn leaks_in_a_thread_of_its_scope() {
 }
 
 #[test]
-#[ignore = "a subject: it must fail"]
+#[ignore = "the child of `the_leaking_fail_and_the_healthy_pass`: it must fail"]
 fn leaks_beyond_a_bound() {
     let mut cache = VecDeque::with_capacity(100);
     assert_no_leaks!(|| {
@@ -103,7 +103,7 @@ fn leaks_beyond_a_bound() {
 // ---- subjects that do not ------------------------------------------------------------------------------------------
 
 #[test]
-#[ignore = "a subject: it runs beside the leaking ones"]
+#[ignore = "the child of `the_leaking_fail_and_the_healthy_pass`: it must pass"]
 fn healthy_churn() {
     assert_no_leaks!(rounds = 50, || (0..100u32).map(|i| (i, format!("entry {i}"))).collect::<HashMap<_, _>>());
 }
@@ -111,7 +111,7 @@ fn healthy_churn() {
 static TABLE: LazyLock<BTreeMap<u32, String>> = LazyLock::new(|| (0..500).map(|i| (i, i.to_string())).collect());
 
 #[test]
-#[ignore = "a subject: it runs beside the leaking ones"]
+#[ignore = "the child of `the_leaking_fail_and_the_healthy_pass`: it must pass"]
 fn healthy_warm_up() {
     thread_local! {
         static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -127,7 +127,7 @@ fn healthy_warm_up() {
 
 /// An entry lives for three rounds; the oldest goes when another comes. In each round one is born, in each one dies.
 #[test]
-#[ignore = "a subject: it runs beside the leaking ones"]
+#[ignore = "the child of `the_leaking_fail_and_the_healthy_pass`: it must pass"]
 fn healthy_replaced_entries() {
     let mut latest: VecDeque<Box<[u8; 700]>> = VecDeque::with_capacity(4);
     assert_no_leaks!(rounds = 16, || {
@@ -140,7 +140,7 @@ fn healthy_replaced_entries() {
 }
 
 #[test]
-#[ignore = "a subject: it runs beside the leaking ones"]
+#[ignore = "the child of `the_leaking_fail_and_the_healthy_pass`: it must pass"]
 fn healthy_within_a_bound() {
     let mut cache = Vec::new();
     assert_no_leaks!(|| {
@@ -151,7 +151,7 @@ fn healthy_within_a_bound() {
 
 /// A neighbour's thread leaks in every round of this test, by the same function that leaks elsewhere.
 #[test]
-#[ignore = "a subject: it runs beside the leaking ones"]
+#[ignore = "the child of `the_leaking_fail_and_the_healthy_pass`: it must pass"]
 fn healthy_beside_a_leaking_thread() {
     let (ask, asked) = channel::<()>();
     let (answer, answered) = channel::<()>();
@@ -252,14 +252,14 @@ fn the_leaking_fail_and_the_healthy_pass() {
 }
 
 #[test]
-#[ignore = "a subject: it needs a process of its own"]
+#[ignore = "the child of `a_sampled_profile_is_in_the_way`"]
 fn alone_beside_a_sampled_profile() {
     let _profiler = unfreed::Profiler::builder().no_output().quiet().store_in_memory().start().expect("a profile");
     assert_no_leaks!(|| ());
 }
 
 #[test]
-#[ignore = "a subject: it needs a process of its own"]
+#[ignore = "the child of `an_exact_profile_is_used`"]
 fn alone_within_an_exact_profile() {
     let profiler =
         unfreed::Profiler::builder().exact().no_output().quiet().store_in_memory().start().expect("a profile");

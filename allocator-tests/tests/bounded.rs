@@ -245,7 +245,7 @@ fn temporary(name: &str) -> PathBuf {
 }
 
 #[test]
-#[ignore = "a subject: it writes a file and is killed"]
+#[ignore = "the child of `the_scope_is_in_the_dhat_file_and_survives_a_kill`"]
 fn writes_and_is_killed() {
     let directory = directory();
     let builder = Profiler::builder().exact().quiet().store(directory.join("killed.unfreed"));
@@ -290,7 +290,7 @@ fn the_scope_is_in_the_dhat_file_and_survives_a_kill() {
 }
 
 #[test]
-#[ignore = "a subject: it uses up the names of its process"]
+#[ignore = "the child of `too_many_names_are_counted_and_said_once`"]
 fn uses_too_many_names() {
     let profiler = Profiler::builder().exact().no_output().quiet().store_in_memory().start().expect("a profile");
     let names: Vec<&'static str> = (0..70).map(|i| &*Box::leak(format!("scope {i}").into_boxed_str())).collect();

@@ -7,7 +7,6 @@ use std::sync::{Mutex, PoisonError};
 
 use super::TestError;
 use crate::error::Error;
-use crate::hook::session::{self, Mode};
 use crate::profiler::{self, Profiler};
 use crate::store::picture::Picture;
 
@@ -40,9 +39,10 @@ impl Session {
             Err(Error::NotInstalled) => Err(TestError::NotInstalled),
             Err(Error::AlreadyRunning) => {
                 let ticket = profiler::current_ticket();
-                match session::state().mode() {
-                    Mode::Exact => Ok(Session { ticket, is_shared: false }),
-                    _ => Err(TestError::SampledProfile),
+                if profiler::is_exact() {
+                    Ok(Session { ticket, is_shared: false })
+                } else {
+                    Err(TestError::SampledProfile)
                 }
             }
             Err(error) => Err(TestError::Start(error)),
