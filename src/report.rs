@@ -12,8 +12,9 @@
 //! | `trim`, `points` | which frames to show, and which sites are then one |
 //! | `scope` | what is live in a declared scope |
 //! | `diff` | what changed between two snapshots |
-//! | `summary`, `name` | the same for people, on a page |
+//! | `summary`, `name`, `chain` | the same for people, on a page |
 
+mod chain;
 mod diff;
 mod estimate;
 mod facts;
@@ -33,6 +34,7 @@ mod symbolize;
 pub(crate) mod synthetic;
 pub(crate) mod trim;
 
+pub(crate) use chain::short_chain;
 pub use diff::{Diff, SiteDiff};
 pub use estimate::Estimate;
 pub use facts::{HistoryPoint, Losses, Mode, Module, ProcessState, SizeClass, Totals};
@@ -41,6 +43,5 @@ pub use scope::Scope;
 pub use site::Site;
 pub use snapshot::Snapshot;
 pub use stored::Store;
-pub(crate) use summary::short_chain;
 pub(crate) use symbolize::library_frames;
 pub(crate) use trim::Trim;

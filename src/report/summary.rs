@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::estimate::Estimate;
 use super::facts::{Losses, Mode, ProcessState};
-use super::frame::{Frame, file_name, short_path};
+use super::frame::{Frame, file_name};
 use super::name::short_name;
 use super::points::{Point, Points};
 use super::snapshot::{Snapshot, add};
@@ -217,46 +217,8 @@ pub(crate) fn chain_of(frames: &[Frame]) -> String {
     text_of(|| names.iter())
 }
 
-/// A chain in lines, the program's own functions one each, with their places; what lies between them folded into one.
-pub(crate) fn short_chain(frames: &[Frame]) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut folded: Vec<&Frame> = Vec::new();
-    let is_own = |frame: &&Frame| frame.symbol.role == Role::Code && !is_library(frame) && frame.name().is_some();
-    // A chain of libraries alone is shown as it is.
-    let any_own = frames.iter().any(|frame| is_own(&frame));
-    for frame in frames {
-        if any_own && !is_own(&frame) {
-            folded.push(frame);
-            continue;
-        }
-        lines.extend(fold(&mut folded));
-        let at = match (frame.file(), frame.line()) {
-            (Some(file), Some(line)) => format!(" ({}:{line})", short_path(file)),
-            _ => String::new(),
-        };
-        lines.push(format!("at {}{at}", frame.name().unwrap_or("???")));
-    }
-    lines.extend(fold(&mut folded));
-    if lines.is_empty() {
-        lines.push("[no stack]".into());
-    }
-    lines
-}
-
-/// `… through 3 library functions, of alloc and serde`.
-fn fold(frames: &mut Vec<&Frame>) -> Option<String> {
-    let first = frames.first()?;
-    let outer = first.name().and_then(short_name).unwrap_or_else(|| "???".into());
-    let line = match frames.len() {
-        1 => format!("… in the library function {outer}"),
-        count => format!("… in {count} library functions, the innermost {outer}"),
-    };
-    frames.clear();
-    Some(line)
-}
-
 /// Sources of packages that Cargo fetched.
-fn is_library(frame: &Frame) -> bool {
+pub(super) fn is_library(frame: &Frame) -> bool {
     frame.file().is_some_and(|file| file.contains("/registry/src/") || file.contains("/git/checkouts/"))
 }
 
