@@ -42,6 +42,9 @@ fn modes() -> [(&'static str, Builder); 2] {
     [("exact", quiet().exact()), ("16 KiB", quiet().sample_interval(16 * 1024))]
 }
 
+/// Changes of verdicts, with the scope of each.
+type Heard = Arc<Mutex<Vec<(VerdictKind, Option<String>)>>>;
+
 /// The sites of the scope: of entries, whose chain holds nearly all of it.
 fn of_scope<'r>(report: &'r LeakReport, scope: &str) -> Vec<&'r Leak<unfreed::Frame>> {
     report.sites().filter(|site| site.scope() == Some(scope) && site.live_bytes().value > 100_000.0).collect()
@@ -51,7 +54,7 @@ fn of_scope<'r>(report: &'r LeakReport, scope: &str) -> Vec<&'r Leak<unfreed::Fr
 fn within_its_bound_a_cache_that_fills_is_never_a_leak() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     for (mode, builder) in modes() {
-        let heard: Arc<Mutex<Vec<(VerdictKind, Option<String>)>>> = Arc::default();
+        let heard: Heard = Arc::default();
         let told = Arc::clone(&heard);
         let listen = move |change: &unfreed::VerdictChange| {
             told.lock().expect("not poisoned").push((change.kind, change.leak.scope().map(String::from)));
