@@ -14,6 +14,7 @@
 //! | `frame` | a remembered frame; the comparison that proves a stack |
 //! | `thread` | a thread's last stack |
 //! | `walk`, `step` | the walk; one step by framehop or frame pointer |
+//! | `rules` | what framehop does at an address, learned |
 //! | `workspace`, `region` | pooled memory: one workspace a thread that unwinds now, one region a thread |
 //! | `set` | the published modules, under hazard pointers |
 //! | `registry` | start and refresh: which modules are there, whose tables are copied, the self-test |
@@ -25,6 +26,7 @@
 mod frame;
 mod region;
 mod registry;
+mod rules;
 mod selftest;
 mod set;
 mod step;
@@ -43,6 +45,7 @@ use crate::sys::stack::{self, Registers};
 use crate::tree::{Spare, Tree};
 use crate::units::{FrameKey, StackId};
 use frame::{FIRST, Frame, KEYED};
+use rules::Rules;
 use set::Set;
 use step::Method;
 use thread::Outcome;
@@ -162,6 +165,8 @@ fn with_set(
         set,
         method,
         cache: &mut workspace.cache,
+        // SAFETY: of our workspace, zeroed when it was made, used by nobody else.
+        rules: (method == Method::Framehop).then(|| Rules::new(unsafe { &mut *workspace.rules }, set)),
         bounds: thread.bounds,
         known,
         remembered: if remembers { thread.frames() } else { &[] },
@@ -189,7 +194,7 @@ fn with_set(
         frames: u32::try_from((made.len() + kept).saturating_sub(1)).unwrap_or(u32::MAX),
     };
     if CHECKING.load(Ordering::Relaxed) {
-        walk.remembered = &[];
+        (walk.remembered, walk.rules) = (&[], None);
         // SAFETY: as above; the workspace's other buffer.
         walk.scratch = unsafe { core::slice::from_raw_parts_mut(workspace.check, capacity) };
         check(&mut walk, stack_top, (made, &remembered[..kept]), (captured, numbered), &mut spare, tree);
