@@ -23,6 +23,8 @@
 //! threads held at the fork is lost to the child, and counts against the pools' limits.
 #![allow(unsafe_code, reason = "the pooled memory and the walk on another stack")]
 
+#[cfg(feature = "_synthetic")]
+pub(crate) mod alone;
 mod frame;
 mod region;
 mod registry;
