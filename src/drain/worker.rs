@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::aggregator::{AGGREGATOR, Aggregator};
-use super::orders::Order;
+use super::orders::{self, Order};
 use super::verdict::{Bench, Evidence};
 use crate::leak::judge::Subject;
 use crate::leak::state::Change;
@@ -89,8 +89,7 @@ impl Worker {
         };
         let mut next = Instant::now() + TICK;
         loop {
-            let order = self.orders.recv_deadline(next);
-            match order {
+            match orders::next(&self.orders, next) {
                 Ok(order) => {
                     if self.obey(order, &mut memory) {
                         return;
