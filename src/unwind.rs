@@ -105,10 +105,17 @@ pub(crate) fn set_checking(on: bool) {
 /// lookup for each frame that changed.
 #[inline]
 pub(crate) fn capture(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
-    match thread.repeat(&registers) {
-        Some(captured) if !CHECKING.load(Ordering::Relaxed) => captured,
-        _ => capture_changed(registers, thread, tree),
+    match repeated(&registers, thread) {
+        Some(captured) => captured,
+        None => capture_changed(registers, thread, tree),
     }
+}
+
+/// The same, where the thread's last stack is this one; else `None`, and `capture` finds it.
+#[inline]
+pub(crate) fn repeated(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
+    // Relaxed: a mode of the tests.
+    thread.repeat(registers).filter(|_| !CHECKING.load(Ordering::Relaxed))
 }
 
 #[cold]

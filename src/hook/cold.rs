@@ -7,6 +7,7 @@
 //! it there, also after a stop. Costs: about 40 instructions where nothing is sampled; a capture where it is.
 
 mod alloc;
+mod exact;
 mod free;
 mod realloc;
 
@@ -101,6 +102,7 @@ impl<'a> Cold<'a> {
             _ => Some((RANGE.bounds(), SLOT_MAX_BYTES)),
         });
         block.set_seen(self.state);
+        own.lean = State::NONE;
         if before.profile() != self.state.profile() || before == State::NONE {
             let counted = self.hot.counters();
             block.begin_profile(self.state.profile(), counted);
@@ -245,6 +247,9 @@ impl<'a> Cold<'a> {
             }
             return;
         };
+        if self.state.mode() == Mode::Exact && !self.child {
+            own.lean = self.state;
+        }
         for _ in 0..HELPS {
             if ring.push(record).is_ok() {
                 return;

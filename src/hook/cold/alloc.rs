@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
 use std::sync::atomic::Ordering;
 
-use super::{Cold, SMALL_IN_TABLE, every_free_looks};
+use super::{Cold, SMALL_IN_TABLE, every_free_looks, exact};
 use crate::hook::hot::HOT;
 use crate::hook::own;
 use crate::hook::session::{self, Mode};
@@ -37,6 +37,9 @@ pub(in crate::hook) unsafe fn alloc(size: usize, align: usize, inner: &dyn Globa
     // SAFETY: they were a layout; apart, they stay in the registers that they came in.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     HOT.with(|hot| {
+        if let Some(ptr) = exact::alloc(hot, layout, zeroed, &registers) {
+            return ptr;
+        }
         hot.undo(size);
         if hot.depth.get() != 0 {
             // SAFETY: the caller's layout.

@@ -4,7 +4,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 
-use super::Cold;
+use super::{Cold, exact};
 use super::alloc::slot_memory;
 use crate::hook::hot::HOT;
 use crate::hook::own;
@@ -26,6 +26,10 @@ pub(in crate::hook) unsafe fn dealloc(ptr: *mut u8, size: usize, align: usize, i
     // SAFETY: they were a layout; apart, they stay in the registers that they came in.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     HOT.with(|hot| {
+        // SAFETY: the caller's block.
+        if unsafe { exact::dealloc(hot, ptr, size) } {
+            return;
+        }
         let found = find(ptr);
         if let Found::Own(slot) = found {
             if !fork::in_child() {

@@ -4,7 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
 
-use super::Cold;
+use super::{Cold, exact};
 use super::alloc::{Place, place, settle};
 use super::free::{Found, find, give_own};
 use crate::hook::hot::HOT;
@@ -76,6 +76,10 @@ pub(in crate::hook) unsafe fn realloc(
 ) -> *mut u8 {
     let registers = Registers::here();
     HOT.with(|hot| {
+        // SAFETY: the caller's block and sizes.
+        if let Some(moved) = unsafe { exact::realloc(hot, ptr, layout, new_size, spent) } {
+            return moved;
+        }
         if spent {
             hot.undo(new_size.saturating_sub(layout.size()));
         }
