@@ -17,6 +17,8 @@ use crate::units::{StackId, Ticks};
 
 /// Words in a record.
 pub(crate) const RECORD_WORDS: usize = 4;
+/// The word whose lower half is the stack.
+pub(crate) const STACK_WORD: usize = 3;
 
 /// What happened to a sampled block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

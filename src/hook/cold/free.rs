@@ -4,8 +4,8 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 
-use super::{Cold, exact};
 use super::alloc::slot_memory;
+use super::{Cold, exact};
 use crate::hook::hot::HOT;
 use crate::hook::own;
 use crate::hook::session::Mode;

@@ -4,9 +4,9 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
 
-use super::{Cold, exact};
 use super::alloc::{Place, place, settle};
 use super::free::{Found, find, give_own};
+use super::{Cold, exact};
 use crate::hook::hot::HOT;
 use crate::hook::own;
 use crate::hook::session::{self, Mode};
