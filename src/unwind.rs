@@ -111,16 +111,17 @@ pub(crate) fn capture(registers: Registers, thread: &mut ThreadStacks, tree: &Tr
     }
 }
 
-/// The same, where the thread's last stack is this one; else `None`, and `capture` finds it.
-#[inline]
+/// The same, where the thread's last stack is this one; else `None`: see [`capture_changed`].
+#[inline(always)]
 pub(crate) fn repeated(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
     // Relaxed: a mode of the tests.
     thread.repeat(registers).filter(|_| !CHECKING.load(Ordering::Relaxed))
 }
 
+/// The same, where [`repeated`] found that it is not.
 #[cold]
 #[inline(never)]
-fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
+pub(crate) fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
     let capacity = CAPACITY.load(Ordering::Relaxed);
     thread.prepare(registers.sp, capacity);
     let Some(mut taken) = Taken::take(thread.hint, capacity) else { return nothing(thread, tree) };

@@ -104,7 +104,7 @@ fn send_to_full(own: &mut Own, record: &Record) {
 fn changed_stack(registers: &Registers, own: &mut Own) -> Option<StackId> {
     keeping_errno(|| {
         let sink = session::sink()?;
-        let captured = unwind::capture(*registers, &mut own.stacks, &sink.tree()?);
+        let captured = unwind::capture_changed(*registers, &mut own.stacks, &sink.tree()?);
         if captured.truncated {
             sink.truncated();
         }
@@ -112,12 +112,21 @@ fn changed_stack(registers: &Registers, own: &mut Own) -> Option<StackId> {
     })
 }
 
+#[cold]
+#[inline(never)]
+fn count_truncated() {
+    if let Some(sink) = session::sink() {
+        sink.truncated();
+    }
+}
+
 #[inline(always)]
 fn stack_of(registers: &Registers, own: &mut Own) -> Option<StackId> {
-    match unwind::repeated(registers, &own.stacks) {
-        Some(captured) if !captured.truncated => Some(captured.stack),
-        _ => changed_stack(registers, own),
+    let Some(captured) = unwind::repeated(registers, &own.stacks) else { return changed_stack(registers, own) };
+    if captured.truncated {
+        count_truncated();
     }
+    Some(captured.stack)
 }
 
 /// A small block is born, whose bytes the hot path has subtracted. `None`: take the long way.
