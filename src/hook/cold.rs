@@ -31,6 +31,15 @@ pub(super) use free::dealloc;
 use free::{Found, find};
 pub(super) use realloc::realloc;
 
+/// The calling thread's words. Not by a closure around all that is done with them: `LocalKey::with` would not be
+/// inlined around so much, and ask for the address by a pointer to a function.
+#[inline(always)]
+fn own_hot<'a>() -> &'a Hot {
+    let hot = HOT.with(std::ptr::from_ref);
+    // SAFETY: without `Drop` and `const`, the words exist until the thread's end, and so does whoever calls this.
+    unsafe { &*hot }
+}
+
 /// The distance to the next sample point where there is none.
 const NEVER: i64 = i64::MAX / 4;
 
@@ -102,7 +111,7 @@ impl<'a> Cold<'a> {
             _ => Some((RANGE.bounds(), SLOT_MAX_BYTES)),
         });
         block.set_seen(self.state);
-        own.lean = State::NONE;
+        block.lean.set(State::NONE);
         if before.profile() != self.state.profile() || before == State::NONE {
             let counted = self.hot.counters();
             block.begin_profile(self.state.profile(), counted);
@@ -248,7 +257,7 @@ impl<'a> Cold<'a> {
             return;
         };
         if self.state.mode() == Mode::Exact && !self.child {
-            own.lean = self.state;
+            block.lean.set(self.state);
         }
         for _ in 0..HELPS {
             if ring.push(record).is_ok() {

@@ -42,6 +42,8 @@ pub(super) struct ThreadBlock {
     /// Exact mode: frees of older blocks since the profile's start. By the owner.
     older_bytes: AtomicU64,
     older_blocks: AtomicU64,
+    /// The state in which exact mode's lean way is open: adopted, and with a ring. Otherwise `State::NONE`. The owner's.
+    pub(super) lean: Cell<State>,
     /// What only the owner touches.
     own: UnsafeCell<Own>,
 }
@@ -56,8 +58,6 @@ pub(super) struct Own {
     pub(super) interval: IntervalCode,
     pub(super) random: Random,
     pub(super) ring: Option<(RingId, Producer<'static>)>,
-    /// The state in which exact mode's lean way is open: adopted, and with a ring. Otherwise `State::NONE`.
-    pub(super) lean: State,
     /// Exact mode: free slots.
     pub(super) kept: Kept,
     pub(super) stacks: ThreadStacks,
@@ -218,13 +218,13 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
             base: UnsafeCell::new(ZERO),
             older_bytes: AtomicU64::new(0),
             older_blocks: AtomicU64::new(0),
+            lean: Cell::new(State::NONE),
             own: UnsafeCell::new(Own {
                 rounds: 0,
                 reserve: 0,
                 interval: IntervalCode::EXACT,
                 random: Random::new(clock::now().0 ^ (u64::from(id) << 32) ^ fresh.addr() as u64),
                 ring: None,
-                lean: State::NONE,
                 kept: Kept::new(),
                 stacks: ThreadStacks::new(),
                 unreported_samples: 0,
@@ -553,8 +553,8 @@ pub(crate) fn reset_in_child() {
             block.next.set(null_mut());
             block.previous.set(null_mut());
             // SAFETY: by the owner, outside the cold path.
-            let own = unsafe { block.own() };
-            (own.ring, own.lean) = (None, State::NONE);
+            unsafe { block.own() }.ring = None;
+            block.lean.set(State::NONE);
         }
     });
 }

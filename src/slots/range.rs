@@ -316,7 +316,7 @@ impl Range {
         let entry = state.entries(state.opened.load(Ordering::Acquire)).get(index as usize)?;
         // Relaxed: the thread's own while the slot is on its pile.
         pile.top = entry.next.load(Ordering::Relaxed);
-        pile.count = pile.count.wrapping_sub(1);
+        pile.room = pile.room.wrapping_add(1);
         let base = self.base.load(Ordering::Acquire);
         let offset = (class << self.span_shift.load(Ordering::Relaxed)) + ((index as usize) << Self::slot_shift(class));
         // SAFETY: a slot of the range: below CLASSES << span_shift, the reservation's length.
@@ -336,8 +336,8 @@ impl Range {
         // Relaxed: the thread's own while the slot is on its pile.
         entry.next.store(pile.top, Ordering::Relaxed);
         pile.top = slot.index + 1;
-        pile.count += 1;
-        if pile.count > Kept::most(class) {
+        pile.room = pile.room.wrapping_sub(1);
+        if pile.room == 0 {
             self.give_some(class, pile, Kept::most(class) / 2);
         }
     }
@@ -357,7 +357,7 @@ impl Range {
             if let Some(entry) = entries.get(last as usize) {
                 entry.next.store(0, Ordering::Relaxed);
             }
-            (pile.top, pile.count) = (first + 1, count);
+            (pile.top, pile.room) = (first + 1, pile.room.saturating_sub(count));
             return true;
         }
         let base = self.base.load(Ordering::Acquire);
@@ -369,7 +369,7 @@ impl Range {
         if let Some(entry) = state.entries(state.opened.load(Ordering::Acquire)).get(index as usize) {
             entry.next.store(0, Ordering::Relaxed);
         }
-        (pile.top, pile.count) = (index + 1, 1);
+        (pile.top, pile.room) = (index + 1, pile.room.saturating_sub(1));
         true
     }
 
@@ -379,7 +379,7 @@ impl Range {
     fn give_some(&self, class: usize, pile: &mut Pile, count: u32) {
         let Some(state) = self.classes.get(class) else { return };
         let entries = state.entries(state.opened.load(Ordering::Acquire));
-        let count = count.min(pile.count);
+        let count = count.min(Kept::most(class).saturating_sub(pile.room));
         let Some(first) = pile.top.checked_sub(1).filter(|_| count > 0) else { return };
         let mut last = first;
         for _ in 1..count {
@@ -387,7 +387,7 @@ impl Range {
         }
         let Some(entry) = entries.get(last as usize) else { return };
         pile.top = entry.next.load(Ordering::Relaxed);
-        pile.count -= count;
+        pile.room += count;
         state.free.push_chain(entries, first, last);
     }
 
@@ -416,7 +416,7 @@ impl Range {
         (slots * size_of::<Entry>()).next_multiple_of(map::STEP_BYTES)
     }
 
-    fn slot_shift(class: usize) -> u32 {
+    const fn slot_shift(class: usize) -> u32 {
         #[expect(clippy::cast_possible_truncation, reason = "below 64")]
         let k = (class % HALF) as u32;
         MIN_SHIFT + k
@@ -448,7 +448,8 @@ pub(crate) struct Kept {
 struct Pile {
     /// The uppermost slot's index + 1; 0: none.
     top: u32,
-    count: u32,
+    /// How many more may be put on it, in 1..=`Kept::most` outside `give_kept`.
+    room: u32,
 }
 
 /// Bytes of free slots of a class that a thread keeps at most, if that is not fewer than [`KEPT_LEAST`].
@@ -460,14 +461,26 @@ const KEPT_LEAST: u32 = 4;
 impl Kept {
     /// Nothing kept.
     pub(crate) const fn new() -> Kept {
-        Kept { piles: [Pile { top: 0, count: 0 }; SAMPLED_CLASSES] }
+        let mut piles = [Pile { top: 0, room: 0 }; SAMPLED_CLASSES];
+        let mut class = 0;
+        while class < SAMPLED_CLASSES {
+            piles[class].room = Kept::most(class);
+            class += 1;
+        }
+        Kept { piles }
     }
 
-    #[inline]
-    fn most(class: usize) -> u32 {
+    /// Slots of a class (of either half's numbering) that a thread keeps at most.
+    const fn most(class: usize) -> u32 {
         #[expect(clippy::cast_possible_truncation, reason = "at most 4096")]
         let fit = (KEPT_BYTES >> Range::slot_shift(class)) as u32;
-        fit.clamp(KEPT_LEAST, KEPT_MOST)
+        if fit < KEPT_LEAST {
+            KEPT_LEAST
+        } else if fit > KEPT_MOST {
+            KEPT_MOST
+        } else {
+            fit
+        }
     }
 }
 

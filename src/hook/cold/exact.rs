@@ -19,7 +19,7 @@ use crate::hook::thread::{self, Own, ThreadBlock};
 use crate::ring::record::{Kind, Record};
 use crate::sampler::weight::IntervalCode;
 use crate::slots::entry::Identity;
-use crate::slots::{RANGE, Range};
+use crate::slots::{RANGE, Range, SLOT_MAX_BYTES};
 use crate::sys::stack::Registers;
 use crate::sys::thread::keeping_errno;
 use crate::sys::{clock, fork};
@@ -42,14 +42,18 @@ impl<'a> Stay<'a> {
         if hot.depth.get() != 0 || block.is_null() || block == thread::retired() || fork::in_child() {
             return None;
         }
-        hot.depth.set(1);
         // SAFETY: this thread's own block; it is given back only by this thread, at its end.
         let block = unsafe { &*block };
+        // In sampled mode, no more than this look; once marked as busy, the look that counts.
+        if block.lean.get() != session::state() {
+            return None;
+        }
+        hot.depth.set(1);
         block.set_busy(true);
         // SAFETY: by the owner, and `depth` keeps a second stay from beginning.
         let own = unsafe { block.own() };
         let stay = Stay { hot, block, own };
-        if stay.own.lean == session::state() {
+        if stay.block.lean.get() == session::state() {
             return Some(stay);
         }
         stay.leave();
@@ -75,7 +79,7 @@ impl<'a> Stay<'a> {
     /// Does the block belong to the profile that runs?
     #[inline(always)]
     fn is_current(&self, identity: &Identity) -> bool {
-        identity.session == self.own.lean.profile()
+        identity.session == self.block.lean.get().profile()
     }
 }
 
@@ -132,7 +136,7 @@ fn stack_of(registers: &Registers, own: &mut Own) -> Option<StackId> {
 /// A small block is born, whose bytes the hot path has subtracted. `None`: take the long way.
 #[inline(always)]
 pub(super) fn alloc(hot: &Hot, layout: Layout, zeroed: bool, registers: &Registers) -> Option<*mut u8> {
-    if layout.size().max(layout.align()) > crate::slots::SLOT_MAX_BYTES {
+    if layout.size().max(layout.align()) > SLOT_MAX_BYTES {
         return None;
     }
     let mut stay = Stay::enter(hot)?;
@@ -156,7 +160,7 @@ fn begin(stay: &mut Stay<'_>, layout: Layout, stack: StackId) -> Option<NonNull<
         stack,
         interval: IntervalCode::EXACT,
         carried: 0.0,
-        session: stay.own.lean.profile(),
+        session: stay.block.lean.get().profile(),
     };
     entry.set(&identity);
     stay.send(&Record {
@@ -210,10 +214,11 @@ pub(super) unsafe fn dealloc(hot: &Hot, ptr: *mut u8, size: usize) -> bool {
 /// As for [`std::alloc::GlobalAlloc::realloc`].
 #[inline(always)]
 pub(super) unsafe fn realloc(hot: &Hot, ptr: *mut u8, layout: Layout, new: usize, spent: bool) -> Option<*mut u8> {
-    let new_layout = Layout::from_size_align(new, layout.align()).ok()?;
-    if new.max(layout.align()) > crate::slots::SLOT_MAX_BYTES {
+    if new.max(layout.align()) > SLOT_MAX_BYTES {
         return None;
     }
+    // SAFETY: the caller's alignment, and a size that is far from overflow.
+    let new_layout = unsafe { Layout::from_size_align_unchecked(new, layout.align()) };
     let (slot, entry) = RANGE.sampled(ptr)?;
     let mut stay = Stay::enter(hot)?;
     let moved = entry.get().filter(|identity| stay.is_current(identity)).and_then(|identity| {
