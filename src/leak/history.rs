@@ -224,8 +224,10 @@ impl History {
     pub(crate) fn resized(&mut self, birth: Option<u32>, now: u32, old: &Block, new: &Block) {
         self.live_total = self.live_total.saturating_sub(old.weight.bytes).saturating_add(new.weight.bytes);
         self.born_total = self.born_total.saturating_add(new.weight.bytes);
-        let variance = new.weight.bytes_variance as f64 - old.weight.bytes_variance as f64;
-        self.live_variance = (self.live_variance + narrow(variance)).max(0.0);
+        if new.weight.bytes_variance != 0 || old.weight.bytes_variance != 0 {
+            let variance = new.weight.bytes_variance as f64 - old.weight.bytes_variance as f64;
+            self.live_variance = (self.live_variance + narrow(variance)).max(0.0);
+        }
         if let Some(cohort) = birth.and_then(|birth| self.cohort_of(birth)) {
             let live = &mut self.live_bytes[cohort];
             *live = live.saturating_sub(old.weight.bytes).saturating_add(new.weight.bytes);
