@@ -113,15 +113,23 @@ pub(crate) fn set_checking(on: bool) {
 /// lookup for each frame that changed.
 #[inline]
 pub(crate) fn capture(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
-    match thread.repeat(&registers) {
-        Some(captured) if !CHECKING.load(Ordering::Relaxed) => captured,
-        _ => capture_changed(registers, thread, tree),
+    match repeated(&registers, thread) {
+        Some(captured) => captured,
+        None => capture_changed(registers, thread, tree),
     }
 }
 
+/// The same, where the thread's last stack is this one; else `None`: see [`capture_changed`].
+#[inline(always)]
+pub(crate) fn repeated(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
+    // Relaxed: a mode of the tests.
+    thread.repeat(registers).filter(|_| !CHECKING.load(Ordering::Relaxed))
+}
+
+/// The same, where [`repeated`] found that it is not.
 #[cold]
 #[inline(never)]
-fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
+pub(crate) fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
     let capacity = CAPACITY.load(Ordering::Relaxed);
     thread.prepare(registers.sp, capacity);
     thread.take_root(tree);
