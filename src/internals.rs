@@ -79,7 +79,7 @@ pub fn estimates(snapshot: &Snapshot, sites: &[usize]) -> [Estimate; 4] {
         add(&mut live, &site.figures.live);
         add(&mut total, &site.figures.total);
     }
-    let unseen = snapshot.unseen_block_weight(&total);
+    let unseen = snapshot.unseen(&total);
     [snapshot.bytes(&live), Estimate::blocks(&live, unseen), snapshot.bytes(&total), Estimate::blocks(&total, unseen)]
 }
 
