@@ -30,6 +30,12 @@ pub fn hold_aggregator<T>(f: impl FnOnce() -> T) -> T {
     crate::drain::aggregator::AGGREGATOR.hold(f).expect("not held by this thread")
 }
 
+/// How often a thread gave up a record because nothing was attributed for 100 ms: since the process's start.
+#[must_use]
+pub fn stalls() -> u64 {
+    crate::profiler::stalls()
+}
+
 /// Has the drain thread look for modules now.
 pub fn refresh_modules() {
     order_for_tests(Order::LookAtModules);

@@ -14,6 +14,7 @@ use crate::report::Snapshot;
 use crate::store::picture::{ExactTotals, Picture};
 pub use builder::Builder;
 pub use leaks::{LeakReport, VerdictChange, VerdictKind};
+pub(crate) use link::stalls;
 pub(crate) use running::current_ticket;
 
 /// A running profile. Dropping it stops the profile and writes the results.

@@ -68,7 +68,7 @@ impl Attribution {
         }
         row.current.stamp_peak(get(&global.peak_generation));
         let class = size_class(tables, record.size, epoch);
-        if record.interval != IntervalCode::EXACT {
+        if record.interval != IntervalCode::EXACT && !matches!(record.kind, Kind::Free | Kind::Forget) {
             row.note_size(record.size, record.kind == Kind::Resize);
         }
         let cells = &row.current;
