@@ -10,6 +10,7 @@ use super::diff::Diff;
 use super::estimate::{Estimate, Unseen};
 use super::facts::{HistoryPoint, Losses, Mode, Module, ProcessState, SizeClass, Totals};
 use super::frame::Frame;
+use super::scope::{self, Scope};
 use super::site::Site;
 use super::symbolize::SymbolTable;
 use super::trim::Trim;
@@ -29,6 +30,8 @@ pub struct Snapshot {
     symbols: OnceLock<SymbolTable>,
     /// The frames to show of each site, made when first asked for.
     site_frames: Box<[OnceLock<Box<[Frame]>>]>,
+    /// The pseudo-frame of each scope that has a name, by its number.
+    pub(crate) scope_frames: Box<[Option<Frame>]>,
     /// The verdicts, where they were asked for.
     pub(crate) leaks: Option<LeakReport<Frame>>,
 }
@@ -48,8 +51,18 @@ impl Snapshot {
         let largest_interval_bytes = if picture.exact_mode { 0.0 } else { largest };
         let used = picture.size_classes.iter().zip(0u32..).find(|(class, _)| class.total.blocks > 0);
         let smallest_bytes = used.map_or(1, |(_, exponent)| class_bytes(exponent));
-        let symbols = OnceLock::new();
-        Snapshot { picture, trim, largest_interval_bytes, smallest_bytes, symbols, site_frames, leaks: None }
+        let frame = |name: &str| (!name.is_empty()).then(|| Frame::of_scope(name));
+        let scope_frames = picture.scopes.iter().map(|scope| frame(&scope.name)).collect();
+        Snapshot {
+            picture,
+            trim,
+            largest_interval_bytes,
+            smallest_bytes,
+            symbols: OnceLock::new(),
+            site_frames,
+            scope_frames,
+            leaks: None,
+        }
     }
 
     /// The exact totals. They hold in every mode, and do not depend on the sample.
@@ -107,6 +120,11 @@ impl Snapshot {
             }
         })
         .collect()
+    }
+
+    /// What is live in each scope of [`bounded`](crate::bounded), and what it may hold; in no particular order.
+    pub fn scopes(&self) -> impl Iterator<Item = Scope<'_>> {
+        scope::all(self)
     }
 
     /// What changed since an earlier snapshot.
