@@ -311,8 +311,8 @@ impl<'a> Cold<'a> {
     }
 }
 
-/// Rounds of helping before a record is given up. Each may wait 100 ms; the second finds the ring empty but for a
-/// consumer that died, so two suffice.
+/// Rounds of helping before a record is given up: the second finds the ring empty but for a consumer that died, so two
+/// suffice.
 const HELPS: u32 = 2;
 
 /// Must every free look whether its block is tracked or ours? Where there is no range, and where small blocks went into
