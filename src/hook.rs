@@ -29,6 +29,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use hot::{Admission, HOT};
 pub(crate) use own::OWN;
 
+pub(crate) use crate::unwind::Scopes;
+
 /// A global allocator that profiles the one it wraps.
 ///
 /// Counts are kept in every mode from the process's first allocation; stacks are recorded only while a
@@ -196,6 +198,22 @@ pub(crate) fn may_be_held_up() -> bool {
 /// Seeds the calling thread's sampling: see `internals`.
 pub(crate) fn seed(seed: u64) {
     cold::seed(seed);
+}
+
+/// Changes the scopes that the calling thread is in. `None` where it has no place for them: it has ended, could not
+/// register, or is inside the profiler.
+pub(crate) fn change_scopes<T>(change: impl FnOnce(&mut Scopes) -> T) -> Option<T> {
+    cold::change_scopes(change)
+}
+
+/// The scopes that the calling thread is in.
+pub(crate) fn scopes() -> Option<Scopes> {
+    cold::scopes()
+}
+
+/// Blocks of the profiler's own that were ever asked for.
+pub(crate) fn own_allocations() -> u64 {
+    own::asked()
 }
 
 /// Is this a block of the profiler's own?

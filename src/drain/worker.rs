@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::aggregator::{AGGREGATOR, Aggregator};
-use super::orders::Order;
+use super::orders::{self, Order};
 use super::verdict::{Bench, Evidence};
 use crate::leak::judge::Subject;
 use crate::leak::state::Change;
@@ -125,8 +125,7 @@ impl Worker {
         let mut pace = Pace::new();
         loop {
             let wake = if self.exact_mode { next.min(pace.wake()) } else { next };
-            let order = self.orders.recv_deadline(wake);
-            match order {
+            match orders::next(&self.orders, wake) {
                 Ok(order) => {
                     if self.obey(order, &mut memory) {
                         return;

@@ -10,6 +10,7 @@ mod alloc;
 mod exact;
 mod free;
 mod realloc;
+mod scope;
 
 use std::sync::atomic::Ordering;
 
@@ -30,6 +31,7 @@ pub(super) use alloc::{alloc, plain};
 pub(super) use free::dealloc;
 use free::{Found, find};
 pub(super) use realloc::realloc;
+pub(super) use scope::{change_scopes, scopes};
 
 /// The calling thread's words. Not by a closure around all that is done with them: `LocalKey::with` would not be
 /// inlined around so much, and ask for the address by a pointer to a function.
@@ -309,8 +311,8 @@ impl<'a> Cold<'a> {
     }
 }
 
-/// Rounds of helping before a record is given up. Each may wait 100 ms; the second finds the ring empty but for a
-/// consumer that died, so two suffice.
+/// Rounds of helping before a record is given up: the second finds the ring empty but for a consumer that died, so two
+/// suffice.
 const HELPS: u32 = 2;
 
 /// Must every free look whether its block is tracked or ours? Where there is no range, and where small blocks went into

@@ -100,6 +100,9 @@ impl Attribution {
         }
         row.current.stamp_peak(get(&global.peak_generation));
         let class = size_class(tables, record.size, epoch);
+        if record.interval != IntervalCode::EXACT && !matches!(record.kind, Kind::Free | Kind::Forget) {
+            row.note_size(record.size, record.kind == Kind::Resize);
+        }
         let cells = &row.current;
         let births =
             |weight: &Weight, birth: u64| u128::from(weight.blocks) * u128::from(birth.saturating_sub(self.base));

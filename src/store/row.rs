@@ -214,8 +214,8 @@ impl FigureCells {
         self.ended_lifetimes.add(u128::from(each) * u128::from(ages));
     }
 
-    /// The figures, given how many peaks the process has had and whether it is at its peak now.
-    pub(crate) fn figures(&self, generation: u64, at_peak: bool) -> Figures {
+    /// As [`Row::figures`], but for what only the row knows.
+    fn figures(&self, generation: u64, at_peak: bool) -> Figures {
         let sampled = |bytes, blocks, cells: &SampledCells| Amount {
             bytes,
             blocks,
@@ -224,6 +224,8 @@ impl FigureCells {
             samples: not_negative(get(&cells.samples)),
             bytes_variance: wide_not_negative(cells.bytes_variance.get()),
             blocks_variance: wide_not_negative(cells.blocks_variance.get()),
+            smallest_bytes: 0,
+            resized: false,
         };
         let live_bytes = not_negative(get(&self.live_bytes));
         let live_blocks = not_negative(get(&self.live_blocks));
@@ -274,7 +276,11 @@ pub(crate) struct Row {
     pub(crate) epoch_begin: AtomicU64,
     /// The epoch of the last change; `closed` holds the figures at the end of the one before.
     pub(crate) epoch_end: AtomicU64,
-    spare: [AtomicU64; 3],
+    /// Bytes of the smallest block ever recorded here, in sampled mode; 0: none yet. Only falls, so it has no epoch.
+    pub(crate) smallest_bytes: AtomicU64,
+    /// 1: a block was resized here, in sampled mode.
+    pub(crate) resized: AtomicU64,
+    spare: AtomicU64,
     pub(crate) current: FigureCells,
     pub(crate) closed: FigureCells,
 }
@@ -305,6 +311,28 @@ impl Row {
     #[expect(clippy::cast_possible_truncation, reason = "stored from a `StackId`")]
     pub(crate) fn stack(&self) -> StackId {
         StackId(get(&self.key) as u32)
+    }
+
+    /// A block of `size` bytes was recorded by sampling, by a resize or not.
+    #[inline]
+    pub(crate) fn note_size(&self, size: u64, resized: bool) {
+        let (size, smallest) = (size.max(1), get(&self.smallest_bytes));
+        if smallest == 0 || size < smallest {
+            set(&self.smallest_bytes, size);
+        }
+        if resized {
+            set(&self.resized, 1);
+        }
+    }
+
+    /// The current figures, given how many peaks the process has had and whether it is at its peak now.
+    pub(crate) fn figures(&self, generation: u64, at_peak: bool) -> Figures {
+        let mut figures = self.current.figures(generation, at_peak);
+        let smallest_bytes = get(&self.smallest_bytes);
+        figures.live.smallest_bytes = smallest_bytes;
+        figures.total.smallest_bytes = smallest_bytes;
+        figures.total.resized = get(&self.resized) != 0;
+        figures
     }
 
     /// Makes the row ready for a change in `epoch`: the first change of an epoch keeps what was.

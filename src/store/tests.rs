@@ -199,6 +199,7 @@ impl Oracle {
         let site = self.sites.entry(block.stack).or_default();
         plus(&mut site.live, &weight);
         plus(&mut site.total, &weight);
+        note_size(site, block.size, block.interval);
         site.live_births += u128::from(weight.blocks) * u128::from(block.birth - BASE.0);
         self.live = (self.live.0 + weight.bytes, self.live.1 + weight.blocks);
         self.after_rise(block.stack);
@@ -235,6 +236,8 @@ impl Oracle {
         minus(&mut site.live, &old);
         plus(&mut site.live, &new);
         plus(&mut site.total, &new);
+        note_size(site, block.size, block.interval);
+        site.total.resized |= block.interval != IntervalCode::EXACT;
         if new.samples > 0 {
             let p = 1.0 - (-(block.size as f64) / block.interval.interval_bytes(3_000)).exp();
             let covariance = 2.0 * block.carried * block.size as f64 * (1.0 - p) / p;
@@ -284,6 +287,13 @@ impl Oracle {
             found.live_births = expected.live_births;
             assert_eq!(found, expected, "{:?}", site.stack);
         }
+    }
+}
+
+fn note_size(site: &mut Figures, size: u64, interval: IntervalCode) {
+    if interval != IntervalCode::EXACT {
+        let smallest = if site.total.smallest_bytes == 0 { size } else { site.total.smallest_bytes.min(size) };
+        (site.live.smallest_bytes, site.total.smallest_bytes) = (smallest, smallest);
     }
 }
 

@@ -84,6 +84,20 @@ impl Frame {
         }
     }
 
+    /// Notes all words of a step at once, and the key: the caller's frame pointer, if it was `restored`, and the return address;
+    /// both are the return address where it was not.
+    #[inline]
+    pub(super) fn note_all(
+        &mut self,
+        values: [u64; MAX_WORDS],
+        offsets: [u32; MAX_WORDS],
+        restored: bool,
+        key: FrameKey,
+    ) {
+        (self.values, self.offsets, self.key) = (values, offsets, key);
+        self.flags |= WORDS | KEYED | if restored { 0 } else { ONE_WORD };
+    }
+
     /// More was read, or farther away, than a frame can hold, or the system was asked whether it can be read: this
     /// step must be done again each time.
     #[inline]
