@@ -221,7 +221,7 @@ impl ProfilerBuilder {
         }
         let config = Config {
             sampling: Sampling::Exact,
-            output: Some(file.clone()),
+            output: Some(file.clone().into()),
             max_frames: self
                 .trim_backtraces
                 .map_or(ALL_FRAMES, |frames| frames.saturating_add(HIDDEN_FRAMES).clamp(128, ALL_FRAMES)),
@@ -262,7 +262,7 @@ impl Running {
             }
             Kind::Blind(file) if write => {
                 let nothing = nothing();
-                profiler::write(&Config { output: Some(file), ..Config::default() }, &nothing);
+                profiler::write(&Config { output: Some(file.into()), ..Config::default() }, &nothing);
                 eprint(&json_text(&nothing));
             }
             Kind::AdHoc(ad_hoc) if write => {
