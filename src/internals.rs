@@ -30,6 +30,22 @@ pub fn hold_aggregator<T>(f: impl FnOnce() -> T) -> T {
     crate::drain::aggregator::AGGREGATOR.hold(f).expect("not held by this thread")
 }
 
+/// Empties all rings on this thread. The number of records.
+#[must_use]
+pub fn drain() -> u64 {
+    let _inside = crate::hook::inside();
+    crate::drain::aggregator::AGGREGATOR.drain(std::time::Duration::from_secs(10)).expect("a profile runs")
+}
+
+/// Blocks that the profiler has allocated for itself since the process began.
+#[must_use]
+pub fn own_allocations() -> u64 {
+    crate::hook::own_allocations()
+}
+
+#[cfg(feature = "_synthetic")]
+pub use crate::unwind::alone::Captures;
+
 /// How often a thread gave up a record because nothing was attributed for 100 ms: since the process's start.
 #[must_use]
 pub fn stalls() -> u64 {

@@ -26,6 +26,8 @@ pub(crate) struct Aggregator {
     lock: Lock,
     /// `None` while no profile runs. Touched under the lock alone.
     running: UnsafeCell<Option<Running>>,
+    /// Records taken out of rings since the process began. Written under the lock.
+    drained: AtomicU64,
     /// Stays under the lock while a profile ran.
     turns: AtomicU64,
 }
@@ -38,7 +40,10 @@ struct Running {
 
 impl Running {
     fn drain(&mut self, until: Ticks) -> u64 {
-        self.attribution.drain(&self.tables, until, &mut self.watch)
+        let drained = self.attribution.drain(&self.tables, until, &mut self.watch);
+        // Relaxed: a counter; the lock admits one writer.
+        AGGREGATOR.drained.store(AGGREGATOR.drained.load(Ordering::Relaxed).wrapping_add(drained), Ordering::Relaxed);
+        drained
     }
 }
 
@@ -46,8 +51,12 @@ impl Running {
 unsafe impl Sync for Aggregator {}
 
 /// The one of this process.
-pub(crate) static AGGREGATOR: Aggregator =
-    Aggregator { lock: Lock::new(), running: UnsafeCell::new(None), turns: AtomicU64::new(0) };
+pub(crate) static AGGREGATOR: Aggregator = Aggregator {
+    lock: Lock::new(),
+    running: UnsafeCell::new(None),
+    drained: AtomicU64::new(0),
+    turns: AtomicU64::new(0),
+};
 
 impl Aggregator {
     /// Begins a profile over `tables`. Allocates nothing: `attribution` and `watch` were made before.
@@ -92,6 +101,11 @@ impl Aggregator {
     /// Empties all rings up to now. Returns the number of records, or `None` where the lock was not to be had in time.
     pub(crate) fn drain(&self, limit: Duration) -> Option<u64> {
         self.with(limit, |running| running.drain(clock::now()))
+    }
+
+    /// Records taken out of rings since the process began, by whomever.
+    pub(crate) fn drained_records(&self) -> u64 {
+        self.drained.load(Ordering::Relaxed)
     }
 
     /// Attributes one record of a thread without a ring, after what others recorded before it. False where the lock was

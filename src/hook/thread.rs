@@ -9,13 +9,14 @@ mod counts;
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 
 use super::hot::{Counters, HOT, Hot};
 use super::session::{self, State};
 use crate::ring::{Producer, RingId};
 use crate::sampler::random::Random;
 use crate::sampler::weight::IntervalCode;
+use crate::slots::{Kept, RANGE};
 use crate::sys::lock::{Held, Lock};
 use crate::sys::thread::ExitKey;
 use crate::sys::{barrier, clock, fork, map, thread};
@@ -39,6 +40,8 @@ pub(super) struct ThreadBlock {
     seen: AtomicU64,
     /// What the profile's counts begin with. By the owner.
     baseline: Baseline,
+    /// The state in which exact mode's lean way is open: adopted, and with a ring. Otherwise `State::NONE`. The owner's.
+    pub(super) lean: Cell<State>,
     /// What only the owner touches.
     own: UnsafeCell<Own>,
 }
@@ -53,6 +56,8 @@ pub(super) struct Own {
     pub(super) interval: IntervalCode,
     pub(super) random: Random,
     pub(super) ring: Option<(RingId, Producer<'static>)>,
+    /// Exact mode: free slots.
+    pub(super) kept: Kept,
     pub(super) stacks: ThreadStacks,
     /// For the governor: samples and ticks not yet reported.
     pub(super) unreported_samples: u32,
@@ -159,12 +164,14 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
             busy: AtomicU32::new(0),
             seen: AtomicU64::new(State::NONE.word()),
             baseline: Baseline::new(),
+            lean: Cell::new(State::NONE),
             own: UnsafeCell::new(Own {
                 rounds: 0,
                 reserve: 0,
                 interval: IntervalCode::EXACT,
                 random: Random::new(clock::now().0 ^ (u64::from(id) << 32) ^ fresh.addr() as u64),
                 ring: None,
+                kept: Kept::new(),
                 stacks: ThreadStacks::new(),
                 unreported_samples: 0,
                 unreported_ticks: 0,
@@ -264,6 +271,7 @@ fn retire(hot: &Hot, block: *mut ThreadBlock) {
     hot.block.store(retired(), Ordering::Relaxed);
     drop(held);
     own.stacks.release();
+    RANGE.give_all(&mut own.kept);
     if let Some(held) = REGISTRY.lock.take() {
         give_slab(&held, block);
     }
@@ -309,6 +317,8 @@ impl ThreadBlock {
     pub(super) fn set_busy(&self, busy: bool) {
         // Release: what was done inside is done before 'not busy' is seen; pairs with the Acquire in `anyone_behind`.
         self.busy.store(u32::from(busy), Ordering::Release);
+        // Keeps the compiler from moving the look at the state before the mark.
+        compiler_fence(Ordering::SeqCst);
         if busy && !barrier::is_granted() {
             // SeqCst: our mark before our look at the state; pairs with the fence in `barrier::everywhere`.
             fence(Ordering::SeqCst);
@@ -461,6 +471,7 @@ pub(crate) fn reset_in_child() {
             block.previous.set(null_mut());
             // SAFETY: by the owner, outside the cold path.
             unsafe { block.own() }.ring = None;
+            block.lean.set(State::NONE);
         }
     });
 }

@@ -16,7 +16,8 @@ use super::symbolize::SymbolTable;
 use super::trim::Trim;
 use crate::leak::LeakReport;
 use crate::sampler::weight::IntervalCode;
-use crate::store::picture::{Amount, Picture, SitePicture};
+use crate::store::picture::{Amount, Picture};
+use crate::units::FrameKey;
 
 /// A profile at one moment.
 #[derive(Debug)]
@@ -239,12 +240,13 @@ impl Snapshot {
         let (Some(cell), Some(site)) = (self.site_frames.get(index), self.picture.sites.get(index)) else {
             return &[];
         };
-        cell.get_or_init(|| self.shown_frames(site))
+        cell.get_or_init(|| self.shown_frames(&site.frames))
     }
 
-    fn shown_frames(&self, site: &SitePicture) -> Box<[Frame]> {
+    /// The frames to show of a call chain, or of the inner part of one.
+    pub(crate) fn shown_frames(&self, keys: &[FrameKey]) -> Box<[Frame]> {
         let symbols = self.symbols();
-        let numbered = site.frames.iter().zip(0u64..);
+        let numbered = keys.iter().zip(0u64..);
         let (all, roles): (Vec<&Frame>, Vec<_>) = numbered
             .flat_map(|(&key, number)| {
                 symbols.frames(key).iter().map(move |frame| (frame, (frame.symbol.role, number)))
@@ -288,7 +290,6 @@ mod tests {
     use crate::report::synthetic::{self, Builder};
     use crate::report::{Diff, Frames, SiteDiff};
     use crate::store::picture::{HistoryPoint as Point, Life};
-    use crate::units::FrameKey;
 
     #[test]
     fn everything_can_go_to_other_threads() {
@@ -336,6 +337,20 @@ mod tests {
         let json = serde_json::to_value(site).expect("JSON");
         assert_eq!(json["frames"][3]["name"], "app::main");
         assert_eq!(json["live_bytes"]["value"], site.live_bytes().value);
+    }
+
+    /// Chains that are judged together have their inner frames in common: these, as of a whole chain, without what leads
+    /// from their leaf to us.
+    #[test]
+    fn of_the_inner_part_of_a_chain_the_leaf_is_trimmed() {
+        let mut builder = Builder::new(0);
+        let names = ["", "alloc::raw_vec::finish_grow", "alloc::vec::push", "app::leaf", "app::caller", "app::main"];
+        let keys: Vec<FrameKey> = (1..6).map(FrameKey).collect();
+        builder.site(&keys, 64, 1, 0);
+        let snapshot = Snapshot::from_picture(builder.picture);
+        snapshot.name_frames(|offset| names.get(usize::try_from(offset).ok()?).map(|&name| name.to_owned()));
+        let shown: Vec<_> = snapshot.shown_frames(&keys[..4]).iter().map(|f| f.name().map(str::to_owned)).collect();
+        assert_eq!(shown, [Some("app::leaf".to_owned()), Some("app::caller".to_owned())]);
     }
 
     #[test]

@@ -183,11 +183,35 @@ impl FigureCells {
         }
     }
 
+    /// As `live_add` of one more block, `raise_max`, and the like `live_sub`; `at_peak`: the process stood at its peak
+    /// number `generation` between.
+    #[inline]
+    pub(crate) fn live_blip(&self, weight: &Weight, at_peak: Option<u64>) {
+        let (bytes, blocks) =
+            (get(&self.live_bytes).wrapping_add(weight.bytes), get(&self.live_blocks).wrapping_add(weight.blocks));
+        if signed(bytes) >= signed(get(&self.max_bytes)) {
+            set(&self.max_bytes, bytes);
+            set(&self.max_blocks, blocks);
+        }
+        if let Some(generation) = at_peak {
+            set(&self.gmax_bytes, bytes);
+            set(&self.gmax_blocks, blocks);
+            set(&self.peak_generation, generation);
+        }
+    }
+
     /// A block of `blocks` (weight) that lived for `age` ticks was freed.
     #[inline]
     pub(crate) fn freed(&self, blocks: u64, age: u64) {
         add(&self.freed_blocks, blocks);
         self.ended_lifetimes.add(u128::from(blocks) * u128::from(age));
+    }
+
+    /// Blocks of weight `each` were freed, `blocks` (weight) in all, that lived for `ages` ticks together.
+    #[inline]
+    pub(crate) fn freed_together(&self, blocks: u64, each: u64, ages: u64) {
+        add(&self.freed_blocks, blocks);
+        self.ended_lifetimes.add(u128::from(each) * u128::from(ages));
     }
 
     /// As [`Row::figures`], but for what only the row knows.

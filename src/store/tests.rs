@@ -8,6 +8,7 @@ mod live;
 mod round_trip;
 mod space;
 mod speed;
+mod streaks;
 
 use crate::ring::record::{Kind, Record};
 use crate::sampler::weight::{IntervalCode, Weight};
@@ -105,6 +106,8 @@ pub(super) struct Oracle {
     pub(super) now: u64,
     intervals: Vec<IntervalCode>,
     sizes: Vec<u64>,
+    /// How often the newest block is the one that changes or goes.
+    pub(super) lifo_percent: u64,
 }
 
 impl Oracle {
@@ -119,6 +122,7 @@ impl Oracle {
             now: BASE.0,
             intervals: intervals.iter().map(|&code| IntervalCode(code)).collect(),
             sizes: sizes.to_vec(),
+            lifo_percent: 0,
         }
     }
 
@@ -166,8 +170,10 @@ impl Oracle {
             };
             return self.alloc(block);
         }
-        let index = self.random.below(self.blocks.len() as u64) as usize;
+        let newest = self.lifo_percent > 0 && self.random.below(100) < self.lifo_percent;
+        let index = if newest { self.blocks.len() - 1 } else { self.random.below(self.blocks.len() as u64) as usize };
         match choice {
+            _ if newest => self.leave(index, Kind::Free),
             45..70 => self.resize(index),
             70..74 => self.leave(index, Kind::Forget),
             _ => self.leave(index, Kind::Free),
