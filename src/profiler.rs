@@ -161,7 +161,7 @@ pub(crate) use output::write_snapshot as write;
 
 /// Starts a profile of this configuration; for the dhat surface.
 pub(crate) fn start_with(config: crate::config::Config) -> Result<Profiler, Error> {
-    running::start(config).map(Profiler::of_ticket)
+    running::start(config, None).map(Profiler::of_ticket)
 }
 
 impl Drop for Profiler {

@@ -2,6 +2,7 @@
 //! judge.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::drain::verdict::Evidence;
 use crate::leak::assemble::{self, Bound, SiteFigures, Source};
@@ -34,6 +35,16 @@ pub enum VerdictKind {
     Leak,
     /// An earlier verdict no longer holds; `Leak::withdrawn` says why.
     Withdrawn,
+}
+
+/// Whoever is told of verdicts.
+#[derive(Clone)]
+pub(super) struct OnVerdict(pub(super) Arc<dyn Fn(&VerdictChange) + Send + Sync>);
+
+impl std::fmt::Debug for OnVerdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnVerdict")
+    }
 }
 
 /// Splits the evidence: the snapshot, and the report that rests on it.

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, unbounded};
 
+use super::leaks::OnVerdict;
 use super::link;
 use super::output;
 use super::scopes;
-use crate::config::{Config, Epochs, OnVerdict, Sampling, StorePlace};
+use crate::config::{Config, Epochs, Sampling, StorePlace};
 use crate::drain::aggregator::AGGREGATOR;
 use crate::drain::orders::{Order, ask};
 use crate::drain::verdict::{Bench, Evidence};
@@ -73,27 +74,33 @@ fn with_running<T>(f: impl FnOnce(&mut Option<Running>) -> T) -> Option<T> {
 }
 
 /// Starts a profile. Returns its ticket.
-pub(super) fn start(config: Config) -> Result<u32, Error> {
+pub(super) fn start(config: Config, listener: Option<OnVerdict>) -> Result<u32, Error> {
     config.check()?;
-    if !hook::is_installed() {
-        return Err(Error::NotInstalled);
-    }
-    clock::choose();
     if fork::in_child() {
         begin_anew_in_child();
     }
     fork::arm();
     barrier::register();
-    if !crate::config::slots_off() {
-        RANGE.reserve();
-    }
     hook::prepare();
     let inside = hook::inside();
+    clock::choose();
+    let inside = if RANGE.bounds().1 == 0 && !crate::config::slots_off() {
+        // Nothing of ours is alive here: blocks of ours are known by the range from now on.
+        RANGE.reserve();
+        drop(inside);
+        hook::prepare();
+        hook::inside()
+    } else {
+        inside
+    };
+    if !hook::is_installed(&inside) {
+        return Err(Error::NotInstalled);
+    }
     let started = with_running(|running| {
         if running.is_some() {
             return Err(Error::AlreadyRunning);
         }
-        let begun = begin(config)?;
+        let begun = begin(config, listener)?;
         *running = Some(begun);
         let ticket = TICKETS.fetch_add(1, Ordering::Relaxed).max(1);
         TICKET.store(ticket, Ordering::SeqCst);
@@ -106,7 +113,7 @@ pub(super) fn start(config: Config) -> Result<u32, Error> {
 }
 
 /// Everything that `start` does, but for refusing.
-fn begin(config: Config) -> Result<Running, Error> {
+fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> {
     let exact_mode = config.sampling == Sampling::Exact;
     let ns_per_tick = measure_clock();
     let (code, fixed) = match config.sampling {
@@ -150,7 +157,6 @@ fn begin(config: Config) -> Result<Running, Error> {
 
     let (orders, inbox) = unbounded();
     let signal_config = config.clone();
-    let listener = config.on_verdict.clone();
     let epoch_length = match config.epochs {
         Epochs::Every(length) => Some(length),
         Epochs::Manual => None,
