@@ -84,21 +84,32 @@ impl<'a> Points<'a> {
             }
         }
         let leaks = snapshot.leaks.as_ref().map(|leaks| leaks.with_frames(|frame| table.number_of(frame)));
-        Points { points: largest_first(points), frames: table.frames, texts: table.texts, leaks }
+        largest_first(&mut points);
+        Points { points, frames: table.frames, texts: table.texts, leaks }
     }
 }
 
-/// Sorts by live bytes, then by total, then by frames, which differ. What is sorted are numbers: a point has 300 bytes.
-fn largest_first(points: Vec<Point>) -> Vec<Point> {
+/// Sorts by live bytes, then by total, then by frames, which differ. What is sorted are numbers, and each point is moved once: a
+/// point has 300 bytes.
+fn largest_first(points: &mut [Point]) {
     let mut order: Vec<_> = points
         .iter()
-        .enumerate()
-        .map(|(at, point)| (Reverse((point.figures.live.bytes, point.figures.total.bytes)), &point.frames, at))
+        .zip(0..)
+        .map(|(point, at)| (Reverse((point.figures.live.bytes, point.figures.total.bytes)), &*point.frames, at))
         .collect();
     order.sort_unstable();
-    let order: Vec<usize> = order.into_iter().map(|(.., at)| at).collect();
-    let mut points: Vec<Option<Point>> = points.into_iter().map(Some).collect();
-    order.into_iter().filter_map(|at| points.get_mut(at).and_then(Option::take)).collect()
+    // Which point belongs at each place; where it is the place's own number, it is there.
+    let mut order: Vec<usize> = order.into_iter().map(|(.., at)| at).collect();
+    for start in 0..order.len() {
+        let mut at = start;
+        while let Some(from) = order.get_mut(at).map(|from| std::mem::replace(from, at))
+            && from != start
+            && from != at
+        {
+            points.swap(at, from);
+            at = from;
+        }
+    }
 }
 
 /// Which point has these frames: a table of points' numbers, open to the next place, at most half full.
