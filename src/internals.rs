@@ -46,6 +46,12 @@ pub fn own_allocations() -> u64 {
 #[cfg(feature = "_synthetic")]
 pub use crate::unwind::alone::Captures;
 
+/// How often a thread gave up a record because nothing was attributed for 100 ms: since the process's start.
+#[must_use]
+pub fn stalls() -> u64 {
+    crate::profiler::stalls()
+}
+
 /// Has the drain thread look for modules now.
 pub fn refresh_modules() {
     order_for_tests(Order::LookAtModules);
@@ -95,7 +101,7 @@ pub fn estimates(snapshot: &Snapshot, sites: &[usize]) -> [Estimate; 4] {
         add(&mut live, &site.figures.live);
         add(&mut total, &site.figures.total);
     }
-    let unseen = snapshot.unseen_block_weight(&total);
+    let unseen = snapshot.unseen(&total);
     [snapshot.bytes(&live), Estimate::blocks(&live, unseen), snapshot.bytes(&total), Estimate::blocks(&total, unseen)]
 }
 

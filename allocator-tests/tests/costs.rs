@@ -233,7 +233,7 @@ fn symbols(rows: &mut Vec<Row>) {
 }
 
 /// Some 100 MB.
-const PARTS: u32 = 300;
+const PARTS: u32 = 100;
 
 #[test]
 #[ignore = "minutes; writes docs/benchmarks/costs.md"]

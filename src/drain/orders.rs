@@ -37,9 +37,15 @@ pub(crate) enum Order {
 static BELL: AtomicU32 = AtomicU32::new(0);
 
 /// Sends an order made by `make` and waits for its reply. `None`: the thread is gone.
-pub(crate) fn ask<T>(orders: &Sender<Order>, make: impl FnOnce(Sender<T>) -> Order) -> Option<T> {
+///
+/// Takes the Sender, and lets it go before it waits: an order that nobody took up is dropped with the channel, and its
+/// reply's channel with it. crossbeam-channel 0.5.0 keeps what is queued until the last Sender goes: who held one here
+/// would wait for ever.
+pub(crate) fn ask<T>(orders: Sender<Order>, make: impl FnOnce(Sender<T>) -> Order) -> Option<T> {
     let (reply, answer) = bounded(1);
-    orders.send(make(reply)).ok()?;
+    let sent = orders.send(make(reply));
+    drop(orders);
+    sent.ok()?;
     // Release: pairs with the Acquire in `next`; who hears the bell finds the order.
     BELL.fetch_add(1, Ordering::Release);
     lock::wake(&BELL, i32::MAX);
@@ -87,10 +93,22 @@ mod tests {
                     }
                 }
             });
-            (0..1000).filter(|_| ask(&orders, Order::Flush).is_some()).count()
+            (0..1000).filter(|_| ask(orders.clone(), Order::Flush).is_some()).count()
         });
         assert_eq!(answered, 1000);
         drop(orders);
         assert_eq!(next(&inbox, far).err(), Some(RecvTimeoutError::Disconnected));
+    }
+
+    #[test]
+    fn who_waits_holds_no_sender() {
+        let (orders, inbox) = unbounded();
+        let asker = std::thread::spawn(move || ask(orders, Order::Flush));
+        let order = inbox.recv().expect("an order");
+        // The asker waits for its reply, or is about to: soon there is no Sender.
+        let end = inbox.recv_timeout(Duration::from_secs(60));
+        assert!(matches!(end, Err(RecvTimeoutError::Disconnected)), "{end:?}");
+        drop(order);
+        assert_eq!(asker.join().expect("it ends"), None);
     }
 }

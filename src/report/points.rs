@@ -72,6 +72,9 @@ impl<'a> Points<'a> {
             }
             let shown = expanded.get(snapshot.trim.shown(&roles)).unwrap_or_default();
             numbers.extend(shown.iter().map(|&i| table.number(all, i)));
+            // The scopes come last, as if they had called the stack's root.
+            let scopes = site.scopes.iter().filter_map(|&scope| snapshot.scope_frames.get(scope as usize)?.as_ref());
+            numbers.extend(scopes.map(|scope| table.number_of(scope)));
             let unknown = site.tainted || site.folded;
             match index.find_or_add(&numbers, &points) {
                 Some(known) => {
@@ -148,8 +151,10 @@ impl Index {
 /// The symbol table's frames of the keys that came last: stacks share most of theirs, and the table is searched.
 struct Ranges<F> {
     search: F,
-    last: Box<[Option<(FrameKey, Range<usize>)>]>,
+    last: Box<[Option<Known>]>,
 }
+
+type Known = (FrameKey, Range<usize>);
 
 impl<F: Fn(FrameKey) -> Range<usize>> Ranges<F> {
     fn new(search: F) -> Ranges<F> {
@@ -183,32 +188,32 @@ impl<'a> Table<'a> {
     fn number(&mut self, all: &'a [Frame], index: usize) -> u32 {
         let (Some(number), Some(frame)) = (self.numbers.get_mut(index), all.get(index)) else { return 0 };
         if *number == NO_NUMBER {
-            *number = Table::by_text(&mut self.by_text, &mut self.frames, &mut self.texts, frame);
+            *number = number_of(&mut self.by_text, &mut self.frames, &mut self.texts, frame);
         }
         *number
     }
 
-    /// The number of a frame that need not be the symbol table's own.
+    /// The number of a frame that need not be the symbol table's own: a scope's, or a copy.
     fn number_of(&mut self, frame: &'a Frame) -> u32 {
         let known = self.by_symbol.entry((frame.address, Arc::as_ptr(&frame.symbol)));
-        *known.or_insert_with(|| Table::by_text(&mut self.by_text, &mut self.frames, &mut self.texts, frame))
+        *known.or_insert_with(|| number_of(&mut self.by_text, &mut self.frames, &mut self.texts, frame))
     }
+}
 
-    fn by_text(
-        by_text: &mut HashMap<String, u32>,
-        frames: &mut Vec<&'a Frame>,
-        texts: &mut Vec<String>,
-        frame: &'a Frame,
-    ) -> u32 {
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = write_frame(&mut text, frame.address, &frame.symbol);
-        *by_text.entry(text).or_insert_with_key(|text| {
-            frames.push(frame);
-            texts.push(text.clone());
-            u32::try_from(texts.len() - 1).unwrap_or(NO_NUMBER - 1)
-        })
-    }
+fn number_of<'a>(
+    by_text: &mut HashMap<String, u32>,
+    frames: &mut Vec<&'a Frame>,
+    texts: &mut Vec<String>,
+    frame: &'a Frame,
+) -> u32 {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_frame(&mut text, frame.address, &frame.symbol);
+    *by_text.entry(text).or_insert_with_key(|text| {
+        frames.push(frame);
+        texts.push(text.clone());
+        u32::try_from(texts.len() - 1).unwrap_or(NO_NUMBER - 1)
+    })
 }
 
 fn add_figures(sum: &mut Figures, figures: &Figures) {
@@ -244,6 +249,6 @@ impl Point {
 
     /// Live blocks, with their interval.
     pub(crate) fn live_blocks(&self, snapshot: &Snapshot) -> Estimate {
-        Estimate::blocks(&self.figures.live, snapshot.unseen_block_weight(&self.figures.total))
+        Estimate::blocks(&self.figures.live, snapshot.unseen(&self.figures.total))
     }
 }

@@ -79,6 +79,7 @@ impl<'w> Rules<'w> {
     }
 
     #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "taken modulo the number of places")]
     fn place(address: u64) -> usize {
         (address ^ (address >> 10)) as usize % PLACES
     }
