@@ -202,9 +202,17 @@ fn large_program(parts: u32) -> PathBuf {
     );
     let names: Vec<String> = (0..parts).map(|part| format!("part_{part}")).collect();
     let main = include_str!("costs/symbols.rs.txt").replace("NAMES", &names.join(" "));
-    fs::write(directory.join("Cargo.toml"), manifest).expect("written");
-    fs::write(directory.join("src/main.rs"), main).expect("written");
-    fs::copy(root().join("Cargo.lock"), directory.join("Cargo.lock")).expect("copied");
+    let lock = fs::read_to_string(root().join("Cargo.lock")).expect("a Cargo.lock");
+    for (name, text) in [("Cargo.toml", manifest), ("src/main.rs", main)] {
+        let path = directory.join(name);
+        // What is there already need not be built again: that takes a minute.
+        if fs::read_to_string(&path).is_ok_and(|there| there == text) {
+            continue;
+        }
+        fs::write(path, text).expect("written");
+        // Cargo drops from it what this program does not use.
+        fs::write(directory.join("Cargo.lock"), &lock).expect("written");
+    }
     let target = directory.join("target");
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(&directory).args(["build", "--release", "--quiet", "--offline"]).env("CARGO_TARGET_DIR", &target);
