@@ -56,8 +56,7 @@ impl Store {
             Region::Modules => 32 << 10,
             Region::History => 4 << 10,
             // A ring of an exact profile is a quarter of a megabyte; threads come slower than stacks.
-            // Of sites as many more as the unread records can need are had in any case.
-            Region::Rings | Region::Sites => ahead_bytes.min(2 << 20),
+            Region::Rings => ahead_bytes.min(2 << 20),
             _ => ahead_bytes,
         };
         let used = self.tables.used(region);
