@@ -239,6 +239,40 @@ impl<F> LeakReport<F> {
     pub fn recommendations(&self) -> &[String] {
         &self.recommendations
     }
+
+    /// The same with other frames: what `frame` makes of each.
+    pub(crate) fn with_frames<'a, G>(&'a self, mut frame: impl FnMut(&'a F) -> G) -> LeakReport<G> {
+        let site = |leak: &'a Leak<F>| Leak {
+            state: leak.state,
+            severity: leak.severity,
+            frames: leak.frames.iter().map(&mut frame).collect(),
+            live_bytes: leak.live_bytes,
+            live_blocks: leak.live_blocks,
+            growth_bytes_per_minute: leak.growth_bytes_per_minute,
+            scope: leak.scope.clone(),
+            since_seconds: leak.since_seconds,
+            oldest_seconds: leak.oldest_seconds,
+            exhaustion_seconds: leak.exhaustion_seconds,
+            withdrawn: leak.withdrawn.clone(),
+            evidence: leak.evidence,
+            advice: leak.advice.clone(),
+        };
+        LeakReport {
+            has_leaks: self.has_leaks,
+            growth_percent: self.growth_percent,
+            growth_mb_per_minute: self.growth_mb_per_minute,
+            window_seconds: self.window_seconds,
+            epochs: self.epochs,
+            suspect_after_epochs: self.suspect_after_epochs,
+            baseline_bytes: self.baseline_bytes,
+            current_bytes: self.current_bytes,
+            limit_bytes: self.limit_bytes,
+            exhaustion_seconds: self.exhaustion_seconds,
+            unjudged: self.unjudged,
+            sites: self.sites.iter().map(site).collect(),
+            recommendations: self.recommendations.clone(),
+        }
+    }
 }
 
 impl Leak<()> {

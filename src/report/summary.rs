@@ -29,6 +29,8 @@ const LIBRARY_SHOWN: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Summary<'a> {
     pub(crate) snapshot: &'a Snapshot,
+    /// The snapshot's.
+    pub(crate) points: &'a Points<'a>,
     pub(crate) saved: Option<&'a Path>,
 }
 
@@ -94,8 +96,7 @@ impl Summary<'_> {
     }
 
     fn largest(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let points = Points::of(self.snapshot);
-        let (chains, all) = merged_by_name(&points);
+        let (chains, all) = merged_by_name(self.points);
         let shown = chains.iter().filter(|chain| chain.live.bytes > 0).take(SITES_SHOWN);
         let mut is_first = true;
         for (i, chain) in shown.enumerate() {
@@ -343,7 +344,9 @@ mod tests {
                 _ => format!("mail::other_{offset}"),
             })
         });
-        let text = Summary { snapshot: &snapshot, saved: Some(Path::new("dhat-heap.json")) }.to_string();
+        let text =
+            Summary { snapshot: &snapshot, points: &Points::of(&snapshot), saved: Some(Path::new("dhat-heap.json")) }
+                .to_string();
         let expected = "\
 unfreed: Total:     81,200 bytes in 92 blocks
 unfreed: At t-gmax: 75,300 bytes in 78 blocks
@@ -361,7 +364,7 @@ unfreed: Saved to dhat-heap.json: load it in dh_view.html (Valgrind's, or https:
     #[test]
     fn a_sampled_page_has_intervals_and_losses() {
         let snapshot = synthetic::snapshot("unknown").expect("known");
-        let text = Summary { snapshot: &snapshot, saved: None }.to_string();
+        let text = Summary { snapshot: &snapshot, points: &Points::of(&snapshot), saved: None }.to_string();
         let has = |line: &str| assert!(text.contains(line), "no '{line}' in\n{text}");
         has("bytes in 458,082 blocks (exact)");
         has("estimated from a sample (mean interval 65,536 bytes, fixed)");
