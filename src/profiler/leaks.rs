@@ -70,11 +70,9 @@ pub(super) fn changes(evidence: Evidence, changes: &[(Subject, Change)]) -> Vec<
                 Change::Withdrawn(_) => VerdictKind::Withdrawn,
             };
             let leak = assemble::one(&judge, &histories, &process, &source, subject)?;
-            // Within its stated bound growth is no news.
-            let is_news = match kind {
-                VerdictKind::Withdrawn => true,
-                _ => matches!(leak.state(), State::Suspected | State::Leak),
-            };
+            // Within its stated bound growth is no news, nor is its end.
+            let stands = matches!(leak.state(), State::Suspected | State::Leak);
+            let is_news = leak.evidence().bound_bytes.is_none() || stands;
             if !is_news {
                 return None;
             }
