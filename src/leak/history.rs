@@ -26,8 +26,6 @@ pub(crate) const COHORTS_U32: u32 = 32;
 const _: () = assert!(COHORTS_U32 as usize == COHORTS);
 /// A sample is 256 units, so that a part of one can count.
 pub(crate) const SAMPLE: u32 = 256;
-/// Bins of the histogram of lifetimes: 0, 1, 2 to 3, 4 to 7, … 64 epochs and longer.
-pub(crate) const LIFETIME_BINS: usize = 8;
 /// The reference interval falls by one octave in so many epochs at most.
 const REFERENCE_HOLD_EPOCHS: u32 = 64;
 
@@ -65,8 +63,6 @@ pub(crate) struct History {
     pub(crate) case: Case,
     /// Frees in the epoch under way of blocks that had reached each rung, in samples.
     died: [f32; RUNGS],
-    /// Lifetimes of freed blocks, in samples, saturating.
-    pub(crate) lifetimes: [u32; LIFETIME_BINS],
     /// The largest table.
     pub(crate) spine: Spine,
     /// Live bytes over time.
@@ -90,6 +86,8 @@ pub(crate) struct History {
     /// The interval that a sample is measured by, and the latest one seen; bytes.
     reference_interval: f32,
     latest_interval: f32,
+    /// ln of the factor that counts were converted by since the last epoch ended: what its group must take over.
+    pub(crate) converted_ln: f32,
     /// Frees of old blocks while the oldest live ones were several cohorts old, and those that hit these oldest; samples.
     pub(crate) queue_frees: f32,
     pub(crate) oldest_frees: f32,
@@ -114,7 +112,6 @@ impl History {
         occasions: [0; COHORTS],
         case: Case::NEW,
         died: [0.0; RUNGS],
-        lifetimes: [0; LIFETIME_BINS],
         spine: Spine::NONE,
         trend: Marks::EMPTY,
         live_total: 0,
@@ -127,6 +124,7 @@ impl History {
         usual_size: 0.0,
         reference_interval: 0.0,
         latest_interval: 0.0,
+        converted_ln: 0.0,
         queue_frees: 0.0,
         oldest_frees: 0.0,
         idle_births: 0,
@@ -176,9 +174,6 @@ impl History {
     /// A sampled block that was born in epoch `birth` was freed in epoch `now`.
     pub(crate) fn freed(&mut self, birth: u32, now: u32, block: &Block) {
         self.left(birth, now, block);
-        let bin = (u32::BITS - now.saturating_sub(birth).leading_zeros()).min(7);
-        let bin = &mut self.lifetimes[bin as usize];
-        *bin = bin.saturating_add(1);
         self.spine.freed(block.size, block.thread, now);
     }
 
@@ -331,6 +326,7 @@ impl History {
                 *units = if *units == 0 { 0 } else { to_units(*units as f32 * scale).max(1) };
             }
             self.case.rescale(scale);
+            self.converted_ln += scale.max(f32::MIN_POSITIVE).ln();
         }
         self.reference_interval = interval;
     }

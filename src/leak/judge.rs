@@ -96,11 +96,12 @@ impl Judge {
                 continue;
             }
             self.admit(history);
-            if let Some(group) = (history.group as usize).checked_sub(1).and_then(|g| self.groups.get_mut(g)) {
-                group.add(&steps, idle);
-                continue;
+            // A group has the evidence of its members' ages; a table that grows is a site's own, and judged as such.
+            match (history.group as usize).checked_sub(1).and_then(|g| self.groups.get_mut(g)) {
+                Some(group) => group.add(history, &steps, idle),
+                None => history.case.advance(now, &steps, idle),
             }
-            history.case.advance(now, &steps, idle);
+            history.converted_ln = 0.0;
             let change = self.judge_site(history);
             tell(change, Subject::Site(index), on_change);
         }
@@ -135,7 +136,7 @@ impl Judge {
         let at = self.moment();
         let held = history.case.tier();
         let spine = history.spine.tier(at.now, held, at.config);
-        let quiet = history.case.rungs.iter().all(|rung| f64::from(rung.ln_e) < self.least_threshold);
+        let quiet = history.case.rungs.iter().all(|rung| rung.log_evidence() < self.least_threshold);
         if quiet && held == Tier::None && spine == Tier::None {
             history.case.rest();
             return None;

@@ -18,6 +18,17 @@ use super::state::{Change, Tier};
 /// At most so many groups; then thin sites stay unjudged.
 const MOST_GROUPS: usize = 4096;
 
+/// Whose code a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// The allocator's, or the way into it: every stack begins there.
+    Allocator,
+    /// The standard library's or the runtime's, or unknown.
+    Library,
+    /// The program's.
+    Program,
+}
+
 /// One frame of a site's key, as the caller numbers frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct KeyFrame {
@@ -42,18 +53,29 @@ pub(crate) struct Group {
     pub(crate) case: Case,
     steps: [Step; RUNGS],
     idle: bool,
-    samples: f32,
+    /// Live samples of its members, and what they were before the epoch's change of the sampling interval.
+    measured: (f32, f32),
 }
 
 impl Group {
+    /// No evidence yet.
+    fn new(frames: Vec<KeyFrame>, order: u32) -> Group {
+        let mut case = Case::NEW;
+        case.order = order;
+        Group { frames, members: Vec::new(), case, steps: [Step::default(); RUNGS], idle: false, measured: (0.0, 0.0) }
+    }
+
     /// Forgets the last epoch's events.
     pub(crate) fn begin_epoch(&mut self) {
-        (self.steps, self.idle) = ([Step::default(); RUNGS], true);
+        (self.steps, self.idle, self.measured) = ([Step::default(); RUNGS], true, (0.0, 0.0));
     }
 
     /// Adds a member's events.
-    pub(crate) fn add(&mut self, steps: &[Step; RUNGS], idle: bool) {
+    pub(crate) fn add(&mut self, history: &History, steps: &[Step; RUNGS], idle: bool) {
         self.idle &= idle;
+        let live = history.live_samples();
+        self.measured.0 += live;
+        self.measured.1 += live / history.converted_ln.exp();
         for (sum, step) in self.steps.iter_mut().zip(steps) {
             sum.matured += step.matured;
             sum.died += step.died;
@@ -61,11 +83,15 @@ impl Group {
             sum.occasions = sum.occasions.max(step.occasions);
             sum.width = sum.width.max(step.width);
         }
-        self.samples += steps[0].matured;
     }
 
     /// Closes the epoch.
     pub(crate) fn end_epoch(&mut self, at: Moment<'_>, histories: &[History]) -> Option<Change> {
+        let (now, before) = self.measured;
+        // What was counted so far belongs to what is live: where members are measured anew, so is their sum.
+        if before > 0.0 && (now - before).abs() > 1e-3 * before {
+            self.case.rescale(now / before);
+        }
         let steps = self.steps;
         self.case.advance(at.now, &steps, self.idle);
         let members = &self.members;
@@ -149,16 +175,7 @@ fn form(
         return left;
     }
     let order = judge.next_order();
-    let mut case = Case::NEW;
-    case.order = order;
-    judge.groups.push(Group {
-        frames: key.to_vec(),
-        members: Vec::new(),
-        case,
-        steps: [Step::default(); RUNGS],
-        idle: false,
-        samples: 0.0,
-    });
+    judge.groups.push(Group::new(key.to_vec(), order));
     let g = judge.groups.len() - 1;
     left.into_iter().for_each(|index| join(judge, histories, g, index));
     Vec::new()

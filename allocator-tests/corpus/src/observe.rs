@@ -43,6 +43,9 @@ pub fn observe(case: &'static Case, sampling: Sampling, seed: u64, epochs: u32) 
     }
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let report = profiler.leaks();
+    if std::env::var_os("CORPUS_REPORT").is_some() {
+        print_report(case, &report);
+    }
     let mut culprits = vec![Culprit::default(); case.culprits.len()];
     let mut innocents = Innocents::default();
     for (index, leak) in report.sites().enumerate() {
@@ -67,6 +70,16 @@ pub fn observe(case: &'static Case, sampling: Sampling, seed: u64, epochs: u32) 
     // Until here everything that the programs hold was alive.
     drop((program, background));
     Ok(Outcome { case: case.name.to_owned(), sampling, seed, culprits, innocents, took_ms })
+}
+
+/// For whoever asks why a case came out as it did: every judged site, with the role that its names give it.
+fn print_report(case: &Case, report: &unfreed::LeakReport) {
+    for leak in report.sites() {
+        let names: Vec<&str> = leak.frames().iter().filter_map(Frame::name).collect();
+        eprintln!("{:?} {} {}", role_of(case, leak), leak.state(), leak.severity());
+        eprintln!("    {} bytes, {:?}", leak.live_bytes().value, leak.evidence());
+        eprintln!("    {}", names.join(" ← "));
+    }
 }
 
 fn start(

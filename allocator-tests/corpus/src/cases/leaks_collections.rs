@@ -11,7 +11,7 @@ pub(super) const CASES: &[Case] = &[
         "folder_cache",
         "HashMap<String, Data>, new keys for ever",
         &[&["load_folder", "FolderCache::get", "open_folder", "serve_folders"]],
-        &["FolderCache::get"],
+        &["FolderCache::get", "open_folder"],
         folder_cache,
     ),
     Case::leak(

@@ -45,7 +45,7 @@ pub(super) const CASES: &[Case] = &[
         "infinite_retry",
         "failed records queued again, with copies",
         &[&["describe_failure", "fail", "process_record", "retry_all"]],
-        &["copy_record", "describe_failure", "queue_again"],
+        &["copy_record", "fail", "queue_again"],
         infinite_retry,
     ),
     Case::leak(
