@@ -27,7 +27,7 @@ const _: () = assert!(COHORTS_U32 as usize == COHORTS);
 /// A sample is 256 units, so that a part of one can count.
 pub(crate) const SAMPLE: u32 = 256;
 /// The reference interval falls by one octave in so many epochs at most.
-const REFERENCE_HOLD_EPOCHS: u32 = 64;
+pub(crate) const REFERENCE_HOLD_EPOCHS: u32 = 64;
 
 /// The order of frees tells a queue only where live blocks span so many cohorts.
 pub(crate) const QUEUE_COHORTS: usize = 2;
@@ -86,8 +86,6 @@ pub(crate) struct History {
     /// The interval that a sample is measured by, and the latest one seen; bytes.
     reference_interval: f32,
     latest_interval: f32,
-    /// ln of the factor that counts were converted by since the last epoch ended: what its group must take over.
-    pub(crate) converted_ln: f32,
     /// Frees of old blocks while the oldest live ones were several cohorts old, and those that hit these oldest; samples.
     pub(crate) queue_frees: f32,
     pub(crate) oldest_frees: f32,
@@ -124,7 +122,6 @@ impl History {
         usual_size: 0.0,
         reference_interval: 0.0,
         latest_interval: 0.0,
-        converted_ln: 0.0,
         queue_frees: 0.0,
         oldest_frees: 0.0,
         idle_births: 0,
@@ -319,16 +316,29 @@ impl History {
     #[cold]
     fn measure_by(&mut self, interval: f32) {
         if self.reference_interval > 0.0 {
-            let size = u64::from(to_units(self.usual_size));
-            let before = probability(size, f64::from(self.reference_interval)).max(f64::MIN_POSITIVE);
-            let scale = narrow(probability(size, f64::from(interval)) / before);
+            let scale = self.in_measure_of(interval);
             for units in self.live.iter_mut().chain(&mut self.born) {
                 *units = if *units == 0 { 0 } else { to_units(*units as f32 * scale).max(1) };
             }
             self.case.rescale(scale);
-            self.converted_ln += scale.max(f32::MIN_POSITIVE).ln();
         }
         self.reference_interval = interval;
+    }
+
+    /// The interval that a sample of this site is measured by, in bytes; 0.0 in exact mode.
+    pub(crate) fn reference_interval(&self) -> f32 {
+        self.reference_interval
+    }
+
+    /// What a sample of this site is worth where samples are measured by `interval`: exactly so for its usual size.
+    pub(crate) fn in_measure_of(&self, interval: f32) -> f32 {
+        #[expect(clippy::float_cmp, reason = "the very same interval, not a computed one")]
+        if interval == self.reference_interval {
+            return 1.0;
+        }
+        let size = u64::from(to_units(self.usual_size));
+        let own = probability(size, f64::from(self.reference_interval)).max(f64::MIN_POSITIVE);
+        narrow(probability(size, f64::from(interval)) / own)
     }
 
     fn evidence_of_death(&self, block: &Block) -> u32 {

@@ -101,7 +101,6 @@ impl Judge {
                 Some(group) => group.add(history, &steps, idle),
                 None => history.case.advance(now, &steps, idle),
             }
-            history.converted_ln = 0.0;
             let change = self.judge_site(history);
             tell(change, Subject::Site(index), on_change);
         }

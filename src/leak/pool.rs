@@ -10,7 +10,7 @@
 
 use super::case::Case;
 use super::gates::{Moment, Survivors};
-use super::history::{COHORTS_U32, History};
+use super::history::{COHORTS_U32, History, REFERENCE_HOLD_EPOCHS};
 use super::judge::Judge;
 use super::ladder::{RUNGS, Step};
 use super::state::{Change, Tier};
@@ -53,8 +53,8 @@ pub(crate) struct Group {
     pub(crate) case: Case,
     steps: [Step; RUNGS],
     idle: bool,
-    /// Live samples of its members, and what they were before the epoch's change of the sampling interval.
-    measured: (f32, f32),
+    /// The interval that its samples are measured by, whatever its members are by themselves; bytes.
+    reference_interval: f32,
 }
 
 impl Group {
@@ -62,23 +62,28 @@ impl Group {
     fn new(frames: Vec<KeyFrame>, order: u32) -> Group {
         let mut case = Case::NEW;
         case.order = order;
-        Group { frames, members: Vec::new(), case, steps: [Step::default(); RUNGS], idle: false, measured: (0.0, 0.0) }
+        Group {
+            frames,
+            members: Vec::new(),
+            case,
+            steps: [Step::default(); RUNGS],
+            idle: false,
+            reference_interval: 0.0,
+        }
     }
 
     /// Forgets the last epoch's events.
     pub(crate) fn begin_epoch(&mut self) {
-        (self.steps, self.idle, self.measured) = ([Step::default(); RUNGS], true, (0.0, 0.0));
+        (self.steps, self.idle) = ([Step::default(); RUNGS], true);
     }
 
     /// Adds a member's events.
     pub(crate) fn add(&mut self, history: &History, steps: &[Step; RUNGS], idle: bool) {
         self.idle &= idle;
-        let live = history.live_samples();
-        self.measured.0 += live;
-        self.measured.1 += live / history.converted_ln.exp();
+        let worth = history.in_measure_of(self.reference_interval);
         for (sum, step) in self.steps.iter_mut().zip(steps) {
-            sum.matured += step.matured;
-            sum.died += step.died;
+            sum.matured += step.matured * worth;
+            sum.died += step.died * worth;
             // Members' births of one epoch move together: an occasion is one, whoever had it.
             sum.occasions = sum.occasions.max(step.occasions);
             sum.width = sum.width.max(step.width);
@@ -87,24 +92,41 @@ impl Group {
 
     /// Closes the epoch.
     pub(crate) fn end_epoch(&mut self, at: Moment<'_>, histories: &[History]) -> Option<Change> {
-        let (now, before) = self.measured;
-        // What was counted so far belongs to what is live: where members are measured anew, so is their sum.
-        if before > 0.0 && (now - before).abs() > 1e-3 * before {
-            self.case.rescale(now / before);
-        }
         let steps = self.steps;
         self.case.advance(at.now, &steps, self.idle);
-        let members = &self.members;
-        self.case.judge(&|| survivors(members, histories), Tier::None, false, at)
+        self.measure(at.now, histories);
+        let (members, reference) = (&self.members, self.reference_interval);
+        self.case.judge(&|| survivors(members, histories, reference), Tier::None, false, at)
+    }
+
+    /// Members are measured by the interval of their own last births, and most have none for long: their sum is measured
+    /// by the largest one of those that were born into lately. When that changes, what was counted so far is
+    /// converted, as what is live now is.
+    fn measure(&mut self, now: u32, histories: &[History]) {
+        let members = || self.members.iter().filter_map(|&member| histories.get(member));
+        let lately = members().filter(|history| history.last_birth.saturating_add(REFERENCE_HOLD_EPOCHS) > now);
+        let wanted = lately.map(History::reference_interval).fold(0.0, f32::max);
+        #[expect(clippy::float_cmp, reason = "the very same interval, not a computed one")]
+        if wanted == 0.0 || wanted == self.reference_interval {
+            return;
+        }
+        if self.reference_interval > 0.0 {
+            let live = |interval| members().map(|member| member.live_samples() * member.in_measure_of(interval)).sum();
+            let (before, after): (f32, f32) = (live(self.reference_interval), live(wanted));
+            if before > 0.0 {
+                self.case.rescale(after / before);
+            }
+        }
+        self.reference_interval = wanted;
     }
 
     /// Its members' survivors.
     pub(crate) fn survivors(&self, histories: &[History]) -> Survivors {
-        survivors(&self.members, histories)
+        survivors(&self.members, histories, self.reference_interval)
     }
 }
 
-fn survivors(members: &[usize], histories: &[History]) -> Survivors {
+fn survivors(members: &[usize], histories: &[History], reference_interval: f32) -> Survivors {
     let members = || members.iter().filter_map(|&member| histories.get(member));
     let origin = members().map(|history| history.origin).min().unwrap_or(0);
     let end = members().map(|history| history.origin + (COHORTS_U32 << history.width_shift)).max().unwrap_or(1);
@@ -113,7 +135,7 @@ fn survivors(members: &[usize], histories: &[History]) -> Survivors {
         width *= 2;
     }
     let mut sum = Survivors::empty(origin, width);
-    members().for_each(|history| sum.add(history));
+    members().for_each(|history| sum.add(history, history.in_measure_of(reference_interval)));
     sum
 }
 
@@ -178,6 +200,8 @@ fn form(
     judge.groups.push(Group::new(key.to_vec(), order));
     let g = judge.groups.len() - 1;
     left.into_iter().for_each(|index| join(judge, histories, g, index));
+    let now = judge.now;
+    judge.groups[g].measure(now, histories);
     Vec::new()
 }
 

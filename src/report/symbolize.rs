@@ -320,6 +320,21 @@ mod tests {
     }
 
     #[test]
+    fn the_allocators_frames_are_told_from_libraries_and_the_programs() {
+        let frame = |role| {
+            let symbol = Symbol { name: Some("f".into()), role, ..Symbol::default() };
+            Frame { address: 1, symbol: Arc::new(symbol) }
+        };
+        let whose = |roles: &[Role]| owner(&roles.iter().map(|&role| frame(role)).collect::<Vec<_>>());
+        // The hook, and a program's own allocator around it, inlined into the entry.
+        assert_eq!(whose(&[Role::Own, Role::Code, Role::Shim]), Whose::Allocator);
+        assert_eq!(whose(&[Role::Own, Role::Shim, Role::Std]), Whose::Library);
+        assert_eq!(whose(&[Role::Own, Role::Shim, Role::Std, Role::Code]), Whose::Program);
+        assert_eq!((whose(&[Role::Std]), whose(&[])), (Whose::Library, Whose::Library));
+        assert_eq!(whose(&[Role::Std, Role::Code]), Whose::Program);
+    }
+
+    #[test]
     fn our_own_frames_have_names_lines_and_inlining() {
         let frames = names(|_| {}, Life::Running);
         let inlined = position(&frames, "inlined_into_marked").unwrap_or_else(|| panic!("not found: {frames:#?}"));
