@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use super::advice::{Surroundings, advise};
 use super::case::Case;
-use super::classify::classify;
+use super::classify::{classify, is_backlog};
 use super::gates::Reading;
 use super::history::{History, SAMPLE, bytes};
 use super::judge::{Judge, Subject};
@@ -256,7 +256,12 @@ fn of_group<F>(
 ) -> Finding {
     let at = judge.moment();
     let reading = group.case.read(&|| group.survivors(histories), at).map(|(_, reading)| reading);
+    let live = |backlog: bool| -> f32 {
+        let members = group.members.iter().filter_map(|&member| histories.get(member));
+        members.filter(|history| is_backlog(history, at.now) == backlog).map(History::live_samples).sum()
+    };
     let state = match group.case.tier() {
+        Tier::Leak | Tier::Suspected if live(true) > live(false) => State::Backlog,
         Tier::Leak => State::Leak,
         Tier::Suspected => State::Suspected,
         Tier::Growing => State::Growing,

@@ -207,6 +207,7 @@ pub(crate) fn read(rung: usize, state: &Rung, survivors: &Survivors, held: Tier,
     } else {
         None
     };
-    let strict = shut.is_none() && ratio >= steady && births_ratio >= steady && recent >= LEAST_RECENT;
+    // The births say it with a quarter of the noise; the halves need only not to speak against it.
+    let strict = shut.is_none() && ratio + ratio_error >= steady && births_ratio >= steady && recent >= LEAST_RECENT;
     Reading { strict, rung, run_epochs, ratio, ratio_error, births_ratio, births_error, recent, spread, lasted, shut }
 }

@@ -107,10 +107,14 @@ impl Judge {
         self.end_groups(histories, on_change);
     }
 
-    /// Gives a site its order once it has enough samples; out of its group, if it was in one.
+    /// Gives a site its order once it has enough samples; out of its group, if it was in one that lets it go.
     fn admit(&mut self, history: &mut History) {
         #[expect(clippy::cast_precision_loss, reason = "at most 1,000")]
         if history.case.order != 0 || history.matured < self.config.minimum_samples as f32 {
+            return;
+        }
+        let group = (history.group as usize).checked_sub(1).and_then(|group| self.groups.get(group));
+        if group.is_some_and(|group| group.keeps(history, &self.config)) {
             return;
         }
         self.orders = self.orders.saturating_add(1);
@@ -119,6 +123,7 @@ impl Judge {
             if let Some(group) = self.groups.get_mut(history.group as usize - 1) {
                 self.orders = self.orders.saturating_add(1);
                 group.case.restart(self.orders);
+                group.matured -= history.matured;
             }
             history.group = 0;
             history.case.restart(history.case.order);

@@ -3,12 +3,13 @@
 //! Leaf-first: outermost frames are dropped until the stacks that share the rest have enough samples. Groups are
 //! disjoint, so a sample is evidence once. A group's key must name a frame outside the libraries, or it would say
 //! nothing ('everything that a `Vec` allocated'). A site may join a group at any time (which group takes a future event
-//! is settled before the event, so the test stays valid); a site that gains enough samples of its own leaves, and
+//! is settled before the event, so the test stays valid); a site that gains enough samples of its own may leave (`keeps`), and
 //! then the group begins anew, as a case of its own in the order.
 //!
 //! Runs off the aggregator's lock: it allocates. Cost: a sort of the thin sites' stacks, every few epochs.
 
 use super::case::Case;
+use super::config::LeakConfig;
 use super::gates::{Moment, Survivors};
 use super::history::{COHORTS_U32, History, REFERENCE_HOLD_EPOCHS};
 use super::judge::Judge;
@@ -28,6 +29,9 @@ pub(crate) enum Whose {
     /// The program's.
     Program,
 }
+
+/// With so many times the fewest samples a site leaves a group that found nothing.
+const ALONE: f32 = 4.0;
 
 /// One frame of a site's key, as the caller numbers frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +57,8 @@ pub(crate) struct Group {
     pub(crate) case: Case,
     steps: [Step; RUNGS],
     idle: bool,
+    /// Samples of its members that reached the first rung.
+    pub(crate) matured: f32,
     /// The interval that its samples are measured by, whatever its members are by themselves; bytes.
     reference_interval: f32,
 }
@@ -68,6 +74,7 @@ impl Group {
             case,
             steps: [Step::default(); RUNGS],
             idle: false,
+            matured: 0.0,
             reference_interval: 0.0,
         }
     }
@@ -77,9 +84,18 @@ impl Group {
         (self.steps, self.idle) = ([Step::default(); RUNGS], true);
     }
 
+    /// Does a member that could be judged alone stay? It does where the evidence is spread, as over the stacks of an
+    /// unrolled loop, until it has so much that it needs nobody; and in any case once balance is refuted together.
+    pub(crate) fn keeps(&self, member: &History, config: &LeakConfig) -> bool {
+        let enough = config.minimum_samples as f32;
+        let leads = member.matured * 2.0 >= self.matured || member.matured >= enough * ALONE;
+        self.case.tier() != Tier::None || !leads
+    }
+
     /// Adds a member's events.
     pub(crate) fn add(&mut self, history: &History, steps: &[Step; RUNGS], idle: bool) {
         self.idle &= idle;
+        self.matured += steps[0].matured;
         let worth = history.in_measure_of(self.reference_interval);
         for (sum, step) in self.steps.iter_mut().zip(steps) {
             sum.matured += step.matured * worth;
@@ -209,5 +225,6 @@ fn join(judge: &mut Judge, histories: &mut [History], group: usize, index: usize
     #[expect(clippy::cast_possible_truncation, reason = "at most MOST_GROUPS")]
     let number = group as u32 + 1;
     histories[index].group = number;
+    judge.groups[group].matured += histories[index].matured;
     judge.groups[group].members.push(index);
 }

@@ -116,13 +116,14 @@ fn role_of(case: &Case, leak: &Leak<Frame>) -> Role {
     role(case, leak.frames().iter().filter_map(Frame::name), leak.evidence().stacks > 1)
 }
 
-/// The report as it is at the end. Where several stacks are one culprit (an unrolled loop), the largest speaks.
+/// The report as it is at the end. Where several stacks are one culprit (an unrolled loop), the largest speaks, and their samples count
+/// together.
 fn at_end(culprit: &mut Culprit, rank: usize, leak: &Leak<Frame>) {
     culprit.rank = Some(culprit.rank.map_or(rank, |other| other.min(rank)));
+    culprit.live_samples += leak.evidence().live_samples;
     let bytes = leak.live_bytes().value;
     if culprit.state.is_empty() || bytes > culprit.live_bytes {
         culprit.state = leak.state().name().to_owned();
-        culprit.live_samples = leak.evidence().live_samples;
         culprit.live_bytes = bytes;
     }
 }

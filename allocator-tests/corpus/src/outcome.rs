@@ -86,7 +86,7 @@ pub struct Culprit {
     pub state: String,
     /// Its place in the report, from 1.
     pub rank: Option<usize>,
-    /// Sampled blocks alive at the end.
+    /// Sampled blocks alive at the end, of all its stacks.
     pub live_samples: f64,
     /// Bytes alive at the end, as estimated.
     pub live_bytes: f64,

@@ -253,6 +253,34 @@ fn a_group_is_named_while_the_sampling_interval_changes() {
     }
 }
 
+/// A loop that the compiler unrolled: one line is four stacks, each of which would take four times as long by itself.
+#[test]
+fn an_unrolled_loop_is_judged_as_one() {
+    let keys: Vec<[KeyFrame; 2]> =
+        (0..4).map(|site| [2, 10 + site].map(|key| KeyFrame { key, library: false })).collect();
+    for seed in 1..=10 {
+        let mut world = World::new(seed, 16384.0, 240, keys.len());
+        let mut suspected = None;
+        let mut verdicts = Vec::new();
+        for now in 0..240 {
+            world.begin_epoch(now);
+            (0..4).for_each(|site| drop_held(world.alloc(site, 4096)));
+            world.end_epoch();
+            if now % 12 == 11 {
+                regroup(&mut world.judge, &mut world.histories, &|index| &keys[index]);
+            }
+            let tiers = world.histories.iter().map(|history| history.case.tier());
+            let tier = tiers.chain(world.judge.groups.iter().map(|group| group.case.tier())).max();
+            if tier >= Some(Tier::Suspected) {
+                suspected.get_or_insert(now);
+            }
+            verdicts.push(tier);
+        }
+        assert!(suspected.is_some_and(|at| at <= 75), "seed {seed}: suspected after {suspected:?} epochs");
+        assert_eq!(verdicts.last(), Some(&Some(Tier::Leak)), "seed {seed}");
+    }
+}
+
 /// A table has one live block, so its site is thin for ever and is pooled with its neighbours: it is judged all the same.
 #[test]
 fn a_table_that_grows_is_named_in_a_group_too() {
