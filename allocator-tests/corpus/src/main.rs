@@ -2,7 +2,8 @@
 //! [--no-rivals] [--write]`. Without arguments: every case, the three samplings, three seeds.
 //!
 //! Ends with status 1, and says which, if a bound is missed. `--write` writes `docs/benchmarks/leak-corpus.md`. `--run` and
-//! `--rivals CASE SAMPLING SEED` are what it calls itself with.
+//! `--rivals CASE SAMPLING SEED` are what it calls itself with; with `CORPUS_REPORT` in the environment `--run` also prints every
+//! judged site with its evidence.
 
 use std::process::ExitCode;
 use std::time::Instant;

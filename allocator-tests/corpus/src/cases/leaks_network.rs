@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::hint::black_box;
 
+use super::keep;
 use crate::case::{Case, Program};
 use crate::departures::Departures;
 use crate::random::Random;
@@ -13,7 +14,7 @@ pub(super) const CASES: &[Case] = &[
         "byte_pool",
         "a pool that stashes and always makes anew",
         &[&["BytePool::alloc", "take_block", "poll_next", "read_responses"]],
-        &["BytePool::stash"],
+        &["keep"],
         byte_pool,
     ),
     Case::leak(
@@ -48,7 +49,7 @@ pub(super) const CASES: &[Case] = &[
         "incoming_buffers",
         "1 in 20 incoming connections is never handled, its buffer stays",
         &[&["read_buffer", "accept", "on_incoming", "listen_loop"]],
-        &["never_handled"],
+        &["keep"],
         incoming_buffers,
     ),
 ];
@@ -66,11 +67,6 @@ impl BytePool {
     #[inline(never)]
     fn alloc(&mut self) -> Vec<u64> {
         black_box(vec![self.stashed.len() as u64 + 1; 18 * 128])
-    }
-
-    #[inline(never)]
-    fn stash(&mut self, block: Vec<u64>) {
-        self.stashed.push(block);
     }
 }
 
@@ -90,7 +86,7 @@ fn read_responses(random: &mut Random, pool: &mut BytePool) {
 #[inline(never)]
 fn poll_next(pool: &mut BytePool) {
     let block = take_block(pool);
-    pool.stash(block);
+    keep(&mut pool.stashed, block);
 }
 
 #[inline(never)]
@@ -286,7 +282,7 @@ fn listen_loop(random: &mut Random, handled: &mut Departures<Buffer>, waiting: &
 fn on_incoming(random: &mut Random, handled: &mut Departures<Buffer>, waiting: &mut Vec<Buffer>) {
     let buffer = accept(random);
     if random.chance(0.05) {
-        never_handled(waiting, buffer);
+        keep(waiting, buffer);
     } else {
         let epochs = random.epochs(1.0);
         handled.after(epochs, buffer);
@@ -304,9 +300,4 @@ fn read_buffer(first: u64) -> Buffer {
     let mut buffer = Vec::with_capacity(2048);
     buffer.push(first);
     black_box(buffer)
-}
-
-#[inline(never)]
-fn never_handled(waiting: &mut Vec<Buffer>, buffer: Buffer) {
-    waiting.push(buffer);
 }

@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 
+use super::keep;
 use crate::case::{Case, Expect, Program, epoch_of};
 use crate::departures::Departures;
 use crate::random::Random;
@@ -38,7 +39,7 @@ pub(super) const CASES: &[Case] = &[
         "route_growth",
         "1 of 12 routes keeps 256 KiB a request",
         &[&["load_report", "route", "dispatch", "serve_routes"]],
-        &["load_report", "keep_report"],
+        &["load_report", "keep"],
         route_growth,
     ),
     Case::leak(
@@ -52,7 +53,7 @@ pub(super) const CASES: &[Case] = &[
         "one_percent_churn",
         "1% of decodes kept",
         &[&["decode_frame", "decode", "on_frame", "stream_loop"]],
-        &["keep_frame"],
+        &["keep"],
         one_percent_churn,
     ),
     Case::leak(
@@ -68,7 +69,7 @@ pub(super) const CASES: &[Case] = &[
             "late_onset",
             "starts at 40% of the run",
             &[&["open_handle", "acquire", "on_event", "event_loop"]],
-            &["keep_handle"],
+            &["keep"],
             late_onset,
         )
     },
@@ -281,7 +282,7 @@ fn dispatch(number: usize, kept: &mut Vec<Vec<u8>>) {
 #[inline(never)]
 fn route<const N: usize>(kept: &mut Vec<Vec<u8>>) {
     if N == 7 {
-        keep_report(kept, load_report());
+        keep(kept, load_report());
     } else {
         black_box(vec![0u8; 60 * 1024 + N]);
     }
@@ -290,11 +291,6 @@ fn route<const N: usize>(kept: &mut Vec<Vec<u8>>) {
 #[inline(never)]
 fn load_report() -> Vec<u8> {
     black_box(vec![0; 256 * 1024])
-}
-
-#[inline(never)]
-fn keep_report(kept: &mut Vec<Vec<u8>>, report: Vec<u8>) {
-    kept.push(report);
 }
 
 /// Records that fail for ever: each try copies the record and keeps what the failure was.
@@ -373,7 +369,7 @@ fn stream_loop(random: &mut Random, passing: &mut Departures<Frame>, kept: &mut 
 fn on_frame(random: &mut Random, passing: &mut Departures<Frame>, kept: &mut Vec<Frame>) {
     let frame = decode(random);
     if random.chance(0.01) {
-        keep_frame(kept, frame);
+        keep(kept, frame);
     } else {
         let epochs = random.epochs(1.5);
         passing.after(epochs, frame);
@@ -391,11 +387,6 @@ fn decode_frame(value: usize) -> Frame {
     let mut frame = Vec::with_capacity(6 * 1024);
     frame.push(u16::try_from(value).unwrap_or(0));
     black_box(frame)
-}
-
-#[inline(never)]
-fn keep_frame(kept: &mut Vec<Frame>, frame: Frame) {
-    kept.push(frame);
 }
 
 fn forgotten_box(seed: u64, _epochs: u32) -> Program {
@@ -449,7 +440,7 @@ fn event_loop(random: &mut Random, open: &mut Departures<Vec<u32>>, kept: &mut V
 fn on_event(random: &mut Random, open: &mut Departures<Vec<u32>>, kept: &mut Vec<Vec<u32>>, leaks: bool) {
     let handle = acquire(random);
     if leaks && random.chance(0.33) {
-        keep_handle(kept, handle);
+        keep(kept, handle);
     } else {
         let epochs = random.epochs(2.0);
         open.after(epochs, handle);
@@ -465,11 +456,6 @@ fn acquire(random: &mut Random) -> Vec<u32> {
 #[inline(never)]
 fn open_handle(number: usize) -> Vec<u32> {
     black_box(vec![u32::try_from(number).unwrap_or(0) + 3; 1536])
-}
-
-#[inline(never)]
-fn keep_handle(kept: &mut Vec<Vec<u32>>, handle: Vec<u32>) {
-    kept.push(handle);
 }
 
 fn unbounded_channel(seed: u64, _epochs: u32) -> Program {
