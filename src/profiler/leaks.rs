@@ -62,7 +62,7 @@ pub(super) fn changes(evidence: Evidence, changes: &[(Subject, Change)]) -> Vec<
             // Within its stated bound growth is no news.
             let is_news = match kind {
                 VerdictKind::Withdrawn => true,
-                _ => matches!(leak.state(), State::Suspected | State::Leak),
+                _ => matches!(leak.state(), State::Suspected | State::Leak | State::Backlog),
             };
             if !is_news {
                 return None;

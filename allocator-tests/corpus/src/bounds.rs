@@ -8,10 +8,11 @@ use crate::outcome::{Culprit, Outcome, Sampling};
 pub const SAMPLES_TO_NAME: f64 = 40.0;
 /// A culprit stands among so many first.
 pub const LAST_RANK: usize = 3;
-/// From the onset of a steady leak.
-pub const LATEST_SUSPECTED: u32 = 75;
-/// From the onset of a steady leak.
-pub const LATEST_LEAK: u32 = 200;
+/// Epochs from the onset of a steady leak to 'suspected' and to 'leak', where every block is seen.
+pub const LATEST: (u32, u32) = (75, 200);
+/// The same at 16 KiB, where a leak of a sample in four epochs has to gather some. Tables, of which at most one block is
+/// sampled, take their growths' time.
+pub const LATEST_SAMPLED: (u32, u32) = (110, 230);
 /// Of healthy runs, in which some site may ever be called a leak.
 pub const EVER_LEAK_SHARE: f64 = 0.05;
 
@@ -57,6 +58,16 @@ pub fn breaches(outcomes: &[&Outcome]) -> Vec<String> {
     found
 }
 
+/// By when the verdicts on this culprit must have been told, if that is bounded.
+fn latest(case: &Case, sampling: Sampling, culprit: &Culprit) -> Option<(u32, u32)> {
+    match sampling {
+        _ if !case.steady || case.expect != Expect::Leak => None,
+        Sampling::Exact => Some(LATEST),
+        Sampling::Every(bytes) if bytes <= 16 << 10 && culprit.live_samples >= SAMPLES_TO_NAME => Some(LATEST_SAMPLED),
+        Sampling::Every(_) => None,
+    }
+}
+
 fn of_a_leak(case: &Case, outcome: &Outcome, run: &str, found: &mut Vec<String>) {
     if !must_be_named(outcome) {
         return;
@@ -68,11 +79,11 @@ fn of_a_leak(case: &Case, outcome: &Outcome, run: &str, found: &mut Vec<String>)
         } else if culprit.rank.is_none_or(|rank| rank > LAST_RANK) {
             found.push(format!("{run}: {who} stands at {:?} in the report", culprit.rank));
         }
-        if case.steady && case.expect == Expect::Leak && outcome.sampling == Sampling::Exact {
+        if let Some((suspected_by, leak_by)) = latest(case, outcome.sampling, culprit) {
             let late = |reached: Option<u32>, latest: u32| reached.is_none_or(|epochs| epochs > latest);
             let suspected = culprit.suspected.map(|reached| reached.epochs);
             let leak = culprit.leak.map(|reached| reached.epochs);
-            if late(suspected, LATEST_SUSPECTED) || late(leak, LATEST_LEAK) {
+            if late(suspected, suspected_by) || late(leak, leak_by) {
                 found.push(format!("{run}: {who} is suspected after {suspected:?} epochs, a leak after {leak:?}"));
             }
         }
@@ -111,7 +122,10 @@ mod tests {
         let fourth = Culprit { rank: Some(4), ..named() };
         assert_eq!(find(outcome("byte_pool", Sampling::Exact, vec![fourth])), 1);
         let late = Culprit { leak: Some(Reached { epochs: 201, bytes: 1.0 }), ..named() };
-        assert_eq!(find(outcome("byte_pool", Sampling::Exact, vec![late])), 1);
+        assert_eq!(find(outcome("byte_pool", Sampling::Exact, vec![late.clone()])), 1);
+        assert_eq!(find(outcome("byte_pool", Sampling::Every(16 << 10), vec![late])), 0);
+        let untold = Culprit { suspected: Some(Reached { epochs: 187, bytes: 1.0 }), ..named() };
+        assert_eq!(find(outcome("byte_pool", Sampling::Every(16 << 10), vec![untold])), 1);
         let mut accused = outcome("plain_churn", Sampling::Exact, Vec::new());
         accused.innocents.leak_at_end.push("somebody".to_owned());
         assert_eq!(find(accused), 1);
