@@ -1,9 +1,9 @@
 //! The short corpus: every case once, as real programs under the real profiler, at one of the samplings.
 //!
 //! Programs repeat exactly, the profiler's sample does not. So a bound that a sampled run misses is asked again with two
-//! other seeds, and counts if one of those misses one as well. In simulation, of 2,200 leaks in exact mode and at 16 KiB none was
-//! missed, and of 3,750 healthy runs none was called a leak at the end, so this fails by chance less than once in a thousand
-//! times; the whole corpus, which shows figures, is `cargo run --release -p corpus`.
+//! other seeds, and counts if one of those misses one as well. In simulation, of 440 leaks in exact mode and at 16 KiB none
+//! was missed, and of 750 healthy runs none was called a leak at the end, so this fails by chance less than once in two
+//! hundred times; the whole corpus, which shows figures, is `cargo run --release -p corpus`.
 
 use std::path::Path;
 
