@@ -43,5 +43,5 @@ pub use scope::Scope;
 pub use site::Site;
 pub use snapshot::Snapshot;
 pub use stored::Store;
-pub(crate) use symbolize::library_frames;
+pub(crate) use symbolize::owners;
 pub(crate) use trim::Trim;

@@ -11,7 +11,7 @@ use super::watch::Watch;
 use crate::leak::assemble::{Course, Process};
 use crate::leak::history::History;
 use crate::leak::judge::{Judge, Subject};
-use crate::leak::pool::{self, KeyFrame};
+use crate::leak::pool::{self, KeyFrame, Whose};
 use crate::leak::state::Change;
 use crate::leak::{LeakConfig, LeakConfigError};
 use crate::store::picture::{ExactTotals, Picture};
@@ -24,8 +24,8 @@ const MOST_CHANGES: usize = 256;
 /// Epochs between looks at what is too thin to be judged by itself.
 const REGROUP_EVERY: u32 = 12;
 
-/// Tells which frames are of libraries, which say nothing about whose leak it is. May take long: it reads symbols.
-pub(crate) type LibraryFrames = fn(&[FrameKey], &Picture) -> Vec<bool>;
+/// Tells whose code frames are: a library's says nothing about whose leak it is. May take long: it reads symbols.
+pub(crate) type Owners = fn(&[FrameKey], &Picture) -> Vec<Whose>;
 
 /// The drain thread's judge.
 #[derive(Debug)]
@@ -36,8 +36,8 @@ pub(crate) struct Bench {
     baseline: Option<u64>,
     blocks_before: u64,
     changes: Vec<(Subject, Change)>,
-    libraries: HashMap<FrameKey, bool>,
-    library_frames: LibraryFrames,
+    owners_known: HashMap<FrameKey, Whose>,
+    owners: Owners,
     epoch_length: Option<Duration>,
     /// Epochs that have ended.
     epochs: u32,
@@ -65,7 +65,7 @@ impl Bench {
     pub(crate) fn new(
         config: LeakConfig,
         epoch_length: Option<Duration>,
-        library_frames: LibraryFrames,
+        owners: Owners,
     ) -> Result<Bench, LeakConfigError> {
         Ok(Bench {
             judge: Judge::new(config)?,
@@ -73,8 +73,8 @@ impl Bench {
             baseline: None,
             blocks_before: 0,
             changes: Vec::with_capacity(MOST_CHANGES),
-            libraries: HashMap::new(),
-            library_frames,
+            owners_known: HashMap::new(),
+            owners,
             epoch_length,
             epochs: 0,
         })
@@ -133,20 +133,25 @@ impl Bench {
         let mut new: Vec<FrameKey> = wanted
             .iter()
             .flat_map(|&index| frames_of(index))
-            .filter(|key| !self.libraries.contains_key(key))
+            .filter(|key| !self.owners_known.contains_key(key))
             .copied()
             .collect();
         new.sort_unstable();
         new.dedup();
         if !new.is_empty() {
-            let known = (self.library_frames)(&new, &picture);
-            self.libraries.extend(new.into_iter().zip(known));
+            let known = (self.owners)(&new, &picture);
+            self.owners_known.extend(new.into_iter().zip(known));
         }
         let mut keys: Vec<Vec<KeyFrame>> = vec![Vec::new(); histories.len()];
         for index in wanted {
-            let mut frames: Vec<KeyFrame> = frames_of(index)
+            let whose = |key: &FrameKey| self.owners_known.get(key).copied().unwrap_or(Whose::Library);
+            let stack = frames_of(index);
+            // What all stacks share would make one group of everything.
+            let outside = stack.iter().position(|key| whose(key) == Whose::Allocator).map_or(0, |at| at + 1);
+            let mut frames: Vec<KeyFrame> = stack
                 .iter()
-                .map(|key| KeyFrame { key: key.0, library: self.libraries.get(key).copied().unwrap_or(true) })
+                .skip(outside)
+                .map(|key| KeyFrame { key: key.0, library: whose(key) != Whose::Program })
                 .collect();
             pool::collapse_runs(&mut frames);
             if let Some(slot) = keys.get_mut(index) {

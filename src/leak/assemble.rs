@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use super::advice::{Surroundings, advise};
 use super::case::Case;
-use super::classify::classify;
+use super::classify::{classify, is_backlog};
 use super::gates::Reading;
 use super::history::{History, SAMPLE, bytes};
 use super::judge::{Judge, Subject};
@@ -111,12 +111,12 @@ pub(crate) fn report<F>(
 ) -> LeakReport<F> {
     let mut findings: Vec<Finding> = Vec::new();
     for (index, history) in histories.iter().enumerate() {
-        if history.is_in_use() && history.group == 0 {
+        if history.is_in_use() && is_judged_alone(history) {
             findings.push(of_site(judge, histories, index, process, source.figures(index)));
         }
     }
     for (index, group) in judge.groups.iter().enumerate() {
-        if !group.members.is_empty() {
+        if group.members.iter().any(|&member| histories.get(member).is_some_and(|history| !is_judged_alone(history))) {
             findings.push(of_group(judge, histories, index, group, process, source));
         }
     }
@@ -188,6 +188,11 @@ pub(crate) fn one<F>(
     };
     let advice = advise(found.leak.state, &found.leak.evidence, around);
     Some(found.leak.explained(source.frames(subject), source.scope(subject), advice))
+}
+
+/// Is it reported by itself? In a group it is if its table grows, which its own case says.
+fn is_judged_alone(history: &History) -> bool {
+    history.group == 0 || history.case.tier() != Tier::None
 }
 
 /// By severity, then the verdict, then the lower bound of growth, then size.
@@ -270,7 +275,12 @@ fn of_group<F>(
 ) -> Finding {
     let at = judge.moment();
     let reading = group.case.read(&|| group.survivors(histories), at).map(|(_, reading)| reading);
+    let live = |backlog: bool| -> f32 {
+        let members = group.members.iter().filter_map(|&member| histories.get(member));
+        members.filter(|history| is_backlog(history, at.now) == backlog).map(History::live_samples).sum()
+    };
     let state = match group.case.tier() {
+        Tier::Leak | Tier::Suspected if live(true) > live(false) => State::Backlog,
         Tier::Leak => State::Leak,
         Tier::Suspected => State::Suspected,
         Tier::Growing => State::Growing,
@@ -281,7 +291,7 @@ fn of_group<F>(
     let mut evidence = evidence_of(&group.case, reading, judge);
     let mut oldest = 0;
     for &member in &group.members {
-        let Some(history) = histories.get(member) else { continue };
+        let Some(history) = histories.get(member).filter(|history| !is_judged_alone(history)) else { continue };
         let own = source.figures(member);
         figures.live_bytes = sum(figures.live_bytes, own.live_bytes);
         figures.live_blocks = sum(figures.live_blocks, own.live_blocks);
@@ -343,7 +353,7 @@ fn evidence_of(case: &Case, reading: Option<Reading>, judge: &Judge) -> Evidence
     let rung = &case.rungs[reading.rung];
     Evidence {
         old_after_epochs: RUNG_EPOCHS[reading.rung],
-        log_evidence: f64::from(rung.ln_e),
+        log_evidence: rung.log_evidence(),
         log_evidence_needed: threshold(case.order, rung.restarts(), judge.config.alpha),
         run_epochs: reading.run_epochs,
         second_half_ratio: f64::from(reading.ratio),

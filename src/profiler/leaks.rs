@@ -71,8 +71,8 @@ pub(super) fn changes(evidence: Evidence, changes: &[(Subject, Change)]) -> Vec<
             };
             let leak = assemble::one(&judge, &histories, &process, &source, subject)?;
             // Within its stated bound growth is no news, nor is its end.
-            let stands = matches!(leak.state(), State::Suspected | State::Leak);
-            let is_news = leak.evidence().bound_bytes.is_none() || stands;
+            let stands = matches!(leak.state(), State::Suspected | State::Leak | State::Backlog);
+            let is_news = stands || (kind == VerdictKind::Withdrawn && leak.evidence().bound_bytes.is_none());
             if !is_news {
                 return None;
             }

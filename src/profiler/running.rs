@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::hook::session::{self, Mode};
 use crate::hook::{self, Inside};
 use crate::leak::judge::Subject;
+use crate::leak::pool::Whose;
 use crate::leak::state::Change;
 use crate::live::LIVE;
 use crate::sampler::weight::IntervalCode;
@@ -179,7 +180,7 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
         exact_mode,
         interval: code,
         epoch: epoch_length,
-        bench: Bench::new(config.leaks.clone(), epoch_length, library_frames).map_err(Error::LeakConfig)?,
+        bench: Bench::new(config.leaks.clone(), epoch_length, owners).map_err(Error::LeakConfig)?,
         base,
     };
     let spawned = thread::spawn(
@@ -381,9 +382,9 @@ fn tell(listener: Option<&OnVerdict>, evidence: Evidence, changes: &[(Subject, C
     }
 }
 
-/// Which frames are of the standard library, or of no file of the program's.
-fn library_frames(keys: &[FrameKey], picture: &Picture) -> Vec<bool> {
-    crate::report::library_frames(keys, picture)
+/// Whose code these frames are.
+fn owners(keys: &[FrameKey], picture: &Picture) -> Vec<Whose> {
+    crate::report::owners(keys, picture)
 }
 
 /// The drain thread failed: nothing is recorded any more, memory is served on.
