@@ -72,7 +72,10 @@ mod public {
     pub use crate::error::Error;
     pub use crate::export::FileError;
     pub use crate::hook::Alloc;
-    pub use crate::leak::{Evidence, Leak, LeakConfig, LeakConfigError, Severity, State, Unjudged, Withdrawn};
+    pub use crate::leak::{
+        Evidence, Leak, LeakConfig, LeakConfigError, Memory, MemoryCause, Severity, State, Unexplained, Unjudged,
+        Withdrawn,
+    };
     pub use crate::profiler::{Builder, LeakReport, Profiler, VerdictChange, VerdictKind};
     pub use crate::report::{
         Diff, Estimate, Frame, Frames, HistoryPoint, Losses, Mode, Module, ProcessState, Site, SiteDiff, SizeClass,

@@ -11,7 +11,7 @@
 //! | `symbolize`, `module_file`, `frame` | which function is this address |
 //! | `trim`, `points` | which frames to show, and which sites are then one |
 //! | `diff` | what changed between two snapshots |
-//! | `summary`, `name` | the same for people, on a page |
+//! | `summary`, `leaks`, `name`, `text` | the same for people, on a page |
 
 mod diff;
 mod estimate;
@@ -29,6 +29,7 @@ pub(crate) mod summary;
 mod symbolize;
 #[cfg(any(test, feature = "_synthetic"))]
 pub(crate) mod synthetic;
+mod text;
 pub(crate) mod trim;
 
 pub use diff::{Diff, SiteDiff};

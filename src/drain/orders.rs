@@ -2,7 +2,9 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::memory::Answer;
 use super::verdict::Evidence;
+use crate::leak::memory::Memory;
 use crate::store::picture::{ExactTotals, Picture};
 
 /// An order. Each carries the channel of its reply.
@@ -18,6 +20,10 @@ pub(crate) enum Order {
     EndEpoch(Sender<()>),
     /// What a report of leaks is made from.
     Evidence(Sender<Option<Box<Evidence>>>),
+    /// What the allocator answered a thread of the program just now. Nobody waits for this.
+    Answered(Answer),
+    /// Where the process's memory is.
+    Memory(Sender<Memory>),
     /// From here on growth is measured against now.
     Baseline(Sender<()>),
     /// Look for modules that were loaded.
@@ -26,6 +32,12 @@ pub(crate) enum Order {
     Pause(Sender<()>, Receiver<()>),
     /// Attribute what is left, reply with the last picture and the judge's evidence, and end.
     Stop(Sender<Option<Box<Evidence>>>),
+}
+
+/// Sends an order that has no reply.
+pub(crate) fn tell(orders: &Sender<Order>, order: Order) {
+    // A thread that is gone needs no telling.
+    let _ = orders.send(order);
 }
 
 /// Sends an order made by `make` and waits for its reply. `None`: the thread is gone.

@@ -2,6 +2,7 @@
 //!
 //! Plain data, made by `assemble`. `F` is whatever the caller shows as a frame.
 
+use super::memory::Memory;
 use super::severity::Severity;
 use super::state::State;
 pub(crate) use crate::units::Estimate as Interval;
@@ -61,6 +62,7 @@ pub struct Leak<F> {
     pub(super) live_bytes: Interval,
     pub(super) live_blocks: Interval,
     pub(super) growth_bytes_per_minute: Interval,
+    pub(super) growth_seconds: f64,
     /// Since when it has this verdict.
     pub(super) since_seconds: f64,
     pub(super) oldest_seconds: f64,
@@ -94,6 +96,10 @@ impl<F> Leak<F> {
     /// Net growth over the run, or over the window where none is under way.
     pub fn growth_bytes_per_minute(&self) -> Interval {
         self.growth_bytes_per_minute
+    }
+    /// The time that growth was measured over.
+    pub fn growth_seconds(&self) -> f64 {
+        self.growth_seconds
     }
     /// Age of the oldest live blocks, to within a birth cohort's half width.
     pub fn oldest_seconds(&self) -> f64 {
@@ -142,7 +148,9 @@ pub struct LeakReport<F> {
     pub(super) suspect_after_epochs: u32,
     pub(super) baseline_bytes: Option<u64>,
     pub(super) current_bytes: u64,
+    pub(super) allocated_bytes: u64,
     pub(super) limit_bytes: Option<u64>,
+    pub(super) memory: Memory,
     pub(super) exhaustion_seconds: Option<f64>,
     pub(super) unjudged: Unjudged,
     pub(super) sites: Vec<Leak<F>>,
@@ -161,7 +169,9 @@ impl<F> Default for LeakReport<F> {
             suspect_after_epochs: 0,
             baseline_bytes: None,
             current_bytes: 0,
+            allocated_bytes: 0,
             limit_bytes: None,
+            memory: Memory::default(),
             exhaustion_seconds: None,
             unjudged: Unjudged::default(),
             sites: Vec::new(),
@@ -203,6 +213,14 @@ impl<F> LeakReport<F> {
     pub fn current_bytes(&self) -> u64 {
         self.current_bytes
     }
+    /// Where the process's memory is: requested, usable, resident, its cgroup's, the limit.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+    /// Bytes ever allocated, exactly.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.allocated_bytes
+    }
     /// The memory limit that applies.
     pub fn limit_bytes(&self) -> Option<u64> {
         self.limit_bytes
@@ -239,6 +257,7 @@ impl Leak<()> {
             live_bytes: self.live_bytes,
             live_blocks: self.live_blocks,
             growth_bytes_per_minute: self.growth_bytes_per_minute,
+            growth_seconds: self.growth_seconds,
             since_seconds: self.since_seconds,
             oldest_seconds: self.oldest_seconds,
             exhaustion_seconds: self.exhaustion_seconds,

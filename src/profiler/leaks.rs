@@ -39,7 +39,8 @@ pub enum VerdictKind {
 /// Splits the evidence: the snapshot, and the report that rests on it.
 pub(super) fn report(evidence: Evidence, trim: Trim) -> (Snapshot, LeakReport) {
     let Evidence { judge, histories, stacks, process, picture } = evidence;
-    let snapshot = Snapshot::trimmed(*picture, trim);
+    let mut snapshot = Snapshot::trimmed(*picture, trim);
+    snapshot.set_memory(process.memory.clone());
     let source = FromSnapshot::new(&snapshot, &stacks, &judge);
     let report = assemble::report(&judge, &histories, &process, &source);
     (snapshot, report)

@@ -15,7 +15,7 @@ use super::link;
 use super::output;
 use crate::config::{Config, Epochs, OnVerdict, Sampling, StorePlace};
 use crate::drain::aggregator::AGGREGATOR;
-use crate::drain::orders::{Order, ask};
+use crate::drain::orders::{self, Order, ask};
 use crate::drain::verdict::{Bench, Evidence};
 use crate::drain::watch::Watch;
 use crate::drain::worker::{Surroundings, Worker};
@@ -27,12 +27,12 @@ use crate::leak::state::Change;
 use crate::live::LIVE;
 use crate::sampler::weight::IntervalCode;
 use crate::sampler::{governor, interval};
-use crate::slots::RANGE;
+use crate::slots::{Half, RANGE};
 use crate::store::attribution::Attribution;
 use crate::store::picture::{ExactTotals, ModulePicture, Picture};
 use crate::store::{Place, Store, StoreOptions};
 use crate::sys::thread::OwnThread;
-use crate::sys::{barrier, clock, fork, lock, process, thread};
+use crate::sys::{barrier, clock, fork, heap, lock, process, thread};
 use crate::units::{FrameKey, ModuleId};
 use crate::unwind::{self, LoadedModule, ModuleSink};
 
@@ -63,6 +63,15 @@ static TICKETS: AtomicU32 = AtomicU32::new(1);
 /// stopped by a debugger is not waited for.
 const LONGEST_QUIESCE: Duration = Duration::from_secs(2);
 
+/// The kernel's number of the drain thread; of an earlier profile's, once it ended. 0: none yet.
+static OWN_THREAD: AtomicU32 = AtomicU32::new(0);
+
+/// Is this the drain thread, which runs listeners?
+fn on_own_thread() -> bool {
+    // Relaxed: the drain thread compares with what it stored itself; `stop` resets it when that thread has ended.
+    OWN_THREAD.load(Ordering::Relaxed) == thread::id()
+}
+
 fn with_running<T>(f: impl FnOnce(&mut Option<Running>) -> T) -> Option<T> {
     let held = RUNNING.lock.take()?;
     // SAFETY: the lock is held.
@@ -77,6 +86,8 @@ pub(super) fn start(config: Config) -> Result<u32, Error> {
     if !hook::is_installed() {
         return Err(Error::NotInstalled);
     }
+    // Before anything is recorded: it allocates as the program does.
+    heap::recognise();
     clock::choose();
     if fork::in_child() {
         begin_anew_in_child();
@@ -101,7 +112,22 @@ pub(super) fn start(config: Config) -> Result<u32, Error> {
     drop(inside);
     let ticket = started.unwrap_or(Err(Error::AlreadyRunning))?;
     process::at_exit(at_exit);
+    ask_allocator(ticket);
     Ok(ticket)
+}
+
+/// Asks the allocator what it holds, on this thread of the program, and tells the drain thread, which must not ask: the
+/// allocator's locks may be held by a thread that a signal interrupted and that waits for the drain thread. Nothing that
+/// the drain thread needs to serve signals is held meanwhile, so if this waits for such a thread, it ends all the same.
+pub(super) fn ask_allocator(ticket: u32) {
+    if fork::in_child() || TICKET.load(Ordering::SeqCst) != ticket || on_own_thread() {
+        return;
+    }
+    let answer = heap::ask();
+    let _inside: Inside = hook::inside();
+    if let Some(orders) = with_running(|running| running.as_ref().map(|running| running.orders.clone())).flatten() {
+        orders::tell(&orders, Order::Answered(answer));
+    }
 }
 
 /// Everything that `start` does, but for refusing.
@@ -158,6 +184,8 @@ fn begin(config: Config) -> Result<Running, Error> {
         orders: inbox,
         surroundings: Surroundings {
             totals: exact_totals,
+            requested,
+            hooks_memory,
             refresh_modules: |store| unwind::refresh(&mut Modules(store)),
             govern: |live, drained_ns| {
                 governor::drained(drained_ns);
@@ -178,6 +206,8 @@ fn begin(config: Config) -> Result<Running, Error> {
         c"unfreed",
         Box::new(move || {
             let inside = hook::inside();
+            // Relaxed: only that thread itself compares it with its own number.
+            OWN_THREAD.store(thread::id(), Ordering::Relaxed);
             if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run())).is_err() {
                 switch_off();
             }
@@ -276,6 +306,16 @@ fn exact_totals(exact_mode: bool) -> Option<ExactTotals> {
     })
 }
 
+/// What the process requested and has not freed.
+fn requested() -> u64 {
+    exact_totals(false).map_or(0, |totals| totals.total_bytes.saturating_sub(totals.freed_bytes))
+}
+
+/// The most memory that the program's slots, and our own blocks, take.
+fn hooks_memory() -> (u64, u64) {
+    (RANGE.memory_bytes(Half::Sampled) as u64, RANGE.memory_bytes(Half::Own) as u64)
+}
+
 /// The unwinder's modules, listed in the store.
 struct Modules(&'static Store);
 
@@ -298,7 +338,8 @@ impl ModuleSink for Modules {
 
 /// Asks the drain thread something. `None`: no profile of this ticket runs in this process.
 pub(super) fn order<T>(ticket: u32, make: impl FnOnce(Sender<T>) -> Order) -> Option<T> {
-    if fork::in_child() || TICKET.load(Ordering::SeqCst) != ticket {
+    // A listener that asks the thread it is called on would wait for itself.
+    if fork::in_child() || TICKET.load(Ordering::SeqCst) != ticket || on_own_thread() {
         return None;
     }
     let _inside: Inside = hook::inside();
@@ -329,6 +370,8 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
     let quiet = quiesce(off);
     let evidence = ask(&running.orders, Order::Stop).flatten();
     running.thread.join();
+    // Relaxed: joined, and nobody else stores until the next start.
+    OWN_THREAD.store(0, Ordering::Relaxed);
     link::disconnect();
     AGGREGATOR.end();
     let quiet = quiet && quiesce(off);

@@ -13,7 +13,7 @@ use super::frame::Frame;
 use super::site::Site;
 use super::symbolize::SymbolTable;
 use super::trim::Trim;
-use crate::leak::LeakReport;
+use crate::leak::{LeakReport, Memory};
 use crate::sampler::weight::IntervalCode;
 use crate::store::picture::{Amount, Picture, SitePicture};
 
@@ -29,6 +29,8 @@ pub struct Snapshot {
     site_frames: Box<[OnceLock<Box<[Frame]>>]>,
     /// The verdicts, where they were asked for.
     pub(crate) leaks: Option<LeakReport<Frame>>,
+    /// Where the process's memory was, where the process itself was asked.
+    memory: Option<Memory>,
 }
 
 impl Snapshot {
@@ -44,7 +46,15 @@ impl Snapshot {
         let largest = picture.history.iter().map(|point| bytes(point.interval)).fold(current, f64::max);
         let site_frames = picture.sites.iter().map(|_| OnceLock::new()).collect();
         let largest_interval_bytes = if picture.exact_mode { 0.0 } else { largest };
-        Snapshot { picture, trim, largest_interval_bytes, symbols: OnceLock::new(), site_frames, leaks: None }
+        Snapshot {
+            picture,
+            trim,
+            largest_interval_bytes,
+            symbols: OnceLock::new(),
+            site_frames,
+            leaks: None,
+            memory: None,
+        }
     }
 
     /// The exact totals. They hold in every mode, and do not depend on the sample.
@@ -157,6 +167,21 @@ impl Snapshot {
     /// From the profiler's start to this snapshot.
     pub fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.picture.elapsed_ns)
+    }
+
+    /// Where the process's memory was: requested, usable, resident, its cgroup's, the limit. Of a store's file only what
+    /// is in the file is known: live bytes, and resident memory at the last epoch's end.
+    pub fn memory(&self) -> Memory {
+        self.memory.clone().unwrap_or_else(|| Memory {
+            requested_bytes: self.totals().live_bytes,
+            resident_bytes: self.picture.history.iter().map(|point| point.resident_bytes).rfind(|&bytes| bytes > 0),
+            not_asked: Some("this was read from the store's file, not from the process"),
+            ..Memory::default()
+        })
+    }
+
+    pub(crate) fn set_memory(&mut self, memory: Memory) {
+        self.memory = Some(memory);
     }
 
     /// How old the exact totals may be at most: zero but for the file of another, or dead, process.
