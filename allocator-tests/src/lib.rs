@@ -2,4 +2,5 @@
 
 pub mod cost;
 pub mod load;
+pub mod memory;
 pub mod runner;

@@ -71,6 +71,12 @@ impl LeakReport<Frame> {
                 }
             }
         }
+        // What was merged may outgrow what stood before it.
+        chains.sort_by(|a, b| {
+            (b.leak.severity().cmp(&a.leak.severity()))
+                .then((b.leak.state() == State::Leak).cmp(&(a.leak.state() == State::Leak)))
+                .then(b.growth_per_minute.total_cmp(&a.growth_per_minute))
+        });
         chains
     }
 

@@ -15,15 +15,16 @@ use super::leaks::Chain as LeakChain;
 use super::name::short_name;
 use super::points::{Point, Points};
 use super::snapshot::{Snapshot, add};
-use super::text::{self, memory_line};
+use super::text::{self, THROUGH, memory_line};
 use super::trim::Role;
 use crate::store::picture::Amount;
 use crate::units::size;
 
 /// Sites shown.
 const SITES_SHOWN: usize = 5;
-/// Sites shown beside leaks.
-const BESIDES_SHOWN: usize = 2;
+/// Sites shown beside leaks, if they hold one part in so many of what is live.
+const BESIDES_SHOWN: usize = 3;
+const BESIDES_PART: u64 = 20;
 /// Functions shown of one chain; a page is read, not studied.
 const FUNCTIONS_SHOWN: usize = 12;
 /// Library functions shown of one chain.
@@ -118,8 +119,9 @@ impl Summary<'_> {
             [] => ("Largest live at t-end:", SITES_SHOWN),
             _ => ("Largest live at t-end besides:", BESIDES_SHOWN),
         };
+        let least = if leaks.is_empty() { 1 } else { (all.bytes / BESIDES_PART).max(1) };
         let is_besides = |text: &str| leaks.iter().all(|leak| leak.text != text);
-        let shown = chains.iter().filter(|chain| chain.live.bytes > 0 && is_besides(&chain.text)).take(most);
+        let shown = chains.iter().filter(|chain| chain.live.bytes >= least && is_besides(&chain.text)).take(most);
         let mut is_first = true;
         for (i, chain) in shown.enumerate() {
             if is_first {
@@ -202,11 +204,27 @@ impl Name {
             None if frame.symbol.role == Role::Cut => "[callers not captured]".into(),
             None => format!("{:#x}", frame.address()),
         };
-        let krate = match frame.name().unwrap_or_default().trim_start_matches(['<', '&']).split_once("::") {
-            Some((krate, _)) if krate.chars().all(|c| c.is_alphanumeric() || c == '_') => format!("{krate}: "),
-            _ => String::new(),
-        };
+        let krate = krate_of(frame.name().unwrap_or_default()).map_or_else(String::new, |krate| format!("{krate}: "));
         Name { owner, short, krate }
+    }
+}
+
+/// Whose a function is, by its name; `<alloc::vec::Vec<T> as byte_pool::Realloc>::realloc` is `byte_pool`'s, since the
+/// standard library knows no such trait.
+fn krate_of(name: &str) -> Option<&str> {
+    let first = |path: &'_ str| -> Option<usize> {
+        let (krate, _) = path.split_once("::")?;
+        krate.chars().all(|c| c.is_alphanumeric() || c == '_').then_some(krate.len())
+    };
+    let path = name.trim_start_matches(['<', '&']);
+    let of_type = first(path).and_then(|length| path.get(..length));
+    let of_trait = name.strip_prefix('<').and_then(|rest| rest.split_once(" as ")).and_then(|(_, path)| {
+        let length = first(path)?;
+        path.get(..length)
+    });
+    match (of_type, of_trait) {
+        (None | Some("alloc" | "core" | "std"), Some(krate)) => Some(krate),
+        (of_type, _) => of_type,
     }
 }
 
@@ -230,7 +248,7 @@ fn text_of<'n, I: Iterator<Item = &'n Name>>(names: impl Fn() -> I) -> String {
         (true, true) => joined(names(), FUNCTIONS_SHOWN),
         (of_library, false) => {
             let krate = through().next().map_or("", |name| &name.krate);
-            if of_library { format!("{krate}{library}") } else { format!("{user}, through {krate}{library}") }
+            if of_library { format!("{krate}{library}") } else { format!("{user}{THROUGH}{krate}{library}") }
         }
     }
 }
@@ -387,6 +405,19 @@ unfreed:   (Valgrind's, or https://nnethercote.github.io/dh_view/dh_view.html)
         has(", UNKNOWN: records were lost");
         assert_eq!(text.matches(" of live)").count(), SITES_SHOWN, "{text}");
         assert!(text.lines().all(|line| line.starts_with("unfreed: ")), "{text}");
+    }
+
+    #[test]
+    fn a_function_is_of_its_types_crate_or_of_its_traits() {
+        for (name, krate) in [
+            ("mail_parser::decode", Some("mail_parser")),
+            ("<byte_pool::pool::BytePool<T>>::alloc", Some("byte_pool")),
+            ("<alloc::vec::Vec<T> as byte_pool::poolable::Realloc>::realloc", Some("byte_pool")),
+            ("<mail::Email as core::convert::From<imap::Fetch>>::from", Some("mail")),
+            ("main", None),
+        ] {
+            assert_eq!(krate_of(name), krate, "{name}");
+        }
     }
 
     #[test]

@@ -8,10 +8,21 @@ use crate::units::{duration, size};
 /// Characters of a line behind `unfreed: `.
 const WIDTH: usize = 108;
 
-/// `function ← function`, continued before an arrow.
+/// `function ← function`, continued before an arrow; the library that it went through on a line of its own.
 pub(super) fn chain(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
-    broken(f, text.split(" ← "), "   ", "     ← ", " ← ")
+    let (own, library) = match text.split_once(THROUGH) {
+        Some((own, library)) => (own, Some(library)),
+        None => (text, None),
+    };
+    broken(f, own.split(" ← "), "   ", "     ← ", " ← ")?;
+    match library {
+        Some(library) => broken(f, library.split(" ← "), "     through ", "     ← ", " ← "),
+        None => Ok(()),
+    }
 }
+
+/// Between the program's functions and those of a library.
+pub(super) const THROUGH: &str = ", through ";
 
 /// One piece of advice.
 pub(super) fn wrapped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
@@ -99,6 +110,8 @@ mod tests {
         assert!(text.lines().skip(1).all(|line| line.starts_with("unfreed:      ← Service::")), "{text}");
         let lines: Vec<&str> = text.lines().map(|line| line.trim_start_matches("unfreed: ").trim()).collect();
         assert_eq!(lines.join(" "), names, "nothing is lost");
+        let text = Show(|f| chain(f, "parse ← main, through mail_parser: decode ← parse_")).to_string();
+        assert_eq!(text, "unfreed:    parse ← main\nunfreed:      through mail_parser: decode ← parse_\n");
     }
 
     #[test]
