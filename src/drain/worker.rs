@@ -44,8 +44,8 @@ pub(crate) struct Surroundings {
     pub(crate) end_by_signal: Box<dyn Fn(Option<Box<Evidence>>, i32) + Send>,
     /// Verdicts changed: whoever listens is told.
     pub(crate) verdicts_changed: Listener,
-    /// Does anyone listen?
-    pub(crate) someone_listens: bool,
+    /// Does anyone listen? What nobody hears is not made: symbols take long.
+    pub(crate) someone_listens: Box<dyn Fn() -> bool + Send>,
 }
 
 /// The thread's state.
@@ -246,7 +246,7 @@ impl Worker {
         }
         if changed {
             let changes = self.bench.take_changes();
-            if self.surroundings.someone_listens
+            if (self.surroundings.someone_listens)()
                 && let Some(evidence) = self.evidence(memory)
             {
                 (self.surroundings.verdicts_changed)(Box::new(evidence), &changes);

@@ -97,6 +97,10 @@ impl<F> Leak<F> {
     pub fn growth_bytes_per_minute(&self) -> Interval {
         self.growth_bytes_per_minute
     }
+    /// How long it has had its verdict.
+    pub fn since_seconds(&self) -> f64 {
+        self.since_seconds
+    }
     /// The time that growth was measured over.
     pub fn growth_seconds(&self) -> f64 {
         self.growth_seconds

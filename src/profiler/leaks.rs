@@ -110,13 +110,23 @@ impl Source<Frame> for FromSnapshot<'_> {
     }
 }
 
+/// Does the application's log take any line of ours?
+pub(super) fn is_logged() -> bool {
+    #[cfg(feature = "log")]
+    return log::max_level() > log::LevelFilter::Off;
+    #[cfg(not(feature = "log"))]
+    return false;
+}
+
 /// One line to the application's log.
 #[cfg(feature = "log")]
 pub(super) fn log(change: &VerdictChange) {
     let leak = &change.leak;
     let chain = crate::report::summary::chain_of(leak.frames());
     match change.kind {
-        VerdictKind::Suspected => log::warn!(target: "unfreed", "suspected leak ({}): {chain}", leak.severity()),
+        VerdictKind::Suspected => {
+            log::warn!(target: "unfreed", "suspected leak ({}): {chain}; {}", leak.severity(), leak.advice())
+        }
         VerdictKind::Leak => log::error!(target: "unfreed", "leak ({}): {chain}; {}", leak.severity(), leak.advice()),
         VerdictKind::Withdrawn => {
             let why = leak.withdrawn().map_or("", |withdrawn| withdrawn.reason);

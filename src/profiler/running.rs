@@ -175,6 +175,7 @@ fn begin(config: Config) -> Result<Running, Error> {
     let (orders, inbox) = unbounded();
     let signal_config = config.clone();
     let listener = config.on_verdict.clone();
+    let has_listener = listener.is_some();
     let epoch_length = match config.epochs {
         Epochs::Every(length) => Some(length),
         Epochs::Manual => None,
@@ -193,7 +194,7 @@ fn begin(config: Config) -> Result<Running, Error> {
             },
             store_is_full: governor::store_is_full,
             end_by_signal: Box::new(move |evidence, signal| end_by_signal(&signal_config, store, evidence, signal)),
-            someone_listens: listener.is_some() || cfg!(feature = "log"),
+            someone_listens: Box::new(move || has_listener || super::leaks::is_logged()),
             verdicts_changed: Box::new(move |evidence, changes| tell(listener.as_ref(), *evidence, changes)),
         },
         exact_mode,
@@ -406,14 +407,18 @@ impl Finished {
 fn tell(listener: Option<&OnVerdict>, evidence: Evidence, changes: &[(Subject, Change)]) {
     for change in super::leaks::changes(evidence, changes) {
         #[cfg(feature = "log")]
-        hook::outside(|| super::leaks::log(&change));
+        as_the_program(|| super::leaks::log(&change));
         if let Some(listener) = listener {
-            hook::outside(|| {
-                // A panic of the program's code must not end the profile.
-                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (listener.0)(&change)));
-            });
+            as_the_program(|| (listener.0)(&change));
         }
     }
+}
+
+/// Runs code of the program's: what it allocates is the program's, and its panic does not end the profile.
+fn as_the_program(f: impl FnOnce()) {
+    hook::outside(|| {
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+    });
 }
 
 /// Which frames are of the standard library, or of no file of the program's.
