@@ -69,7 +69,7 @@ fn verdicts_are_logged_as_they_change() {
     let levels: Vec<Level> = begun.iter().map(|(level, _, _)| *level).collect();
     assert_eq!(levels, [Level::Warn, Level::Error], "suspected, then a leak: {begun:?}");
     assert!(begun[0].1.starts_with("suspected leak (") && begun[1].1.starts_with("leak ("), "{begun:?}");
-    assert!(begun[1].1.contains("Almost nothing of what this chain allocates"), "what to do: {begun:?}");
+    assert!(begun.iter().all(|(_, line, _)| line.contains("accumulate ← verdicts_are_logged") && line.contains("; ")));
     // After a panic of the logger the profile goes on: it still hears of the clean-up.
     for round in 0..200 {
         kept.drain(..kept.len().min(20));
