@@ -223,17 +223,25 @@ fn every_threshold_has_effect() {
     };
     assert_eq!(found(|_| {}, 160, root), State::Sublinear);
     assert_eq!(found(|c| c.sublinear_ratio = 0.58, 160, root), State::Warming);
-    // Survivors from two fifths of its cohorts, of eight epochs each: ten bursts are ten observations, so few suffice here.
+    // Births in all of its cohorts, of eight epochs each, survivors from two fifths of them. Ten bursts are about ten
+    // observations, so few must suffice here.
     let bursts = |kept: &mut Kept, epoch: usize| {
-        if epoch % 20 == 0 {
-            keep(kept, 80, 1000);
-        } else {
-            drop(black_box(vec![0u8; 300]));
+        keep(kept, 80, 1000);
+        if epoch % 20 != 0 {
+            kept.truncate(kept.len() - 80);
         }
     };
     let convicted = |state: State| matches!(state, State::Leak | State::Suspected);
-    let few = found(|c| (c.alpha, c.surviving_cohorts) = (0.5, 0.05), 230, bursts);
-    let all = found(|c| (c.alpha, c.surviving_cohorts) = (0.5, 1.0), 230, bursts);
+    let few = found(
+        |c| (c.alpha, c.steady_ratio, c.sublinear_ratio, c.surviving_cohorts) = (0.5, 0.1, 0.0, 0.05),
+        230,
+        bursts,
+    );
+    let all = found(
+        |c| (c.alpha, c.steady_ratio, c.sublinear_ratio, c.surviving_cohorts) = (0.5, 0.1, 0.0, 1.0),
+        230,
+        bursts,
+    );
     assert!(convicted(few) && !convicted(all), "{few}, {all}");
     // It begins when half of the time is over.
     let late = |kept: &mut Kept, epoch: usize| {
@@ -245,15 +253,15 @@ fn every_threshold_has_effect() {
     };
     assert_eq!(found(|_| {}, 120, late), State::Leak);
     assert_ne!(found(|c| c.age_share = 0.9, 120, late), State::Leak);
-    // Cleaned up once, after 40 epochs; growing for 45 since.
+    // Cleaned up once, after 40 epochs, the newest first, since a queue is another matter; growing since.
     let cleaned = |kept: &mut Kept, epoch: usize| {
         if epoch == 40 {
-            kept.clear();
+            kept.truncate(kept.len() / 8);
         }
         keep(kept, 10, 1000);
     };
-    assert_eq!(found(|c| c.cleanup_factor = 1.0, 88, cleaned), State::Leak);
-    assert_ne!(found(|c| c.cleanup_factor = 10.0, 88, cleaned), State::Leak);
+    assert_eq!(found(|c| c.cleanup_factor = 1.0, 110, cleaned), State::Leak);
+    assert_ne!(found(|c| c.cleanup_factor = 10.0, 110, cleaned), State::Leak);
 }
 
 #[test]
