@@ -118,6 +118,7 @@ fn every_figure_is_there() {
     let json = serde_json::to_value(&report).expect("serializable");
     for name in [
         "has_leaks",
+        "is_growing",
         "growth_percent",
         "growth_mb_per_minute",
         "window_seconds",
@@ -262,6 +263,23 @@ fn every_threshold_has_effect() {
     };
     assert_eq!(found(|c| c.cleanup_factor = 1.0, 110, cleaned), State::Leak);
     assert_ne!(found(|c| c.cleanup_factor = 10.0, 110, cleaned), State::Leak);
+}
+
+#[test]
+fn growth_below_the_threshold_is_none() {
+    let _alone = alone();
+    // A tenth more over the window.
+    let grown = |percent: f64| {
+        let mut kept = room();
+        let (profiler, report) = profile(config(|c| c.growth_threshold_percent = percent), 50, |epoch| {
+            keep(&mut kept, 1, if epoch == 0 { 5_000_000 } else { 10_000 });
+        });
+        drop(profiler);
+        (report.is_growing(), report.to_string())
+    };
+    let (above, below) = (grown(1.0), grown(1000.0));
+    assert!(above.0 && above.1.contains("; +"), "{}", above.1);
+    assert!(!below.0 && below.1.contains("; not growing over "), "{}", below.1);
 }
 
 #[test]

@@ -139,6 +139,7 @@ pub(crate) fn report<F>(
     let growth_per_minute = process.live.growth() / minutes;
     let mut report = LeakReport {
         has_leaks: sites.iter().any(|site| site.state == State::Leak),
+        is_growing: process.live.percent() >= judge.config.growth_threshold_percent,
         growth_percent: process.live.percent(),
         growth_mb_per_minute: growth_per_minute / 1e6,
         window_seconds: process.window_seconds,

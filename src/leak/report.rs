@@ -145,6 +145,7 @@ pub struct Unjudged {
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct LeakReport<F> {
     pub(super) has_leaks: bool,
+    pub(super) is_growing: bool,
     pub(super) growth_percent: f64,
     pub(super) growth_mb_per_minute: f64,
     pub(super) window_seconds: f64,
@@ -166,6 +167,7 @@ impl<F> Default for LeakReport<F> {
     fn default() -> LeakReport<F> {
         LeakReport {
             has_leaks: false,
+            is_growing: false,
             growth_percent: 0.0,
             growth_mb_per_minute: 0.0,
             window_seconds: 0.0,
@@ -188,6 +190,10 @@ impl<F> LeakReport<F> {
     /// Is any site a leak?
     pub fn has_leaks(&self) -> bool {
         self.has_leaks
+    }
+    /// Did exact live bytes grow over the window by at least `LeakConfig::growth_threshold_percent`?
+    pub fn is_growing(&self) -> bool {
+        self.is_growing
     }
     /// Growth of exact live bytes over the window, in percent.
     pub fn growth_percent(&self) -> f64 {

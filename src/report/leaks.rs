@@ -130,6 +130,9 @@ impl LeakReport<Frame> {
         if self.allocated_bytes() > 0 {
             write!(f, ", {:.1}% of all that was allocated", 100.0 * live / whole(self.allocated_bytes()))?;
         }
+        if !self.is_growing() {
+            return writeln!(f, "; not growing over {}", duration(self.window_seconds()));
+        }
         write!(f, "; {}", rate(self.growth_mb_per_minute() * 1e6, self.window_seconds()))?;
         if self.window_seconds() >= 60.0 {
             write!(f, " over {}", duration(self.window_seconds()))?;
