@@ -62,6 +62,8 @@ mod slots;
 #[cfg(not(loom))]
 mod store;
 mod sys;
+#[cfg(not(loom))]
+pub mod testing;
 mod tree;
 mod units;
 #[cfg(not(loom))]
@@ -76,10 +78,12 @@ mod public {
         Evidence, Leak, LeakConfig, LeakConfigError, Memory, MemoryCause, Severity, State, Unexplained, Unjudged,
         Withdrawn,
     };
-    pub use crate::profiler::{Builder, LeakReport, Profiler, VerdictChange, VerdictKind};
+    pub use crate::profiler::{
+        Bounded, Builder, EnteredScopes, LeakReport, Profiler, ScopeHandle, VerdictChange, VerdictKind, bounded,
+    };
     pub use crate::report::{
-        Diff, Estimate, Frame, Frames, HistoryPoint, Losses, Mode, Module, ProcessState, Site, SiteDiff, SizeClass,
-        Snapshot, Store, Totals,
+        Diff, Estimate, Frame, Frames, HistoryPoint, Losses, Mode, Module, ProcessState, Scope, Site, SiteDiff,
+        SizeClass, Snapshot, Store, Totals,
     };
     pub use crate::store::StoreError;
 }

@@ -13,7 +13,9 @@
 //! |---|---|
 //! | `frame` | a remembered frame; the comparison that proves a stack |
 //! | `thread` | a thread's last stack |
+//! | `scopes` | the scopes that a thread is in: the first nodes of its stacks |
 //! | `walk`, `step` | the walk; one step by framehop or frame pointer |
+//! | `rules` | what framehop does at an address, learned |
 //! | `workspace`, `region` | pooled memory: one workspace a thread that unwinds now, one region a thread |
 //! | `set` | the published modules, under hazard pointers |
 //! | `registry` | start and refresh: which modules are there, whose tables are copied, the self-test |
@@ -22,9 +24,13 @@
 //! threads held at the fork is lost to the child, and counts against the pools' limits.
 #![allow(unsafe_code, reason = "the pooled memory and the walk on another stack")]
 
+#[cfg(feature = "_synthetic")]
+pub(crate) mod alone;
 mod frame;
 mod region;
 mod registry;
+mod rules;
+mod scopes;
 mod selftest;
 mod set;
 mod step;
@@ -35,6 +41,7 @@ mod walk;
 mod workspace;
 
 pub(crate) use registry::{LoadedModule, ModuleSink, after_fork, before_fork, keep_free, refresh, start};
+pub(crate) use scopes::Scopes;
 pub(crate) use thread::{Captured, ThreadStacks};
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -43,6 +50,7 @@ use crate::sys::stack::{self, Registers};
 use crate::tree::{Spare, Tree};
 use crate::units::{FrameKey, StackId};
 use frame::{FIRST, Frame, KEYED};
+use rules::Rules;
 use set::Set;
 use step::Method;
 use thread::Outcome;
@@ -105,17 +113,26 @@ pub(crate) fn set_checking(on: bool) {
 /// lookup for each frame that changed.
 #[inline]
 pub(crate) fn capture(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
-    match thread.repeat(&registers) {
-        Some(captured) if !CHECKING.load(Ordering::Relaxed) => captured,
-        _ => capture_changed(registers, thread, tree),
+    match repeated(&registers, thread) {
+        Some(captured) => captured,
+        None => capture_changed(registers, thread, tree),
     }
 }
 
+/// The same, where the thread's last stack is this one; else `None`: see [`capture_changed`].
+#[inline(always)]
+pub(crate) fn repeated(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
+    // Relaxed: a mode of the tests.
+    thread.repeat(registers).filter(|_| !CHECKING.load(Ordering::Relaxed))
+}
+
+/// The same, where [`repeated`] found that it is not.
 #[cold]
 #[inline(never)]
-fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
+pub(crate) fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
     let capacity = CAPACITY.load(Ordering::Relaxed);
     thread.prepare(registers.sp, capacity);
+    thread.take_root(tree);
     let Some(mut taken) = Taken::take(thread.hint, capacity) else { return nothing(thread, tree) };
     thread.hint = taken.index();
     let captured = match set::protect(taken.hazard()) {
@@ -134,7 +151,7 @@ fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<
 /// No frame at all: the truncation marker.
 #[cold]
 fn nothing(thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
-    let child = tree.child(StackId::ROOT, FrameKey::TRUNCATED, &mut thread.spare);
+    let child = tree.child(thread.root(), FrameKey::TRUNCATED, &mut thread.spare);
     Captured { stack: child.id, truncated: true, frames: 0 }
 }
 
@@ -156,12 +173,15 @@ fn with_set(
     let remembers = known && method != Method::Backtrace && thread.can_remember(capacity);
     let private = !known || registers.sp - thread.bounds.low < STACK_NEEDED;
     let stack_top = private.then_some(workspace.stack_top);
+    let root = thread.root();
     let mut spare = core::mem::take(&mut thread.spare);
     let mut walk = Walk {
         registers,
         set,
         method,
         cache: &mut workspace.cache,
+        // SAFETY: of our workspace, zeroed when it was made, used by nobody else.
+        rules: (method == Method::Framehop).then(|| Rules::new(unsafe { &mut *workspace.rules }, set)),
         bounds: thread.bounds,
         known,
         remembered: if remembers { thread.frames() } else { &[] },
@@ -179,8 +199,8 @@ fn with_set(
     let made = &mut core::mem::take(&mut walk.scratch)[..made];
     let parent = match kept.checked_sub(1) {
         Some(deepest) => StackId(remembered[deepest].id),
-        None if outcome == Outcome::End => StackId::ROOT,
-        None => tree.child(StackId::ROOT, FrameKey::TRUNCATED, &mut spare).id,
+        None if outcome == Outcome::End => root,
+        None => tree.child(root, FrameKey::TRUNCATED, &mut spare).id,
     };
     let numbered = number(made, parent, set, &mut spare, tree);
     let captured = Captured {
@@ -189,10 +209,10 @@ fn with_set(
         frames: u32::try_from((made.len() + kept).saturating_sub(1)).unwrap_or(u32::MAX),
     };
     if CHECKING.load(Ordering::Relaxed) {
-        walk.remembered = &[];
+        (walk.remembered, walk.rules) = (&[], None);
         // SAFETY: as above; the workspace's other buffer.
         walk.scratch = unsafe { core::slice::from_raw_parts_mut(workspace.check, capacity) };
-        check(&mut walk, stack_top, (made, &remembered[..kept]), (captured, numbered), &mut spare, tree);
+        check(&mut walk, stack_top, (made, &remembered[..kept]), (captured, numbered), root, &mut spare, tree);
     }
     if remembers {
         thread.remember(kept, made);
@@ -239,6 +259,7 @@ fn check(
     stack_top: Option<u64>,
     (made, kept): (&[Frame], &[Frame]),
     (captured, numbered): (Captured, bool),
+    root: StackId,
     spare: &mut Spare,
     tree: &Tree<'_>,
 ) {
@@ -248,8 +269,8 @@ fn check(
     let same_frames = made.iter().chain(kept.iter().rev()).map(|f| f.state).eq(found.iter().map(|f| f.state));
     let same_number = !numbered || {
         let parent = match full.outcome {
-            Outcome::End => StackId::ROOT,
-            _ => tree.child(StackId::ROOT, FrameKey::TRUNCATED, spare).id,
+            Outcome::End => root,
+            _ => tree.child(root, FrameKey::TRUNCATED, spare).id,
         };
         number(found, parent, full.set, spare, tree);
         found.first().map_or(parent.0, |leaf| leaf.id) == captured.stack.0

@@ -13,6 +13,7 @@ use crossbeam_channel::{Sender, unbounded};
 
 use super::link;
 use super::output;
+use super::scopes;
 use crate::config::{Config, Epochs, OnVerdict, Sampling, StorePlace};
 use crate::drain::aggregator::AGGREGATOR;
 use crate::drain::orders::{self, Order, ask};
@@ -169,6 +170,7 @@ fn begin(config: Config) -> Result<Running, Error> {
         ns_per_tick,
     );
     link::connect(store);
+    scopes::describe_all(store);
     static SINK: &dyn hook::sink::Sink = link::SINK;
     session::set_sink(&SINK);
 
@@ -345,7 +347,7 @@ pub(super) fn order<T>(ticket: u32, make: impl FnOnce(Sender<T>) -> Order) -> Op
     }
     let _inside: Inside = hook::inside();
     let orders = with_running(|running| running.as_ref().map(|running| running.orders.clone())).flatten()?;
-    ask(&orders, make)
+    ask(orders, make)
 }
 
 /// The ticket of the running profile, for the dhat surface; 0: none.
@@ -365,12 +367,12 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
     if fork::in_child() || TICKET.compare_exchange(ticket, 0, Ordering::SeqCst, Ordering::SeqCst).is_err() {
         return None;
     }
-    let running = with_running(Option::take).flatten()?;
+    let Running { config, store, orders, thread } = with_running(Option::take).flatten()?;
     let off = session::change(Mode::Off, false);
     hook::thread::call_all(off, None);
     let quiet = quiesce(off);
-    let evidence = ask(&running.orders, Order::Stop).flatten();
-    running.thread.join();
+    let evidence = ask(orders, Order::Stop).flatten();
+    thread.join();
     // Relaxed: joined, and nobody else stores until the next start.
     OWN_THREAD.store(0, Ordering::Relaxed);
     link::disconnect();
@@ -379,7 +381,7 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
     if !quiet {
         process::say("unfreed: a thread stayed inside the profiler for 2 s; its last records are not in the profile\n");
     }
-    Some(Finished { config: running.config, evidence, store: running.store })
+    Some(Finished { config, evidence, store })
 }
 
 impl Finished {

@@ -86,6 +86,7 @@ impl LeakReport<Frame> {
         if judged == 0 {
             return Ok(());
         }
+        // That a scope exceeds its bound is known at once.
         if chains.is_empty() && self.epochs() < self.suspect_after_epochs() {
             return writeln!(
                 f,
@@ -156,7 +157,17 @@ impl LeakReport<Frame> {
             100.0 * one.freed / one.bytes.max(1.0),
             rate(one.growth_per_minute, leak.growth_seconds())
         )?;
-        chain(f, &one.text)
+        chain(f, &one.text)?;
+        if let (Some(scope), Some(bound)) = (leak.scope(), leak.evidence().bound_bytes) {
+            let held = leak.evidence().scope_live_bytes.unwrap_or_default().value;
+            writeln!(
+                f,
+                "unfreed:      in scope {scope}, which holds {} of at most {}",
+                size(held),
+                size(whole(bound))
+            )?;
+        }
+        Ok(())
     }
 
     /// Each advice once, with the numbers of the chains that it is for; then what concerns the whole process.

@@ -16,12 +16,13 @@ use crate::store::decode::{self, Moment};
 use crate::store::error::StoreError;
 use crate::store::identity::Identity;
 use crate::store::image::{self, Extent, Image, copy_words, header_of, read_header, read_words};
-use crate::store::layout::{Header, REGIONS, Region};
+use crate::store::layout::{Header, REGION_COUNT, REGIONS, Region};
 use crate::store::picture::{Life, Picture};
 use crate::store::row::{
     CLOSED_WORD, CURRENT_WORD, EPOCH_BEGIN_WORD, EPOCH_END_WORD, FIGURE_WORDS, ROW_WORDS, get, set,
 };
 use crate::store::source::{FileSource, Source};
+use crate::store::streak::MOST_RECORDS;
 use crate::store::tables::Tables;
 use crate::store::text;
 use crate::store::version::{Versioned, newest};
@@ -171,7 +172,7 @@ fn keep_whole<T: Versioned>(before: &[T; 2], both: &[T; 2], after: &[T; 2]) -> b
 
 /// How many nodes are in use: the tree's own words say.
 fn nodes_used<S: Source + ?Sized>(source: &S, extent: &Extent) -> Result<u64, StoreError> {
-    let probe = Image::new(2, [1; 8]);
+    let probe = Image::new(2, [1; REGION_COUNT]);
     probe.load(source, extent, Region::TreeState, 1)?;
     let next = probe.tables().map_or(0, |tables| u64::from(tables.tree_state.next.load(Ordering::Relaxed)));
     // Threads take ids past the end when the tree is full; those are no nodes.
@@ -224,8 +225,10 @@ fn resolve_pending(tables: &Tables<'_>) -> u64 {
         && begun
     {
         let mut consumer = ring.consumer();
-        if consumer.index() == get(&pending.index) && consumer.unread() <= ring.capacity() {
-            consumer.advance();
+        // The pending record is the last of its streak, and the tail moves behind it at once.
+        let before = get(&pending.index).wrapping_sub(consumer.index());
+        if before < MOST_RECORDS.min(consumer.unread()) && consumer.unread() <= ring.capacity() {
+            consumer.advance_by(before + 1);
         }
     }
     u64::from(torn)
@@ -259,7 +262,7 @@ fn read_running<S: Source + ?Sized>(
             late => rows_in_doubt += late,
         }
     }
-    for region in [Region::Modules, Region::TreeState, Region::Nodes, Region::History] {
+    for region in [Region::Modules, Region::TreeState, Region::Nodes, Region::History, Region::Scopes] {
         image.load(source, &extent, region, extent.used[region as usize])?;
     }
     rows[Region::Nodes as usize] = extent.used[Region::Nodes as usize];
