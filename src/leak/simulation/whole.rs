@@ -136,11 +136,16 @@ fn a_tainted_site_is_unknown_and_never_a_leak() {
     world.histories[0].taint();
     world.begin_epoch(239);
     world.end_epoch();
-    let report = report_of(&world, Course { now_bytes: 1, before_bytes: 1 }, None);
+    // 100 MB of the table, 0.24 MB of site 1, and site 0.
+    let live = |bytes| Course { now_bytes: bytes, before_bytes: bytes };
+    let report = report_of(&world, live(130_000_000), None);
     let tainted = report.sites().find(|site| site.frames()[0] == "site 0").expect("listed");
     assert_eq!(tainted.state(), State::Unknown);
     assert_eq!(tainted.withdrawn().expect("a leak before").reason, "records of it were lost");
     assert_eq!((report.unjudged().sites, report.unjudged().bytes), (1, 23_900_000.0));
+    // No more can hide than is live beside the others.
+    let hidden = report_of(&world, live(110_000_000), None).unjudged().bytes;
+    assert!((9_000_000.0..10_000_000.0).contains(&hidden), "{hidden}");
 }
 
 #[test]
