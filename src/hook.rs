@@ -195,6 +195,15 @@ pub(crate) fn may_be_held_up() -> bool {
     is_outside() && crate::slots::RANGE.bounds().1 != 0
 }
 
+/// Runs `f`, whose allocations are the profiler's questions to the program's allocator: they go where the program's go,
+/// and count nowhere. While no profile runs.
+pub(crate) fn uncounted<T>(f: impl FnOnce() -> T) -> T {
+    let before = HOT.with(hot::Hot::counters);
+    let result = f();
+    HOT.with(|hot| hot.take_back(hot.counters().minus(before)));
+    result
+}
+
 /// Seeds the calling thread's sampling: see `internals`.
 pub(crate) fn seed(seed: u64) {
     cold::seed(seed);

@@ -134,7 +134,9 @@ impl Builder {
     }
 
     /// Calls `listener` on the profiler's thread when a verdict begins, worsens or is withdrawn. It should return soon:
-    /// meanwhile nothing is attributed, and threads that fill their rings help themselves.
+    /// meanwhile nothing is attributed, and threads that fill their rings help themselves. There the profile's own
+    /// methods do nothing, and its reports are empty: what changed is in the argument. With the feature `log` a line is
+    /// logged as well (target `unfreed`; a leak is an error, a suspicion a warning, a withdrawal an info), on that thread.
     pub fn on_verdict(mut self, listener: impl Fn(&VerdictChange) + Send + Sync + 'static) -> Builder {
         self.on_verdict = Some(OnVerdict(Arc::new(listener)));
         self

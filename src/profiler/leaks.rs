@@ -50,7 +50,8 @@ impl std::fmt::Debug for OnVerdict {
 /// Splits the evidence: the snapshot, and the report that rests on it.
 pub(super) fn report(evidence: Evidence, trim: Trim) -> (Snapshot, LeakReport) {
     let Evidence { judge, histories, stacks, process, picture } = evidence;
-    let snapshot = Snapshot::trimmed(*picture, trim);
+    let mut snapshot = Snapshot::trimmed(*picture, trim);
+    snapshot.set_memory(process.memory.clone());
     let source = FromSnapshot::new(&snapshot, &stacks, &judge);
     let report = assemble::report(&judge, &histories, &process, &source);
     (snapshot, report)
@@ -155,13 +156,23 @@ impl Source<Frame> for FromSnapshot<'_> {
     }
 }
 
+/// Does the application's log take any line of ours?
+pub(super) fn is_logged() -> bool {
+    #[cfg(feature = "log")]
+    return log::max_level() > log::LevelFilter::Off;
+    #[cfg(not(feature = "log"))]
+    return false;
+}
+
 /// One line to the application's log.
 #[cfg(feature = "log")]
 pub(super) fn log(change: &VerdictChange) {
     let leak = &change.leak;
     let chain = crate::report::summary::chain_of(leak.frames());
     match change.kind {
-        VerdictKind::Suspected => log::warn!(target: "unfreed", "suspected leak ({}): {chain}", leak.severity()),
+        VerdictKind::Suspected => {
+            log::warn!(target: "unfreed", "suspected leak ({}): {chain}; {}", leak.severity(), leak.advice())
+        }
         VerdictKind::Leak => log::error!(target: "unfreed", "leak ({}): {chain}; {}", leak.severity(), leak.advice()),
         VerdictKind::Withdrawn => {
             let why = leak.withdrawn().map_or("", |withdrawn| withdrawn.reason);
