@@ -202,7 +202,7 @@ fn exact(rows: &mut Vec<Row>, results: &Results, work: &Work) {
     // the same depth on both sides: dhat shows 10 frames, mod-alloc has 8, heapscope 64
     let deep = work.name == "deep";
     let own = |at_depth: &'static str| if deep { at_depth } else { "unfreed, exact" };
-    if work.threads == 1 {
+    if work.is_single_threaded() {
         let own = own("unfreed, 10 frames");
         let ratio = results.ratio(group, work, "dhat", own, wall);
         let (measured, verdict) = match ratio {

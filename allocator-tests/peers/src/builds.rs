@@ -27,9 +27,26 @@ impl Programs {
     }
 }
 
+/// Takes the programs that an earlier call built.
+pub fn found(package: &Path, features: &[&str]) -> (Programs, PathBuf) {
+    let kept = target(package).join("peers");
+    let mut programs = Programs::default();
+    for feature in features {
+        let path = kept.join(if feature.is_empty() { "none" } else { feature });
+        if path.is_file() {
+            programs.paths.insert((*feature).to_owned(), path);
+        }
+    }
+    (programs, kept.join("load"))
+}
+
+fn target(package: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| package.join("target"), PathBuf::from)
+}
+
 /// Builds the driver of the server's load and `subject` with each of these features (empty: none).
 pub fn build(package: &Path, features: &[&str]) -> Result<(Programs, PathBuf), String> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| package.join("target"), PathBuf::from);
+    let target = target(package);
     let kept = target.join("peers");
     fs::create_dir_all(&kept).map_err(|error| format!("{}: {error}", kept.display()))?;
     let mut programs = Programs::default();

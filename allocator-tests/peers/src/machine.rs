@@ -67,17 +67,12 @@ impl Usage {
         let line = stat.lines().next().unwrap_or_default();
         let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|tick| tick.parse().ok()).collect();
         let tick = |n: usize| ticks.get(n).copied().unwrap_or(0);
-        // SAFETY: `rusage` is plain integers, for which zeros are valid.
-        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-        // SAFETY: the pointer is to a live `rusage`.
-        unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
-        let hundredths = |time: libc::timeval| time.tv_sec.unsigned_abs() * 100 + time.tv_usec.unsigned_abs() / 10_000;
         Usage {
             // guest time is in user time already
             all: ticks.iter().take(8).sum(),
             idle: tick(3) + tick(4),
             stolen: tick(7),
-            ours: hundredths(usage.ru_utime) + hundredths(usage.ru_stime),
+            ours: hundredths(libc::RUSAGE_SELF) + hundredths(libc::RUSAGE_CHILDREN),
         }
     }
 
@@ -89,4 +84,14 @@ impl Usage {
         let ours = (self.ours - earlier.ours) as f64;
         (((busy - ours) / all).max(0.0), stolen / all)
     }
+}
+
+/// CPU time so far of this process or of its children, in hundredths of a second, as `/proc/stat` has it.
+fn hundredths(whose: i32) -> u64 {
+    // SAFETY: `rusage` is plain integers, for which zeros are valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live `rusage`.
+    unsafe { libc::getrusage(whose, &raw mut usage) };
+    let time = |time: libc::timeval| time.tv_sec.unsigned_abs() * 100 + time.tv_usec.unsigned_abs() / 10_000;
+    time(usage.ru_utime) + time(usage.ru_stime)
 }

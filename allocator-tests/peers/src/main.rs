@@ -27,15 +27,18 @@ use plan::{Group, Scale, Variant, WORKS, Work};
 use results::Results;
 use runs::Bench;
 
-const USAGE: &str = "usage: peers [--quick | --long] [--rounds N] [--only WORKLOAD,…] [--profilers NAME,…] [--no-callgrind] [--out DIRECTORY]
+const USAGE: &str = "usage: peers [--quick | --long] [--rounds N] [--only WORKLOAD,…] [--profilers NAME,…] [--no-callgrind]
+             [--no-build] [--out DIRECTORY]
 
   --quick, --long   about 4 minutes and about 80, where the default is about 25 on two cores; building not counted
   --rounds N        rounds of the sampling profilers; the exact ones get half as many, at least 2
   --only            workloads, as in the page: pair, churn, json, grow, handoff, buffers, deep, server, mail, batch, threads
   --profilers       those whose names contain one of these; what they are compared with is run in any case
   --no-callgrind    counts no instructions
+  --no-build        runs the programs that an earlier call built, whatever has changed since
   --out DIRECTORY   the page and plot go there, and the README is left alone; the default is docs/benchmarks, and the README's
-                    table is written, if everything was run (no --quick, --only or --profilers)";
+                    table is written, if everything was run (no --quick or other option
+                    that leaves something out)";
 
 /// From here on a machine is called busy: what others took of it.
 const BUSY_SHARE: f64 = 0.03;
@@ -52,12 +55,14 @@ struct Options {
     only: Vec<String>,
     profilers: Vec<String>,
     callgrind: bool,
+    build: bool,
     out: Option<PathBuf>,
 }
 
 impl Options {
     fn read() -> Result<Options, String> {
-        let mut options = Options { scale: plan::DEFAULT, only: vec![], profilers: vec![], callgrind: true, out: None };
+        let mut options =
+            Options { scale: plan::DEFAULT, only: vec![], profilers: vec![], callgrind: true, build: true, out: None };
         let mut rounds = None;
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
@@ -76,6 +81,7 @@ impl Options {
                 "--only" => options.only = list(value()?),
                 "--profilers" => options.profilers = list(value()?),
                 "--no-callgrind" => options.callgrind = false,
+                "--no-build" => options.build = false,
                 "--out" => options.out = Some(PathBuf::from(value()?)),
                 other => return Err(format!("'{other}' is not an option\n{USAGE}")),
             }
@@ -105,7 +111,11 @@ impl Options {
 
     /// A part is no result for the README.
     fn is_whole(&self) -> bool {
-        self.only.is_empty() && self.profilers.is_empty() && self.scale.name != plan::QUICK.name && self.callgrind
+        self.only.is_empty()
+            && self.profilers.is_empty()
+            && self.scale.name != plan::QUICK.name
+            && self.callgrind
+            && self.build
     }
 }
 
@@ -135,7 +145,8 @@ fn bench(options: &Options) -> Result<(), String> {
             features.push(variant.build);
         }
     }
-    let (programs, load) = builds::build(package, &features)?;
+    let (programs, load) =
+        if options.build { builds::build(package, &features)? } else { builds::found(package, &features) };
 
     let scratch = std::env::temp_dir().join(format!("unfreed-peers-{}", std::process::id()));
     fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;

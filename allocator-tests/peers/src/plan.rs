@@ -73,6 +73,11 @@ pub struct Work {
 }
 
 impl Work {
+    /// Whether one thread does all of it.
+    pub fn is_single_threaded(&self) -> bool {
+        self.threads == 1 && !["server", "handoff", "threads"].contains(&self.name)
+    }
+
     /// `pair`, or `pair ×4` on four threads.
     pub fn label(&self) -> String {
         if self.threads == 1 { self.name.to_owned() } else { format!("{} \u{d7}{}", self.name, self.threads) }
@@ -104,7 +109,7 @@ pub const WORKS: [Work; 19] = [
     work("handoff", 1, 4_000_000, 300_000),
     work("buffers", 1, 1_500, 1_500),
     work("deep", 1, 350_000, 20_000),
-    work("server", 2, 15_000, 4_000),
+    work("server", 1, 15_000, 4_000),
     work("mail", 1, 350, 80),
     work("batch", 1, 400_000, 60_000),
     work("threads", 1, 20_000, 20_000),
