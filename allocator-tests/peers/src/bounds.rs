@@ -149,7 +149,7 @@ fn interval(rows: &mut Vec<Row>, results: &Results, work: &Work) {
 
 fn instructions(rows: &mut Vec<Row>, results: &Results, work: &Work) {
     let added = |variant, base| results.instructions_added(Group::Sampled, work, variant, base);
-    let peer = added("jemalloc's profiler", "jemalloc");
+    let peer = added("jemalloc's profiler", "jemalloc").map(|(all, _)| all);
     let aim = peer
         .map_or_else(|| "jemalloc's profiler".to_owned(), |peer| format!("{:.2}% (jemalloc's profiler)", peer * 100.0));
     for (variant, base) in
@@ -158,7 +158,7 @@ fn instructions(rows: &mut Vec<Row>, results: &Results, work: &Work) {
         let what = format!("instructions on json: {variant}");
         let (measured, verdict) = match added(variant, base) {
             None => ("\u{2013}".to_owned(), Verdict::Unknown("not counted".to_owned())),
-            Some(share) => {
+            Some((share, own_threads)) => {
                 let verdict = if peer.is_some_and(|peer| share <= peer) {
                     Verdict::Aim
                 } else if share <= 0.03 {
@@ -166,7 +166,7 @@ fn instructions(rows: &mut Vec<Row>, results: &Results, work: &Work) {
                 } else {
                     Verdict::Missed { by: format!("{:.2} points", (share - 0.03) * 100.0), open: false }
                 };
-                (format!("{:.2}%", share * 100.0), verdict)
+                (format!("{:.2}%, {:.2} of it in its thread", share * 100.0, own_threads * 100.0), verdict)
             }
         };
         rows.push(row(INSTRUCTIONS, what, aim.clone(), "3%".to_owned(), measured, verdict));

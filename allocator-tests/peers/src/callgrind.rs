@@ -1,6 +1,7 @@
-//! Instructions an operation, by callgrind: of the whole process, the profiler's own threads included, as the difference
-//! between two numbers of operations. The clock of a program under valgrind runs about fifty times too fast for it, so
-//! whatever a profiler does by the clock (unfreed's drain thread ten times a second) is counted too dearly, not too cheaply.
+//! Instructions an operation, by callgrind: of the whole process without its dump, as the difference between two numbers of
+//! operations; the program's thread and the profiler's own apart. The clock of a program under valgrind runs about fifty
+//! times too fast for it, so whatever a profiler's thread does by the clock (unfreed's wakes ten times a second) is counted
+//! too dearly, not too cheaply.
 
 use std::fs;
 use std::path::Path;
@@ -62,14 +63,22 @@ pub fn count(
     }
 }
 
-fn one(programs: &Programs, scratch: &Path, job: &Job, divisor: u64) -> Result<f64, String> {
+/// Instructions an operation: of all threads, and of those that the profiler started.
+#[derive(Clone, Copy, Debug)]
+pub struct Count {
+    pub all: f64,
+    pub own_threads: f64,
+}
+
+fn one(programs: &Programs, scratch: &Path, job: &Job, divisor: u64) -> Result<Count, String> {
     let program = programs.of(job.variant.build)?;
     let work = &job.work;
     let most = if job.group == Group::Sampled { work.counted_sampled } else { work.counted_exact } / divisor;
     let least = most / 5;
     let many = instructions(program, scratch, &job.variant, work, most)?;
     let few = instructions(program, scratch, &job.variant, work, least)?;
-    Ok((many - few) / (most - least) as f64)
+    let an_operation = |many: f64, few: f64| (many - few) / (most - least) as f64;
+    Ok(Count { all: an_operation(many.all, few.all), own_threads: an_operation(many.own_threads, few.own_threads) })
 }
 
 fn instructions(
@@ -78,20 +87,31 @@ fn instructions(
     variant: &Variant,
     work: &Work,
     operations: u64,
-) -> Result<f64, String> {
+) -> Result<Count, String> {
     let _ = fs::remove_dir_all(scratch);
     fs::create_dir_all(scratch).map_err(|error| error.to_string())?;
     let mut command = Command::new("valgrind");
-    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", scratch.join("counts").display()));
+    command.args(["--tool=callgrind", "--separate-threads=yes"]);
+    command.arg(format!("--callgrind-out-file={}", scratch.join("counts").display()));
     command.arg(program).args([variant.mode, work.name, "1", "0", &operations.to_string()]);
-    command.arg(variant.frames.to_string()).arg(scratch).current_dir(scratch);
+    command.arg(variant.frames.to_string()).arg(scratch).current_dir(scratch).env("PEERS_COUNTED", "1");
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("does not start: {error}"))?;
-    let text = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
         let last = text.lines().last().unwrap_or_default();
         say(&format!("{} on {} under callgrind: {}: {last}", variant.name, work.name, output.status));
         return Err("fails there".to_owned());
     }
-    let line = text.lines().find_map(|line| line.split_once("Collected :").map(|(_, count)| count.trim()));
-    line.and_then(|count| count.parse().ok()).ok_or_else(|| "no count".to_owned())
+    let mut count = Count { all: 0.0, own_threads: 0.0 };
+    // one file a thread, counted from 1
+    for entry in fs::read_dir(scratch).map_err(|error| error.to_string())?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(thread) = name.strip_prefix("counts-").and_then(|number| number.parse::<u32>().ok()) else { continue };
+        let text = fs::read_to_string(entry.path()).map_err(|error| error.to_string())?;
+        let total = text.lines().find_map(|line| line.strip_prefix("totals: ")).ok_or("no count")?;
+        let total: f64 = total.trim().parse().map_err(|_| "no count")?;
+        count.all += total;
+        count.own_threads += if thread == 1 { 0.0 } else { total };
+    }
+    if count.all > 0.0 { Ok(count) } else { Err("no count".to_owned()) }
 }

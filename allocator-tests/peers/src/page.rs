@@ -205,24 +205,26 @@ impl Page<'_> {
         }
         writeln!(
             out,
-            "## Instructions an operation, one thread (callgrind, all of the process)\n\nThe difference between two runs. What a profiler does by the clock is counted some fifty times too often, since valgrind is that slow.\n"
+            "## Instructions an operation, one thread (callgrind)\n\nThe difference between two runs, without the dump. What a profiler's own threads do by the \
+             clock is counted some fifty times too often, since valgrind is that slow.\n"
         )?;
         for group in [Group::Sampled, Group::Exact] {
-            writeln!(out, "| workload | profiler | instructions | added |\n|---|---|--:|--:|")?;
-            for ((of, work, variant), count) in &self.results.instructions {
-                let Some(known) = self.works.iter().find(|known| known.label() == *work) else { continue };
-                let Some(base) = group.variants(known).into_iter().find(|known| known.name == variant) else {
-                    continue;
-                };
-                if *of != group {
-                    continue;
+            writeln!(
+                out,
+                "| workload | profiler | instructions | added | in the profiler's threads |\n|---|---|--:|--:|--:|"
+            )?;
+            for work in self.works.iter().filter(|work| work.counted_sampled > 0) {
+                for variant in group.variants(work) {
+                    let key = (group, work.label(), variant.name.to_owned());
+                    let Some(count) = self.results.instructions.get(&key) else { continue };
+                    let added = self.results.instructions_added(group, work, variant.name, variant.base);
+                    let (all, own) = match added.filter(|_| !variant.is_base()) {
+                        Some((all, own)) => (format!("{:+.2}%", all * 100.0), format!("{:.2}%", own * 100.0)),
+                        None => (String::new(), String::new()),
+                    };
+                    let count = count.as_ref().map_or_else(Clone::clone, |count| format!("{:.1}", count.all));
+                    writeln!(out, "| {} | {} | {count} | {all} | {own} |", work.label(), variant.name)?;
                 }
-                let added = self.results.instructions_added(group, known, variant, base.base);
-                let added = added
-                    .filter(|_| !base.is_base())
-                    .map_or_else(String::new, |added| format!("{:+.2}%", added * 100.0));
-                let count = count.as_ref().map_or_else(Clone::clone, |count| format!("{count:.1}"));
-                writeln!(out, "| {work} | {variant} | {count} | {added} |")?;
             }
             writeln!(out)?;
         }

@@ -24,7 +24,7 @@ const COLOURS: [RGBColor; 8] = [
 
 /// Writes the plot as SVG.
 pub fn draw(path: &Path, results: &Results, works: &[Work], title: &str) -> Result<(), Failure> {
-    let height = 150 + 30 * u32::try_from(works.len())?;
+    let height = 210 + 30 * u32::try_from(works.len())?;
     let area = SVGBackend::new(path, (1240, height)).into_drawing_area();
     area.fill(&WHITE)?;
     let area = area.titled(title, ("sans-serif", 20))?;
@@ -62,7 +62,8 @@ where
     let low = all.iter().copied().fold(0.9_f64, f64::min) * 0.95;
     let high = all.iter().copied().fold(1.3_f64, f64::max) * 1.15;
     let rows = works.len() as f64;
-    let mut chart = ChartBuilder::on(area)
+    let (area, below) = area.split_vertically(area.dim_in_pixel().1 - 80);
+    let mut chart = ChartBuilder::on(&area)
         .caption(title, ("sans-serif", 15))
         .margin(8)
         .x_label_area_size(36)
@@ -102,18 +103,13 @@ where
         let dots = works.iter().enumerate().filter_map(|(row, work)| Some((ratio(variant, work)?.median, place(row))));
         // profilers are many: a circle of their own each, unfreed's filled
         let size = if n >= COLOURS.len() { 6 } else { 4 };
-        chart
-            .draw_series(dots.map(|dot| Circle::new(dot, size, style)))?
-            .label(variant.name)
-            .legend(move |(x, y)| Circle::new((x + 8, y), size, style));
+        chart.draw_series(dots.map(|dot| Circle::new(dot, size, style)))?;
+        // the legend, three in a row below the chart
+        let (column, line) = (i32::try_from(n % 3)?, i32::try_from(n / 3)?);
+        let (x, y) = (60 + column * 185, 8 + line * 18);
+        below.draw(&Circle::new((x, y), size, style))?;
+        below.draw(&Text::new(variant.name, (x + 12, y - 6), ("sans-serif", 13)))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(RGBColor(200, 200, 200))
-        .label_font(("sans-serif", 12))
-        .draw()?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::callgrind::Count;
 use crate::plan::{Group, Work};
 use crate::runs::Sample;
 use crate::statistics::{Middle, middle};
@@ -20,7 +21,7 @@ pub struct Cell {
 pub struct Results {
     cells: BTreeMap<(Group, String, String), Cell>,
     /// Instructions an operation, by group, workload and variant; or a word.
-    pub instructions: BTreeMap<(Group, String, String), Result<f64, String>>,
+    pub instructions: BTreeMap<(Group, String, String), Result<Count, String>>,
 }
 
 /// A figure of a sample.
@@ -126,15 +127,13 @@ impl Results {
         told
     }
 
-    /// Added instructions of `variant` over `base`, as a share of `base`'s.
-    pub fn instructions_added(&self, group: Group, work: &Work, variant: &str, base: &str) -> Option<f64> {
+    /// Added instructions of `variant` over `base`, as a share of `base`'s: in all, and in threads that the profiler started.
+    pub fn instructions_added(&self, group: Group, work: &Work, variant: &str, base: &str) -> Option<(f64, f64)> {
         let count = |name: &str| {
-            self.instructions
-                .get(&(group, work.label(), name.to_owned()))
-                .and_then(|count| count.as_ref().ok())
-                .copied()
+            let key = (group, work.label(), name.to_owned());
+            self.instructions.get(&key).and_then(|count| count.as_ref().ok()).copied()
         };
-        let (variant, base) = (count(variant)?, count(base)?);
-        (base > 0.0).then(|| variant / base - 1.0)
+        let (variant, base) = (count(variant)?, count(base)?.all);
+        (base > 0.0).then(|| (variant.all / base - 1.0, variant.own_threads / base))
     }
 }

@@ -3,6 +3,7 @@
 //! `subject MODE WORKLOAD THREADS WARM_UP OPERATIONS FRAMES DIRECTORY` starts the profiler, warms up, measures the
 //! workload alone, ends the profiler (timed apart; its files go to DIRECTORY) and prints one line of JSON. FRAMES is the
 //! depth of stacks, 0 for the profiler's own default.
+//! With `PEERS_COUNTED` set it ends at once after the workload, without a dump: for callgrind, which counts all of a process.
 //! The workload `server` prints its port first and is driven by another process, which measures.
 
 use std::path::PathBuf;
@@ -28,6 +29,11 @@ use without as profiler;
 /// Bytes between sample points, where a profiler samples.
 #[allow(dead_code, reason = "not all profilers sample")]
 const INTERVAL_BYTES: usize = 512 * 1024;
+
+/// Whether only the workload is to be counted.
+fn is_counted() -> bool {
+    std::env::var_os("PEERS_COUNTED").is_some()
+}
 
 struct Arguments {
     mode: String,
@@ -84,6 +90,10 @@ fn run() -> Result<(), String> {
     } else {
         workloads::server::serve(|port| println!("{}", json!({ "port": port })))
             .map_err(|error| format!("the server: {error}"))?;
+    }
+    if is_counted() {
+        // SAFETY: ends the process; nothing is to be written or freed.
+        unsafe { libc::_exit(0) };
     }
     let peak_rss_kib = peak_rss_kib();
 

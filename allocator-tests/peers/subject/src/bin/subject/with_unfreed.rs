@@ -20,6 +20,8 @@ static ALLOC: Alloc<mimalloc_pprof::MiMalloc> = Alloc::new(mimalloc_pprof::MiMal
 pub fn start(mode: &str, frames: usize, directory: &Path) -> Result<Option<Profiler>, String> {
     // The defaults otherwise: the store in shared memory, epochs by the clock, a judge.
     let builder = Profiler::builder().output(directory.join("unfreed.json")).quiet();
+    // a process that ends at once would leave its store
+    let builder = if super::is_counted() { builder.store_in_memory() } else { builder };
     let builder = if frames == 0 { builder } else { builder.max_frames(frames) };
     let builder = match mode {
         "off" => return Ok(None),
