@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `hot` | the words that every event touches, and the three admissions |
 //! | `cold` | everything else that can happen to a block: `cold/alloc`, `cold/free`, `cold/realloc` |
+//! | `inner` | what may be assumed of the wrapped allocator |
 //! | `thread` | each thread's cold state, the registry, the sums |
 //! | `session` | which mode is in force |
 //! | `own` | the profiler's own memory |
@@ -17,6 +18,7 @@
 
 mod cold;
 mod hot;
+mod inner;
 mod own;
 pub(crate) mod session;
 pub(crate) mod sink;
@@ -26,6 +28,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 
 use hot::{Admission, HOT};
 pub(crate) use own::OWN;
+
+pub(crate) use crate::unwind::Scopes;
 
 /// A global allocator that profiles the one it wraps.
 ///
@@ -82,13 +86,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if HOT.with(|hot| hot.admit_alloc(layout.size())) {
-            if is_plain(layout) {
-                // SAFETY: the caller's layout.
-                unsafe { self.inner.alloc(layout) }
-            } else {
-                // SAFETY: the caller's layout.
-                unsafe { aligned(&self.inner, layout) }
-            }
+            // SAFETY: the caller's layout.
+            served::<A>(unsafe { inner::alloc(&self.inner, layout) }, layout.size())
         } else {
             // SAFETY: the caller's layout.
             unsafe { cold::alloc(layout.size(), layout.align(), &self.inner, false) }
@@ -99,7 +98,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if HOT.with(|hot| hot.admit_alloc(layout.size())) {
             // SAFETY: the caller's layout.
-            unsafe { self.inner.alloc_zeroed(layout) }
+            served::<A>(unsafe { self.inner.alloc_zeroed(layout) }, layout.size())
         } else {
             // SAFETY: the caller's layout.
             unsafe { cold::alloc(layout.size(), layout.align(), &self.inner, true) }
@@ -120,8 +119,14 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     #[inline]
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         match HOT.with(|hot| hot.admit_realloc(ptr, layout.size(), new_size)) {
-            // SAFETY: not a slot and not listed: the inner allocator's block.
-            Admission::Counted => unsafe { self.inner.realloc(ptr, layout, new_size) },
+            Admission::Counted => {
+                // SAFETY: not a slot and not listed: the inner allocator's block.
+                let moved = unsafe { self.inner.realloc(ptr, layout, new_size) };
+                if !inner::refuses_at_the_end_only::<A>() && moved.is_null() {
+                    HOT.with(|hot| hot.take_back_realloc(layout.size(), new_size));
+                }
+                moved
+            }
             refused => {
                 // SAFETY: the caller's block and sizes.
                 unsafe { cold::realloc(ptr, layout, new_size, &self.inner, refused == Admission::Spent) }
@@ -130,19 +135,14 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     }
 }
 
-/// What malloc aligns by itself. The same question that the inner allocators ask; asked before, their path for other
-/// alignments, which needs a stack frame, stays out of ours.
+/// What the inner allocator returned for an admitted request: one that it refused is not counted after all, where `A`
+/// is one that may refuse.
 #[inline(always)]
-fn is_plain(layout: Layout) -> bool {
-    layout.align() <= 16 && layout.align() <= layout.size()
-}
-
-/// # Safety
-/// As for [`GlobalAlloc::alloc`].
-#[inline(never)]
-unsafe fn aligned<A: GlobalAlloc>(inner: &A, layout: Layout) -> *mut u8 {
-    // SAFETY: the caller's layout.
-    unsafe { inner.alloc(layout) }
+fn served<A>(ptr: *mut u8, size: usize) -> *mut u8 {
+    if !inner::refuses_at_the_end_only::<A>() && ptr.is_null() {
+        HOT.with(|hot| hot.take_back_alloc(size));
+    }
+    ptr
 }
 
 /// While this lives, the calling thread is inside the profiler: what it allocates is ours and counted nowhere.
@@ -198,6 +198,17 @@ pub(crate) fn may_be_held_up() -> bool {
 /// Seeds the calling thread's sampling: see `internals`.
 pub(crate) fn seed(seed: u64) {
     cold::seed(seed);
+}
+
+/// Changes the scopes that the calling thread is in. `None` where it has no place for them: it has ended, could not
+/// register, or is inside the profiler.
+pub(crate) fn change_scopes<T>(change: impl FnOnce(&mut Scopes) -> T) -> Option<T> {
+    cold::change_scopes(change)
+}
+
+/// The scopes that the calling thread is in.
+pub(crate) fn scopes() -> Option<Scopes> {
+    cold::scopes()
 }
 
 /// Is this a block of the profiler's own?

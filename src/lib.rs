@@ -62,6 +62,8 @@ mod slots;
 #[cfg(not(loom))]
 mod store;
 mod sys;
+#[cfg(not(loom))]
+pub mod testing;
 mod tree;
 mod units;
 #[cfg(not(loom))]
@@ -73,10 +75,12 @@ mod public {
     pub use crate::export::FileError;
     pub use crate::hook::Alloc;
     pub use crate::leak::{Evidence, Leak, LeakConfig, LeakConfigError, Severity, State, Unjudged, Withdrawn};
-    pub use crate::profiler::{Builder, LeakReport, Profiler, VerdictChange, VerdictKind};
+    pub use crate::profiler::{
+        Bounded, Builder, EnteredScopes, LeakReport, Profiler, ScopeHandle, VerdictChange, VerdictKind, bounded,
+    };
     pub use crate::report::{
-        Diff, Estimate, Frame, Frames, HistoryPoint, Losses, Mode, Module, ProcessState, Site, SiteDiff, SizeClass,
-        Snapshot, Store, Totals,
+        Diff, Estimate, Frame, Frames, HistoryPoint, Losses, Mode, Module, ProcessState, Scope, Site, SiteDiff,
+        SizeClass, Snapshot, Store, Totals,
     };
     pub use crate::store::StoreError;
 }

@@ -5,6 +5,7 @@ mod leaks;
 mod link;
 mod output;
 mod running;
+mod scopes;
 
 use std::fmt;
 
@@ -15,6 +16,8 @@ use crate::store::picture::{ExactTotals, Picture};
 pub use builder::Builder;
 pub use leaks::{LeakReport, VerdictChange, VerdictKind};
 pub(crate) use running::current_ticket;
+pub(crate) use scopes::OwnScope;
+pub use scopes::{Bounded, EnteredScopes, ScopeHandle, bounded};
 
 /// A running profile. Dropping it stops the profile and writes the results.
 ///
@@ -43,6 +46,13 @@ pub struct Profiler {
 /// Names one profile of this process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket(u32);
+
+impl Ticket {
+    /// What `picture` takes.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+}
 
 impl Profiler {
     /// Starts a profile with the defaults: sampled and governed, `dhat-heap.json` and a summary on stderr at the end.
@@ -122,6 +132,11 @@ impl Profiler {
 /// The picture of the running profile of this ticket.
 pub(crate) fn picture(ticket: u32) -> Option<Box<Picture>> {
     running::order(ticket, Order::Picture).flatten()
+}
+
+/// Does the profile that runs record every block?
+pub(crate) fn is_exact() -> bool {
+    crate::hook::session::state().mode() == crate::hook::session::Mode::Exact
 }
 
 /// Sends an order for the tests: see `internals`.

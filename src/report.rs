@@ -10,9 +10,11 @@
 //! | `estimate`, `gamma` | how sure is an estimate |
 //! | `symbolize`, `module_file`, `frame` | which function is this address |
 //! | `trim`, `points` | which frames to show, and which sites are then one |
+//! | `scope` | what is live in a declared scope |
 //! | `diff` | what changed between two snapshots |
-//! | `summary`, `name` | the same for people, on a page |
+//! | `summary`, `name`, `chain` | the same for people, on a page |
 
+mod chain;
 mod diff;
 mod estimate;
 mod facts;
@@ -22,6 +24,7 @@ mod leaks;
 mod module_file;
 mod name;
 pub(crate) mod points;
+mod scope;
 mod site;
 pub(crate) mod snapshot;
 mod stored;
@@ -31,10 +34,12 @@ mod symbolize;
 pub(crate) mod synthetic;
 pub(crate) mod trim;
 
+pub(crate) use chain::short_chain;
 pub use diff::{Diff, SiteDiff};
 pub use estimate::Estimate;
 pub use facts::{HistoryPoint, Losses, Mode, Module, ProcessState, SizeClass, Totals};
 pub use frame::{Frame, Frames};
+pub use scope::Scope;
 pub use site::Site;
 pub use snapshot::Snapshot;
 pub use stored::Store;

@@ -26,9 +26,9 @@ use crate::units::SiteId;
 use crate::units::{FrameKey, StackId};
 pub(crate) use node::{FOLDED, SITE_MASK, TAINTED};
 
-/// The longest stack that `frames` follows: `max_frames` is at most 1,024, and one marker. A limit, so that a corrupt
-/// file's cycle of parents ends.
-pub(crate) const MAX_DEPTH: u32 = 1_026;
+/// The longest stack that `frames` follows: `max_frames` is at most 1,024, one marker, and 8 scopes (`unwind::scopes`). A
+/// limit, so that a corrupt file's cycle of parents ends.
+pub(crate) const MAX_DEPTH: u32 = 1_034;
 
 /// Steps after which a search gives up and folds: far beyond what any set of hashes reaches (about log4 of the
 /// number of nodes), there so that no corruption can hold a thread.

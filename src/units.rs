@@ -47,6 +47,19 @@ impl FrameKey {
         FrameKey(((module.0 as u64) << Self::OFFSET_BITS) | (offset & ((1 << Self::OFFSET_BITS) - 1)))
     }
 
+    /// The module number that stands for scopes: no table of modules has so many rows.
+    const SCOPE: u16 = 0xFFFE;
+
+    /// The pseudo-frame of a scope: under the root, above all frames of what was allocated within it.
+    pub(crate) const fn of_scope(scope: u32) -> FrameKey {
+        FrameKey::new(ModuleId(Self::SCOPE), scope as u64)
+    }
+
+    /// The scope whose pseudo-frame this is.
+    pub(crate) const fn scope(self) -> Option<u64> {
+        if self.module().0 == Self::SCOPE { Some(self.offset()) } else { None }
+    }
+
     /// The module's row.
     pub(crate) const fn module(self) -> ModuleId {
         ModuleId((self.0 >> Self::OFFSET_BITS) as u16)

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `frame` | a remembered frame; the comparison that proves a stack |
 //! | `thread` | a thread's last stack |
+//! | `scopes` | the scopes that a thread is in: the first nodes of its stacks |
 //! | `walk`, `step` | the walk; one step by framehop or frame pointer |
 //! | `workspace`, `region` | pooled memory: one workspace a thread that unwinds now, one region a thread |
 //! | `set` | the published modules, under hazard pointers |
@@ -25,6 +26,7 @@
 mod frame;
 mod region;
 mod registry;
+mod scopes;
 mod selftest;
 mod set;
 mod step;
@@ -35,6 +37,7 @@ mod walk;
 mod workspace;
 
 pub(crate) use registry::{LoadedModule, ModuleSink, after_fork, before_fork, keep_free, refresh, start};
+pub(crate) use scopes::Scopes;
 pub(crate) use thread::{Captured, ThreadStacks};
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -116,6 +119,7 @@ pub(crate) fn capture(registers: Registers, thread: &mut ThreadStacks, tree: &Tr
 fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
     let capacity = CAPACITY.load(Ordering::Relaxed);
     thread.prepare(registers.sp, capacity);
+    thread.take_root(tree);
     let Some(mut taken) = Taken::take(thread.hint, capacity) else { return nothing(thread, tree) };
     thread.hint = taken.index();
     let captured = match set::protect(taken.hazard()) {
@@ -134,7 +138,7 @@ fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<
 /// No frame at all: the truncation marker.
 #[cold]
 fn nothing(thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
-    let child = tree.child(StackId::ROOT, FrameKey::TRUNCATED, &mut thread.spare);
+    let child = tree.child(thread.root(), FrameKey::TRUNCATED, &mut thread.spare);
     Captured { stack: child.id, truncated: true, frames: 0 }
 }
 
@@ -156,6 +160,7 @@ fn with_set(
     let remembers = known && method != Method::Backtrace && thread.can_remember(capacity);
     let private = !known || registers.sp - thread.bounds.low < STACK_NEEDED;
     let stack_top = private.then_some(workspace.stack_top);
+    let root = thread.root();
     let mut spare = core::mem::take(&mut thread.spare);
     let mut walk = Walk {
         registers,
@@ -179,8 +184,8 @@ fn with_set(
     let made = &mut core::mem::take(&mut walk.scratch)[..made];
     let parent = match kept.checked_sub(1) {
         Some(deepest) => StackId(remembered[deepest].id),
-        None if outcome == Outcome::End => StackId::ROOT,
-        None => tree.child(StackId::ROOT, FrameKey::TRUNCATED, &mut spare).id,
+        None if outcome == Outcome::End => root,
+        None => tree.child(root, FrameKey::TRUNCATED, &mut spare).id,
     };
     let numbered = number(made, parent, set, &mut spare, tree);
     let captured = Captured {
@@ -192,7 +197,7 @@ fn with_set(
         walk.remembered = &[];
         // SAFETY: as above; the workspace's other buffer.
         walk.scratch = unsafe { core::slice::from_raw_parts_mut(workspace.check, capacity) };
-        check(&mut walk, stack_top, (made, &remembered[..kept]), (captured, numbered), &mut spare, tree);
+        check(&mut walk, stack_top, (made, &remembered[..kept]), (captured, numbered), root, &mut spare, tree);
     }
     if remembers {
         thread.remember(kept, made);
@@ -239,6 +244,7 @@ fn check(
     stack_top: Option<u64>,
     (made, kept): (&[Frame], &[Frame]),
     (captured, numbered): (Captured, bool),
+    root: StackId,
     spare: &mut Spare,
     tree: &Tree<'_>,
 ) {
@@ -248,8 +254,8 @@ fn check(
     let same_frames = made.iter().chain(kept.iter().rev()).map(|f| f.state).eq(found.iter().map(|f| f.state));
     let same_number = !numbered || {
         let parent = match full.outcome {
-            Outcome::End => StackId::ROOT,
-            _ => tree.child(StackId::ROOT, FrameKey::TRUNCATED, spare).id,
+            Outcome::End => root,
+            _ => tree.child(root, FrameKey::TRUNCATED, spare).id,
         };
         number(found, parent, full.set, spare, tree);
         found.first().map_or(parent.0, |leaf| leaf.id) == captured.stack.0

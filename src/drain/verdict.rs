@@ -3,7 +3,7 @@
 //! Promises: the judge is the drain thread's alone; site histories are touched under the aggregator's lock, where
 //! nothing is allocated; pools of thin sites are formed on a copy, outside the lock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::aggregator::AGGREGATOR;
@@ -124,7 +124,12 @@ impl Bench {
         let by_stack: HashMap<StackId, &[FrameKey]> =
             picture.sites.iter().map(|site| (site.stack, site.frames.as_slice())).collect();
         let frames_of = |index: usize| stacks.get(index).and_then(|stack| by_stack.get(stack)).copied().unwrap_or(&[]);
-        let wanted: Vec<usize> = (0..histories.len()).filter(|&i| histories.get(i).is_some_and(thin)).collect();
+        // What is in a declared scope is judged against its bound, which chains outside of it have nothing to do with.
+        let scoped: HashSet<StackId> =
+            picture.sites.iter().filter(|site| !site.scopes.is_empty()).map(|site| site.stack).collect();
+        let is_free = |i: usize| stacks.get(i).is_some_and(|stack| !scoped.contains(stack));
+        let wanted: Vec<usize> =
+            (0..histories.len()).filter(|&i| histories.get(i).is_some_and(thin) && is_free(i)).collect();
         let mut new: Vec<FrameKey> = wanted
             .iter()
             .flat_map(|&index| frames_of(index))

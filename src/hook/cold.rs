@@ -9,6 +9,7 @@
 mod alloc;
 mod free;
 mod realloc;
+mod scope;
 
 use std::sync::atomic::Ordering;
 
@@ -29,6 +30,7 @@ pub(super) use alloc::{alloc, plain};
 pub(super) use free::dealloc;
 use free::{Found, find};
 pub(super) use realloc::realloc;
+pub(super) use scope::{change_scopes, scopes};
 
 /// The distance to the next sample point where there is none.
 const NEVER: i64 = i64::MAX / 4;

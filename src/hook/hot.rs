@@ -6,9 +6,9 @@
 //! them). A thread's first event goes cold, whatever it is, because the initial words say so.
 //!
 //! **Bytes allocated are not counted: the budget is.** Each grant of budget is added to `granted`, so that allocated =
-//! granted − budget at any moment. Failed small requests are the exception that this costs: requests above
-//! [`INSTALMENT_BYTES`] always go cold and are undone when the inner allocator refuses them; smaller ones that fail
-//! are counted as if they had succeeded.
+//! granted − budget at any moment. What the inner allocator refuses is taken back: requests above [`INSTALMENT_BYTES`], which
+//! always go cold, of every allocator; smaller ones of all but those that refuse them only when memory is at its end
+//! (`inner`), where they are counted as if they had succeeded.
 //!
 //! **Calling a thread to the cold path.** Others subtract [`CALL`] from its budget by an atomic operation; its next
 //! allocation finds it negative. The owner's own subtraction is one instruction without a lock prefix, so it may
@@ -164,29 +164,11 @@ impl Hot {
     }
 
     /// The budget less `bytes`, and whether that is not negative.
-    #[inline(always)]
+    #[cfg(not(target_arch = "x86_64"))]
     fn spend(&self, bytes: usize) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        {
-            // SAFETY: as in `admit_alloc`.
-            unsafe {
-                core::arch::asm!(
-                    "sub qword ptr [{hot}], {bytes}",
-                    "jl {cold}",
-                    hot = in(reg) std::ptr::from_ref(self),
-                    bytes = in(reg) bytes,
-                    cold = label { return false },
-                    options(nostack),
-                );
-            }
-            true
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            let bytes = bytes.cast_signed() as i64;
-            // Release: pairs with the Acquire in `allocs`, as all counters do.
-            self.budget.fetch_sub(bytes, Ordering::Release).checked_sub(bytes).is_some_and(|left| left >= 0)
-        }
+        let bytes = bytes.cast_signed() as i64;
+        // Release: pairs with the Acquire in `allocs`, as all counters do.
+        self.budget.fetch_sub(bytes, Ordering::Release).checked_sub(bytes).is_some_and(|left| left >= 0)
     }
 
     /// Takes back what a refused admission subtracted.
@@ -242,21 +224,60 @@ impl Hot {
         }
     }
 
-    /// Counts a realloc; `Refused` says whether the growth was subtracted from the budget.
+    /// Counts a realloc; the answer says whether the growth was subtracted from the budget. 18 instructions.
     #[inline(always)]
     pub(crate) fn admit_realloc(&self, ptr: *mut u8, old: usize, new: usize) -> Admission {
-        if self.must_look(ptr, old) {
-            return Admission::Look;
+        #[cfg(target_arch = "x86_64")]
+        {
+            // SAFETY: words of this thread's own two lines, as in `admit_alloc`; `kept` (the smaller size) and `other`
+            // are scratch.
+            unsafe {
+                core::arch::asm!(
+                    "mov {other}, {ptr}",
+                    "sub {other}, qword ptr [{hot} + 32]",
+                    "cmp {other}, qword ptr [{hot} + 40]",
+                    "jb {look}",
+                    "cmp {old}, qword ptr [{hot} + 48]",
+                    "ja {look}",
+                    "mov {kept}, {old}",
+                    "cmp {new}, {kept}",
+                    "cmovb {kept}, {new}",
+                    "mov {other}, {new}",
+                    "sub {other}, {kept}",
+                    "sub qword ptr [{hot}], {other}",
+                    "jl {spent}",
+                    "mov {other}, {old}",
+                    "sub {other}, {kept}",
+                    "add qword ptr [{hot} + 16], {other}",
+                    "add qword ptr [{hot} + 72], {kept}",
+                    "inc qword ptr [{hot} + 80]",
+                    hot = in(reg) std::ptr::from_ref(self),
+                    ptr = in(reg) ptr,
+                    old = in(reg) old,
+                    new = in(reg) new,
+                    kept = out(reg) _,
+                    other = out(reg) _,
+                    look = label { return Admission::Look },
+                    spent = label { return Admission::Spent },
+                    options(nostack),
+                );
+            }
+            Admission::Counted
         }
-        if !self.spend(new.saturating_sub(old)) {
-            return Admission::Spent;
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            if self.must_look(ptr, old) {
+                return Admission::Look;
+            }
+            if !self.spend(new.saturating_sub(old)) {
+                return Admission::Spent;
+            }
+            self.count_realloc(old, new);
+            Admission::Counted
         }
-        bump(&self.kept_bytes, old.min(new) as u64);
-        bump(&self.free_bytes, old.saturating_sub(new) as u64);
-        bump(&self.reallocs, 1);
-        Admission::Counted
     }
 
+    #[cfg(not(target_arch = "x86_64"))]
     #[inline(always)]
     fn must_look(&self, ptr: *mut u8, size: usize) -> bool {
         // Relaxed: a word whose late arrival only delays going cold.
@@ -335,6 +356,23 @@ impl Hot {
         bump(&self.reallocs, 1);
     }
 
+    /// An admitted request of `size` bytes that the inner allocator refused. The budget stays: what was allocated is
+    /// less because less was granted.
+    #[cold]
+    pub(super) fn take_back_alloc(&self, size: usize) {
+        bump(&self.granted, (size as u64).wrapping_neg());
+        bump(&self.alloc_blocks, u64::MAX);
+    }
+
+    /// An admitted realloc that the inner allocator refused.
+    #[cold]
+    pub(super) fn take_back_realloc(&self, old: usize, new: usize) {
+        bump(&self.granted, (new.saturating_sub(old) as u64).wrapping_neg());
+        bump(&self.kept_bytes, (old.min(new) as u64).wrapping_neg());
+        bump(&self.free_bytes, (old.saturating_sub(new) as u64).wrapping_neg());
+        bump(&self.reallocs, u64::MAX);
+    }
+
     /// Reads the frees alone: to be done for all threads before any [`Hot::allocs`].
     pub(crate) fn frees(&self) -> Counters {
         Counters {
@@ -403,6 +441,8 @@ const _: () = {
     assert!(std::mem::offset_of!(Hot, range_base) == 32, "the assembly's offsets");
     assert!(std::mem::offset_of!(Hot, range_span) == 40, "the assembly's offsets");
     assert!(std::mem::offset_of!(Hot, look_above) == 48, "the assembly's offsets");
+    assert!(std::mem::offset_of!(Hot, kept_bytes) == 72, "the assembly's offsets");
+    assert!(std::mem::offset_of!(Hot, reallocs) == 80, "the assembly's offsets");
 };
 
 /// One `add [mem], reg`: the cell is its owner's, so a load and a store need no lock prefix.

@@ -23,11 +23,19 @@ pub(crate) struct Surroundings {
 /// One sentence or two for a site.
 pub(crate) fn advise(state: State, evidence: &Evidence, around: Surroundings) -> String {
     if around.beyond_bound {
-        return "It holds more than the bound declared for its scope: the bound is not kept, or was set too low."
-            .into();
+        return format!(
+            "Its scope exceeds its stated bound: {:.1} MB are live of at most {:.1} MB. The bound is not kept, or was set too \
+             low.",
+            evidence.scope_live_bytes.unwrap_or_default().value / 1e6,
+            evidence.bound_bytes.unwrap_or_default() as f64 / 1e6
+        );
     }
     if around.within_bound {
-        return "It grows within the bound declared for its scope: nothing to do.".into();
+        return format!(
+            "It grows within the bound stated for its scope: {:.1} MB are live of at most {:.1} MB. Nothing to do.",
+            evidence.scope_live_bytes.unwrap_or_default().value / 1e6,
+            evidence.bound_bytes.unwrap_or_default() as f64 / 1e6
+        );
     }
     match state {
         State::Leak | State::Suspected => leak(evidence, around),

@@ -15,7 +15,7 @@ use super::ladder::{RUNG_EPOCHS, threshold};
 use super::pool::Group;
 use super::recommend::recommend;
 use super::report::{Evidence, Interval, Leak, LeakReport, Unjudged, Withdrawn};
-use super::severity::{Burden, severity};
+use super::severity::{Burden, Severity, severity};
 use super::state::{State, Tier};
 
 /// A site's figures, as the store has them.
@@ -27,8 +27,20 @@ pub(crate) struct SiteFigures {
     pub(crate) total_bytes: f64,
     /// Other stacks were folded into this one.
     pub(crate) folded: bool,
-    /// The most that its scope declared it may hold.
-    pub(crate) bound_bytes: Option<u64>,
+    /// The scope that it is judged against.
+    pub(crate) bound: Option<Bound>,
+}
+
+/// A scope that declared what it may hold, as a site of it sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    pub(crate) max_bytes: u64,
+    /// What is live in the whole scope.
+    pub(crate) live_bytes: Interval,
+    /// It certainly holds more than it may.
+    pub(crate) is_exceeded: bool,
+    /// This site is one of those that hold it.
+    pub(crate) is_held_here: bool,
 }
 
 /// Where figures and frames come from.
@@ -37,6 +49,8 @@ pub(crate) trait Source<F> {
     fn figures(&self, history: usize) -> SiteFigures;
     /// The frames to show, leaf first: a site's own, or those that a group's stacks share.
     fn frames(&self, subject: Subject) -> Vec<F>;
+    /// The name of the scope of a site's `SiteFigures::bound`.
+    fn scope(&self, subject: Subject) -> Option<String>;
 }
 
 /// A figure now, and at the window's start.
@@ -119,7 +133,7 @@ pub(crate) fn report<F>(
                 beyond_bound: finding.beyond_bound,
             };
             let advice = advise(finding.leak.state, &finding.leak.evidence, around);
-            finding.leak.explained(source.frames(finding.subject), advice)
+            finding.leak.explained(source.frames(finding.subject), source.scope(finding.subject), advice)
         })
         .collect();
     sites.sort_by(worst_first);
@@ -173,7 +187,7 @@ pub(crate) fn one<F>(
         beyond_bound: found.beyond_bound,
     };
     let advice = advise(found.leak.state, &found.leak.evidence, around);
-    Some(found.leak.explained(source.frames(subject), advice))
+    Some(found.leak.explained(source.frames(subject), source.scope(subject), advice))
 }
 
 /// By severity, then the verdict, then the lower bound of growth, then size.
@@ -206,14 +220,16 @@ fn of_site(judge: &Judge, histories: &[History], index: usize, process: &Process
     if figures.folded {
         state = State::Unknown;
     }
-    let bound = figures.bound_bytes.map(|bound| bound as f64);
-    let beyond_bound = bound.is_some_and(|bound| figures.live_bytes.low > bound);
+    let exceeded = figures.bound.is_some_and(|bound| bound.is_exceeded);
+    // That more is live than was declared needs no evidence of growth, but every record.
+    let is_known = !figures.folded && !history.is_tainted();
+    let beyond_bound = exceeded && is_known && figures.bound.is_some_and(|bound| bound.is_held_here);
     let may_grow = matches!(state, State::Leak | State::Suspected | State::Growing | State::Sublinear | State::Backlog);
-    let within_bound = !beyond_bound && bound.is_some() && may_grow;
-    if beyond_bound && state != State::Unknown {
+    let within_bound = !exceeded && figures.bound.is_some() && may_grow;
+    if beyond_bound {
         state = State::Leak;
     } else if within_bound {
-        state = State::Warming;
+        state = State::Growing;
     }
     let mut evidence = evidence_of(&history.case, reading, judge);
     evidence.matured_samples = f64::from(history.matured);
@@ -224,6 +240,9 @@ fn of_site(judge: &Judge, histories: &[History], index: usize, process: &Process
     evidence.by_table = history.case.tier() >= Tier::Suspected && reading.is_none();
     evidence.grows_while_idle = judge.idle_epochs >= 10 && u32::from(history.idle_births) * 2 >= judge.idle_epochs;
     evidence.stacks = 1;
+    evidence.bound_bytes = figures.bound.map(|bound| bound.max_bytes);
+    evidence.scope_live_bytes = figures.bound.map(|bound| bound.live_bytes);
+    evidence.exceeds_bound = beyond_bound;
     let growth = growth_of(history, reading, at.now, judge.config.window_epochs, process.epoch_seconds);
     let case = &history.case;
     let oldest = f64::from(history.oldest_age(at.now).unwrap_or(0)) * process.epoch_seconds;
@@ -303,8 +322,9 @@ fn finding(
     let seconds = |epoch: u32| f64::from(judge.now.saturating_sub(epoch)) * process.epoch_seconds;
     let leak = Leak {
         state,
-        severity: severity(state, burden),
+        severity: if within_bound { Severity::Low } else { severity(state, burden) },
         frames: Vec::new(),
+        scope: None,
         live_bytes: figures.live_bytes,
         live_blocks: figures.live_blocks,
         growth_bytes_per_minute: growth.per_minute,

@@ -40,6 +40,12 @@ pub struct Evidence {
     pub grows_while_idle: bool,
     /// How many stacks were judged together; 1 for a site of its own.
     pub stacks: usize,
+    /// What its scope ([`bounded`](crate::bounded)) declared to hold at most: it is judged against that.
+    pub bound_bytes: Option<u64>,
+    /// What is live in that scope, all of its call chains together.
+    pub scope_live_bytes: Option<Interval>,
+    /// The scope's live bytes certainly exceed its stated bound, and this call chain is one of those that hold them.
+    pub exceeds_bound: bool,
 }
 
 /// A verdict that was withdrawn.
@@ -58,6 +64,7 @@ pub struct Leak<F> {
     pub(super) state: State,
     pub(super) severity: Severity,
     pub(super) frames: Vec<F>,
+    pub(super) scope: Option<String>,
     pub(super) live_bytes: Interval,
     pub(super) live_blocks: Interval,
     pub(super) growth_bytes_per_minute: Interval,
@@ -82,6 +89,11 @@ impl<F> Leak<F> {
     /// Its call chain, leaf first; of several stacks judged together, what they share.
     pub fn frames(&self) -> &[F] {
         &self.frames
+    }
+    /// The scope of [`bounded`](crate::bounded) that it is judged against: of several within each other the one nearest to,
+    /// or furthest beyond, its bound. `Evidence::bound_bytes` is the bound.
+    pub fn scope(&self) -> Option<&str> {
+        self.scope.as_deref()
     }
     /// Bytes alive now.
     pub fn live_bytes(&self) -> Interval {
@@ -231,11 +243,12 @@ impl<F> LeakReport<F> {
 
 impl Leak<()> {
     /// The finding with its frames and its advice, which need the other findings.
-    pub(super) fn explained<F>(self, frames: Vec<F>, advice: String) -> Leak<F> {
+    pub(super) fn explained<F>(self, frames: Vec<F>, scope: Option<String>, advice: String) -> Leak<F> {
         Leak {
             state: self.state,
             severity: self.severity,
             frames,
+            scope,
             live_bytes: self.live_bytes,
             live_blocks: self.live_blocks,
             growth_bytes_per_minute: self.growth_bytes_per_minute,

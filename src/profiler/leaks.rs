@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 
 use crate::drain::verdict::Evidence;
-use crate::leak::Leak;
-use crate::leak::assemble::{self, SiteFigures, Source};
+use crate::leak::assemble::{self, Bound, SiteFigures, Source};
 use crate::leak::judge::{Judge, Subject};
 use crate::leak::state::Change;
-use crate::report::{Frame, Snapshot, Trim};
+use crate::leak::{Leak, State};
+use crate::report::{Frame, Scope, Snapshot, Trim};
 use crate::units::{FrameKey, StackId};
 
 /// Which call chains leak, how sure, how bad, and what to do.
@@ -59,6 +59,14 @@ pub(super) fn changes(evidence: Evidence, changes: &[(Subject, Change)]) -> Vec<
                 Change::Withdrawn(_) => VerdictKind::Withdrawn,
             };
             let leak = assemble::one(&judge, &histories, &process, &source, subject)?;
+            // Within its stated bound growth is no news.
+            let is_news = match kind {
+                VerdictKind::Withdrawn => true,
+                _ => matches!(leak.state(), State::Suspected | State::Leak),
+            };
+            if !is_news {
+                return None;
+            }
             Some(VerdictChange { kind, leak })
         })
         .collect()
@@ -70,11 +78,34 @@ struct FromSnapshot<'a> {
     stacks: &'a [StackId],
     judge: &'a Judge,
     sites: HashMap<StackId, usize>,
+    scopes: Vec<Scope<'a>>,
 }
 
 impl<'a> FromSnapshot<'a> {
     fn new(snapshot: &'a Snapshot, stacks: &'a [StackId], judge: &'a Judge) -> FromSnapshot<'a> {
-        FromSnapshot { snapshot, stacks, judge, sites: snapshot.sites_by_stack() }
+        FromSnapshot { snapshot, stacks, judge, sites: snapshot.sites_by_stack(), scopes: snapshot.scopes().collect() }
+    }
+
+    /// Of the scopes of a site the one nearest to, or furthest beyond, its bound.
+    fn scope_of(&self, index: usize) -> Option<&Scope<'_>> {
+        let share = |scope: &Scope<'_>| {
+            #[expect(clippy::cast_precision_loss, reason = "a share")]
+            let bound = scope.max_bytes().max(1) as f64;
+            scope.live_bytes().low / bound
+        };
+        let numbers = &self.snapshot.site(index).picture().scopes;
+        let own = self.scopes.iter().filter(|scope| numbers.contains(&scope.number));
+        own.max_by(|a, b| a.exceeds_its_bound().cmp(&b.exceeds_its_bound()).then_with(|| share(a).total_cmp(&share(b))))
+    }
+
+    fn bound(&self, index: usize) -> Option<Bound> {
+        let scope = self.scope_of(index)?;
+        Some(Bound {
+            max_bytes: scope.max_bytes(),
+            live_bytes: scope.live_bytes(),
+            is_exceeded: scope.exceeds_its_bound(),
+            is_held_here: scope.is_held_by(&self.snapshot.site(index).picture().figures.live),
+        })
     }
 
     fn site(&self, history: usize) -> Option<usize> {
@@ -91,8 +122,13 @@ impl Source<Frame> for FromSnapshot<'_> {
             live_blocks: site.live_blocks(),
             total_bytes: site.total_bytes().value,
             folded: site.picture().folded,
-            bound_bytes: None,
+            bound: self.bound(index),
         }
+    }
+
+    fn scope(&self, subject: Subject) -> Option<String> {
+        let Subject::Site(history) = subject else { return None };
+        Some(self.scope_of(self.site(history)?)?.name().to_owned())
     }
 
     fn frames(&self, subject: Subject) -> Vec<Frame> {

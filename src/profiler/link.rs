@@ -12,6 +12,7 @@ use crate::hook::sink::Sink;
 use crate::ring::record::Record;
 use crate::ring::{Producer, RingId};
 use crate::store::Store;
+use crate::sys::fork;
 use crate::tree::Tree;
 use crate::units::StackId;
 
@@ -53,6 +54,11 @@ fn store() -> Option<&'static Store> {
     let store = STORE.load(Ordering::SeqCst);
     // SAFETY: null, or a store that `stop` frees only after `disconnect` and once nobody uses it.
     unsafe { store.as_ref() }
+}
+
+/// Runs `f` on the store of the running profile, if there is one, from any thread.
+pub(super) fn with_store<T>(f: impl FnOnce(&'static Store) -> T) -> Option<T> {
+    if fork::in_child() { None } else { using(f) }
 }
 
 fn using<T>(f: impl FnOnce(&'static Store) -> T) -> Option<T> {

@@ -13,6 +13,7 @@ use crossbeam_channel::{Sender, unbounded};
 
 use super::link;
 use super::output;
+use super::scopes;
 use crate::config::{Config, Epochs, OnVerdict, Sampling, StorePlace};
 use crate::drain::aggregator::AGGREGATOR;
 use crate::drain::orders::{Order, ask};
@@ -143,6 +144,7 @@ fn begin(config: Config) -> Result<Running, Error> {
         ns_per_tick,
     );
     link::connect(store);
+    scopes::describe_all(store);
     static SINK: &dyn hook::sink::Sink = link::SINK;
     session::set_sink(&SINK);
 

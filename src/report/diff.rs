@@ -16,6 +16,7 @@
 //! differences: Zou and Donner (2008).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
@@ -46,7 +47,7 @@ impl<'a> Diff<'a> {
         let same_process = earlier.picture.pid == later.picture.pid
             && earlier.picture.started_unix_ns == later.picture.started_unix_ns;
         let translate = if same_process { None } else { Some(same_modules(&earlier.picture, &later.picture)) };
-        let mut before: HashMap<Vec<FrameKey>, Site<'a>> = HashMap::with_capacity(earlier.picture.sites.len());
+        let mut before: HashMap<Key<'_>, Site<'a>> = HashMap::with_capacity(earlier.picture.sites.len());
         let mut sites = Vec::with_capacity(later.picture.sites.len());
         for site in earlier.sites() {
             let frames = &site.picture().frames;
@@ -55,12 +56,16 @@ impl<'a> Diff<'a> {
                 Some(modules) => frames.iter().map(|&frame| translated(frame, modules)).collect(),
             };
             match key {
-                Some(key) => drop(before.insert(key, site)),
+                Some(frames) => match before.entry(Key { frames, scopes: scopes(site) }) {
+                    Entry::Vacant(place) => drop(place.insert(site)),
+                    // A library that was loaded twice has two rows, which a later process has one for.
+                    Entry::Occupied(_) => sites.push(SiteDiff { earlier: Some(site), later: None, same_process }),
+                },
                 None => sites.push(SiteDiff { earlier: Some(site), later: None, same_process }),
             }
         }
         for site in later.sites() {
-            let earlier = before.remove(&site.picture().frames);
+            let earlier = before.remove(&Key { frames: site.picture().frames.clone(), scopes: scopes(site) });
             sites.push(SiteDiff { earlier, later: Some(site), same_process });
         }
         sites.extend(before.into_values().map(|site| SiteDiff { earlier: Some(site), later: None, same_process }));
@@ -81,6 +86,28 @@ impl<'a> Diff<'a> {
     pub fn is_of_one_process(&self) -> bool {
         self.same_process
     }
+}
+
+/// What makes a site of one snapshot the same as one of another. Scopes by name: their numbers are a process's own.
+#[derive(PartialEq, Eq, Hash)]
+struct Key<'a> {
+    frames: Vec<FrameKey>,
+    scopes: Vec<ScopeKey<'a>>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum ScopeKey<'a> {
+    Named(&'a str),
+    Number(u32),
+}
+
+fn scopes<'a>(site: Site<'a>) -> Vec<ScopeKey<'a>> {
+    let all = &site.snapshot.picture.scopes;
+    let key = |&number: &u32| match all.get(number as usize).filter(|scope| !scope.name.is_empty()) {
+        Some(scope) => ScopeKey::Named(&scope.name),
+        None => ScopeKey::Number(number),
+    };
+    site.picture().scopes.iter().map(key).collect()
 }
 
 impl<'a> SiteDiff<'a> {

@@ -107,6 +107,8 @@ pub struct Losses {
     pub ringless_threads: u64,
     /// Debug mode: times that a replayed stack was not the unwound one.
     pub replay_disagreements: u64,
+    /// Guards of [`bounded`](crate::bounded) that tagged nothing: too many names, or too many within each other.
+    pub unlisted_scopes: u64,
 }
 
 impl Losses {
@@ -121,6 +123,7 @@ impl Losses {
             rows_in_doubt: loss.rows_in_doubt,
             ringless_threads: loss.ringless_threads,
             replay_disagreements: loss.replay_disagreements,
+            unlisted_scopes: loss.unlisted_scopes,
         }
     }
 

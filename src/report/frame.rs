@@ -72,6 +72,12 @@ impl Frame {
         self.symbol.module.as_deref()
     }
 
+    /// The pseudo-frame `[scope: name]`.
+    pub(crate) fn of_scope(name: &str) -> Frame {
+        let symbol = Symbol { name: Some(format!("[scope: {name}]").into()), role: Role::Scope, ..Symbol::default() };
+        Frame { address: 0, symbol: Arc::new(symbol) }
+    }
+
     /// Whether the function belongs to the Rust standard library, by its source path (by its name where there is
     /// none).
     pub fn is_std(&self) -> bool {
@@ -85,7 +91,7 @@ pub(crate) fn file_name(path: &str) -> &str {
 }
 
 /// The last three components of a path (`/aa/bb/cc/dd.rs`: `bb/cc/dd.rs`), as the dhat crate shows files.
-fn short_path(path: &str) -> &str {
+pub(crate) fn short_path(path: &str) -> &str {
     let mut kept = path.len();
     for _ in 0..3 {
         match path.get(..kept).and_then(|head| head.rfind('/')) {
@@ -107,6 +113,9 @@ impl fmt::Display for Frame {
 pub(crate) fn write_frame(out: &mut impl fmt::Write, address: u64, symbol: &Symbol) -> fmt::Result {
     if symbol.role == Role::Cut {
         return out.write_str("[callers not captured]");
+    }
+    if symbol.role == Role::Scope {
+        return out.write_str(symbol.name.as_deref().unwrap_or("[scope]"));
     }
     write!(out, "{address:#x}: {} (", symbol.name.as_deref().unwrap_or("???"))?;
     match (&symbol.file, &symbol.module) {

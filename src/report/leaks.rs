@@ -19,7 +19,8 @@ impl fmt::Display for LeakReport<Frame> {
         if judged == 0 {
             return Ok(());
         }
-        if self.epochs() < self.suspect_after_epochs() {
+        // That a scope exceeds its bound is known at once.
+        if self.epochs() < self.suspect_after_epochs() && !self.has_leaks() {
             return writeln!(
                 f,
                 "unfreed: Which of them leak is told after {} epochs; this run had {}",
@@ -93,6 +94,10 @@ impl LeakReport<Frame> {
             leak.growth_bytes_per_minute().value / 1e6
         )?;
         writeln!(f, "unfreed:    {}", chain_of(leak.frames()))?;
+        if let (Some(scope), Some(bound)) = (leak.scope(), evidence.bound_bytes) {
+            let held = evidence.scope_live_bytes.unwrap_or_default().value;
+            writeln!(f, "unfreed:    in scope {scope}, which holds {} of at most {}", size(held), size(whole(bound)))?;
+        }
         wrapped(f, "  ", leak.advice())
     }
 }

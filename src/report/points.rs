@@ -63,7 +63,11 @@ impl<'a> Points<'a> {
                 }
             }
             let shown = expanded.get(snapshot.trim.shown(&roles)).unwrap_or_default();
-            let frames: Box<[u32]> = shown.iter().map(|&i| table.number(all, i)).collect();
+            // The scopes come last, as if they had called the stack's root.
+            let scopes = site.scopes.iter().filter_map(|&scope| snapshot.scope_frames.get(scope as usize)?.as_ref());
+            let mut frames: Vec<u32> = shown.iter().map(|&i| table.number(all, i)).collect();
+            frames.extend(scopes.map(|scope| table.scope(scope)));
+            let frames: Box<[u32]> = frames.into();
             let unknown = site.tainted || site.folded;
             match index.get(&frames).and_then(|&known| points.get_mut(known)) {
                 Some(point) => {
@@ -98,17 +102,31 @@ impl<'a> Table<'a> {
     fn number(&mut self, all: &'a [Frame], index: usize) -> u32 {
         let (Some(number), Some(frame)) = (self.numbers.get_mut(index), all.get(index)) else { return 0 };
         if *number == NO_NUMBER {
-            let mut text = String::new();
-            // Writing to a String cannot fail.
-            let _ = write_frame(&mut text, frame.address, &frame.symbol);
-            *number = *self.by_text.entry(text).or_insert_with_key(|text| {
-                self.frames.push(frame);
-                self.texts.push(text.clone());
-                u32::try_from(self.texts.len() - 1).unwrap_or(NO_NUMBER - 1)
-            });
+            *number = number_of(&mut self.by_text, &mut self.frames, &mut self.texts, frame);
         }
         *number
     }
+
+    /// The number of a scope's pseudo-frame, which is none of the symbol table's.
+    fn scope(&mut self, frame: &'a Frame) -> u32 {
+        number_of(&mut self.by_text, &mut self.frames, &mut self.texts, frame)
+    }
+}
+
+fn number_of<'a>(
+    by_text: &mut HashMap<String, u32>,
+    frames: &mut Vec<&'a Frame>,
+    texts: &mut Vec<String>,
+    frame: &'a Frame,
+) -> u32 {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_frame(&mut text, frame.address, &frame.symbol);
+    *by_text.entry(text).or_insert_with_key(|text| {
+        frames.push(frame);
+        texts.push(text.clone());
+        u32::try_from(texts.len() - 1).unwrap_or(NO_NUMBER - 1)
+    })
 }
 
 fn add_figures(sum: &mut Figures, figures: &Figures) {

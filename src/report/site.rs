@@ -30,6 +30,14 @@ impl<'a> Site<'a> {
         Frames::new(self.snapshot.frames_of(self.index))
     }
 
+    /// The names of the scopes of [`bounded`](crate::bounded) that it allocated in, the innermost first. The same calls
+    /// within and without a scope are two sites.
+    pub fn scopes(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let all = &self.snapshot.picture.scopes;
+        let named = self.picture().scopes.iter().filter_map(|&scope| all.get(scope as usize));
+        named.map(|scope| scope.name.as_str()).filter(|name| !name.is_empty())
+    }
+
     /// Bytes allocated here and not freed.
     pub fn live_bytes(&self) -> Estimate {
         self.snapshot.bytes(&self.picture().figures.live)
@@ -94,8 +102,9 @@ impl<'a> Site<'a> {
 
 impl Serialize for Site<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("Site", 6)?;
+        let mut out = serializer.serialize_struct("Site", 7)?;
         out.serialize_field("frames", &self.frames())?;
+        out.serialize_field("scopes", &self.scopes().collect::<Vec<_>>())?;
         out.serialize_field("live_bytes", &self.live_bytes())?;
         out.serialize_field("live_blocks", &self.live_blocks())?;
         out.serialize_field("total_bytes", &self.total_bytes())?;

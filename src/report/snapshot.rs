@@ -10,6 +10,7 @@ use super::diff::Diff;
 use super::estimate::Estimate;
 use super::facts::{HistoryPoint, Losses, Mode, Module, ProcessState, SizeClass, Totals};
 use super::frame::Frame;
+use super::scope::{self, Scope};
 use super::site::Site;
 use super::symbolize::SymbolTable;
 use super::trim::Trim;
@@ -27,6 +28,8 @@ pub struct Snapshot {
     symbols: OnceLock<SymbolTable>,
     /// The frames to show of each site, made when first asked for.
     site_frames: Box<[OnceLock<Box<[Frame]>>]>,
+    /// The pseudo-frame of each scope that has a name, by its number.
+    pub(crate) scope_frames: Box<[Option<Frame>]>,
     /// The verdicts, where they were asked for.
     pub(crate) leaks: Option<LeakReport<Frame>>,
 }
@@ -44,7 +47,10 @@ impl Snapshot {
         let largest = picture.history.iter().map(|point| bytes(point.interval)).fold(current, f64::max);
         let site_frames = picture.sites.iter().map(|_| OnceLock::new()).collect();
         let largest_interval_bytes = if picture.exact_mode { 0.0 } else { largest };
-        Snapshot { picture, trim, largest_interval_bytes, symbols: OnceLock::new(), site_frames, leaks: None }
+        let frame = |name: &str| (!name.is_empty()).then(|| Frame::of_scope(name));
+        let scope_frames = picture.scopes.iter().map(|scope| frame(&scope.name)).collect();
+        let symbols = OnceLock::new();
+        Snapshot { picture, trim, largest_interval_bytes, symbols, site_frames, scope_frames, leaks: None }
     }
 
     /// The exact totals. They hold in every mode, and do not depend on the sample.
@@ -98,6 +104,11 @@ impl Snapshot {
             }
         })
         .collect()
+    }
+
+    /// What is live in each scope of [`bounded`](crate::bounded), and what it may hold; in no particular order.
+    pub fn scopes(&self) -> impl Iterator<Item = Scope<'_>> {
+        scope::all(self)
     }
 
     /// What changed since an earlier snapshot.

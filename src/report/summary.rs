@@ -166,11 +166,14 @@ struct Name {
 impl Name {
     fn of(frame: &Frame) -> Name {
         let owner = match frame.symbol.role {
+            // At the outermost place, whatever is left out before it.
+            Role::Scope => Owner::User,
             Role::Code if is_library(frame) => Owner::Library,
             Role::Code => Owner::User,
             _ => Owner::Other,
         };
         let short = match frame.name() {
+            Some(name) if frame.symbol.role == Role::Scope => name.chars().filter(|c| !c.is_control()).collect(),
             Some(name) => short_name(name).unwrap_or_else(|| place(frame)),
             None if frame.symbol.role == Role::Cut => "[callers not captured]".into(),
             None => format!("{:#x}", frame.address()),
@@ -215,7 +218,7 @@ pub(crate) fn chain_of(frames: &[Frame]) -> String {
 }
 
 /// Sources of packages that Cargo fetched.
-fn is_library(frame: &Frame) -> bool {
+pub(super) fn is_library(frame: &Frame) -> bool {
     frame.file().is_some_and(|file| file.contains("/registry/src/") || file.contains("/git/checkouts/"))
 }
 
@@ -251,6 +254,7 @@ fn write_losses(f: &mut fmt::Formatter<'_>, losses: &Losses) -> fmt::Result {
         (losses.untracked_blocks, "sampled blocks could not be followed; they count in totals alone"),
         (losses.rows_in_doubt, "sites were being written when the process died"),
         (losses.ringless_threads, "threads had to share a ring"),
+        (losses.unlisted_scopes, "guards of bounded() tagged nothing: too many names, or too many in each other"),
         (losses.replay_disagreements, "replayed stacks were wrong; please report this"),
     ] {
         if count > 0 {

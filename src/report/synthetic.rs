@@ -87,7 +87,14 @@ impl Builder {
             super::snapshot::add(&mut class.total, &total);
         }
         let stack = StackId(u32::try_from(self.picture.sites.len() + 1).expect("few sites"));
-        self.picture.sites.push(SitePicture { stack, frames: frames.into(), figures, tainted: false, folded: false });
+        self.picture.sites.push(SitePicture {
+            stack,
+            frames: frames.into(),
+            figures,
+            tainted: false,
+            folded: false,
+            scopes: Box::default(),
+        });
         self.picture.sites.last_mut().expect("just pushed")
     }
 }

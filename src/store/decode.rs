@@ -7,7 +7,7 @@ use crate::sampler::weight::IntervalCode;
 use crate::store::error::StoreError;
 use crate::store::layout::{MAX_DEPTH, Region};
 use crate::store::picture::{
-    ExactTotals, HistoryPoint, Life, Loss, ModulePicture, Picture, SitePicture, SizeClassPicture,
+    ExactTotals, HistoryPoint, Life, Loss, ModulePicture, Picture, ScopePicture, SitePicture, SizeClassPicture,
 };
 use crate::store::row::{get, not_negative};
 use crate::store::tables::Tables;
@@ -84,6 +84,7 @@ pub(super) fn decode(tables: &Tables<'_>, moment: &Moment) -> Result<Picture, St
         sites: sites(tables, modules.len())?,
         modules,
         size_classes: size_classes(tables),
+        scopes: scopes(tables)?,
         history: history(tables)?,
     })
 }
@@ -115,6 +116,7 @@ fn loss(tables: &Tables<'_>, moment: &Moment) -> Loss {
         rows_in_doubt: get(&cells.rows_in_doubt).saturating_add(moment.rows_in_doubt),
         ringless_threads: get(&cells.ringless_threads),
         replay_disagreements: get(&cells.replay_disagreements),
+        unlisted_scopes: get(&cells.unlisted_scopes),
     }
 }
 
@@ -158,16 +160,24 @@ fn sites(tables: &Tables<'_>, modules: usize) -> Result<Vec<SitePicture>, StoreE
         let key = get(&row.key);
         let stack = u32::try_from(key).map_err(|_| corrupt("a site's stack", key, u64::from(u32::MAX)))?;
         let node = nodes.get(stack as usize).ok_or_else(|| corrupt("a site's stack", key, nodes.len() as u64))?;
-        let mut frames = Vec::new();
+        let (mut frames, mut scopes, mut depth) = (Vec::new(), Vec::new(), 0);
         let mut id = stack;
         while id != 0 {
             let limit = nodes.len() as u64;
             let node = nodes.get(id as usize).ok_or_else(|| corrupt("a node's parent", u64::from(id), limit))?;
-            if frames.len() >= MAX_DEPTH as usize {
+            if frames.len() + depth >= MAX_DEPTH as usize {
                 return Err(corrupt("depth of a stack", u64::from(MAX_DEPTH) + 1, u64::from(MAX_DEPTH)));
             }
             // Relaxed: the copy is ours alone.
             let frame = FrameKey(node.key.load(Ordering::Relaxed));
+            if let Some(scope) = frame.scope() {
+                let limit = u64::from(u32::MAX);
+                scopes.push(u32::try_from(scope).map_err(|_| corrupt("a scope's number", scope, limit))?);
+                depth += 1;
+                // Relaxed: as below.
+                id = node.parent.load(Ordering::Relaxed);
+                continue;
+            }
             if frame != FrameKey::TRUNCATED && usize::from(frame.module().0) >= modules {
                 return Err(corrupt("a frame's module", u64::from(frame.module().0), modules as u64));
             }
@@ -188,9 +198,25 @@ fn sites(tables: &Tables<'_>, modules: usize) -> Result<Vec<SitePicture>, StoreE
             figures,
             tainted: flags & TAINTED != 0,
             folded: flags & FOLDED != 0,
+            scopes: scopes.into(),
         });
     }
     Ok(sites)
+}
+
+fn scopes(tables: &Tables<'_>) -> Result<Vec<ScopePicture>, StoreError> {
+    let mut scopes = Vec::new();
+    for row in in_use(tables, Region::Scopes, tables.scopes) {
+        // Acquire pairs with the Release of `describe_scope`: with its length the name is there.
+        let length = row.name_bytes.load(Ordering::Acquire);
+        let name = text::load(&row.name, length)
+            .ok_or_else(|| corrupt("length of a scope's name", length, size_of_val(&row.name) as u64))?;
+        scopes.push(ScopePicture { name, bound_bytes: get(&row.bound_bytes) });
+    }
+    while scopes.last().is_some_and(|scope| scope.name.is_empty()) {
+        scopes.pop();
+    }
+    Ok(scopes)
 }
 
 fn size_classes(tables: &Tables<'_>) -> Vec<SizeClassPicture> {

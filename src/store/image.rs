@@ -6,8 +6,8 @@
 use crate::ring::record::RECORD_WORDS;
 use crate::store::error::StoreError;
 use crate::store::layout::{
-    BYTE_ORDER, HEADER_BYTES, Header, Layout, MAGIC, MAX_RINGS, MAX_STORE_BYTES, PAGE_BYTES, Place, REGIONS, Region,
-    SIZE_CLASSES, VERSION, row_bytes,
+    BYTE_ORDER, HEADER_BYTES, Header, Layout, MAGIC, MAX_RINGS, MAX_STORE_BYTES, PAGE_BYTES, Place, REGION_COUNT,
+    REGIONS, Region, SCOPES, SIZE_CLASSES, VERSION, row_bytes,
 };
 use crate::store::row::{get, set};
 use crate::store::source::Source;
@@ -23,8 +23,8 @@ pub(super) const HEADER_WORDS: usize = HEADER_BYTES as usize / 8;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
     pub(super) layout: Layout,
-    pub(super) laid_out: [u64; 8],
-    pub(super) used: [u64; 8],
+    pub(super) laid_out: [u64; REGION_COUNT],
+    pub(super) used: [u64; REGION_COUNT],
 }
 
 fn corrupt<T>(field: &'static str, found: u64, allowed: u64) -> Result<T, StoreError> {
@@ -111,9 +111,9 @@ pub(super) fn check(header: &Header, source_bytes: u64) -> Result<Extent, StoreE
     )?;
 
     let mut extent = Extent {
-        layout: Layout { file_bytes, ring_records, places: [Place::default(); 8] },
-        laid_out: [0; 8],
-        used: [0; 8],
+        layout: Layout { file_bytes, ring_records, places: [Place::default(); REGION_COUNT] },
+        laid_out: [0; REGION_COUNT],
+        used: [0; REGION_COUNT],
     };
     for (region, cells) in REGIONS.into_iter().zip(&header.regions) {
         let place =
@@ -145,6 +145,7 @@ pub(super) fn check(header: &Header, source_bytes: u64) -> Result<Extent, StoreE
         extent.layout.place(Region::Rings).capacity,
     )?;
     exactly("size classes", extent.used[Region::SizeClasses as usize], SIZE_CLASSES)?;
+    exactly("scopes", extent.used[Region::Scopes as usize], SCOPES)?;
     exactly("tree state", extent.used[Region::TreeState as usize], 1)?;
     Ok(extent)
 }
@@ -158,8 +159,8 @@ pub(super) struct Image {
 
 impl Image {
     /// Memory for `rows` rows of each region.
-    pub(super) fn new(ring_records: u64, rows: [u64; 8]) -> Image {
-        let mut layout = Layout { file_bytes: 0, ring_records, places: [Place::default(); 8] };
+    pub(super) fn new(ring_records: u64, rows: [u64; REGION_COUNT]) -> Image {
+        let mut layout = Layout { file_bytes: 0, ring_records, places: [Place::default(); REGION_COUNT] };
         let mut offset = HEADER_BYTES;
         for region in REGIONS {
             // One row at least, so that the tree's state and the root have a place.
@@ -208,7 +209,7 @@ impl Image {
     }
 
     /// Makes the copied header describe the copy: `used` rows in use, of nodes as of the rest.
-    pub(super) fn describe(&self, used: [u64; 8]) {
+    pub(super) fn describe(&self, used: [u64; REGION_COUNT]) {
         let Some(tables) = self.tables() else { return };
         for (region, cells) in REGIONS.into_iter().zip(&tables.header.regions) {
             let place = self.layout.place(region);

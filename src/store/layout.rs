@@ -17,7 +17,7 @@ use std::mem::offset_of;
 /// `UNFREED` and a zero byte, read as a little-endian word.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"UNFREED\0");
 /// Grows with every change of the layout that an older reader would misread.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 /// Reads differently on a machine of the other byte order.
 pub(crate) const BYTE_ORDER: u64 = 0x0102_0304_0506_0708;
 /// Regions begin at multiples of this, whatever the machine's page size is (aarch64 has up to 64 KiB).
@@ -30,6 +30,10 @@ pub(crate) const MAX_STORE_BYTES: u64 = 2 << 30;
 pub(crate) const MIN_STORE_BYTES: u64 = 128 << 10;
 /// Size classes: blocks of 2^k to 2^(k+1) - 1 bytes, sizes being below 2^48.
 pub(crate) const SIZE_CLASSES: u64 = 48;
+/// Scopes that have a name and a bound; numbers above are scopes without either.
+pub(crate) const SCOPES: u64 = 64;
+/// Bytes of a scope's name; longer ones are cut.
+pub(crate) const SCOPE_NAME_BYTES: usize = 112;
 /// As many rings as the drain can merge.
 pub(crate) const MAX_RINGS: u64 = 4096;
 /// The most frames a stack may have; deeper chains in a file are corrupt.
@@ -54,10 +58,15 @@ pub(crate) enum Region {
     /// One word a ring: who has it.
     Registry = 6,
     Rings = 7,
+    /// Names and bounds of scopes, by their numbers.
+    Scopes = 8,
 }
 
+/// How many regions there are.
+pub(crate) const REGION_COUNT: usize = 9;
+
 /// All regions, in the order of the header's table.
-pub(crate) const REGIONS: [Region; 8] = [
+pub(crate) const REGIONS: [Region; REGION_COUNT] = [
     Region::Modules,
     Region::TreeState,
     Region::Nodes,
@@ -66,6 +75,7 @@ pub(crate) const REGIONS: [Region; 8] = [
     Region::History,
     Region::Registry,
     Region::Rings,
+    Region::Scopes,
 ];
 
 impl Region {
@@ -80,6 +90,7 @@ impl Region {
             Region::History => "history",
             Region::Registry => "ring registry",
             Region::Rings => "rings",
+            Region::Scopes => "scopes",
         }
     }
 }
@@ -220,7 +231,8 @@ pub(crate) struct LossCells {
     pub(crate) rows_in_doubt: AtomicU64,
     pub(crate) ringless_threads: AtomicU64,
     pub(crate) replay_disagreements: AtomicU64,
-    spare: [AtomicU64; 7],
+    pub(crate) unlisted_scopes: AtomicU64,
+    spare: [AtomicU64; 6],
 }
 
 /// One line of the region table.
@@ -251,11 +263,11 @@ pub(crate) struct Header {
     pub(crate) closed: [ClosedEpoch; 2],
     pub(crate) exact: [ExactCells; 2],
     pub(crate) loss: LossCells,
-    pub(crate) regions: [RegionCells; 8],
+    pub(crate) regions: [RegionCells; REGION_COUNT],
     pub(crate) unwinder: [AtomicU64; 8],
     pub(crate) command: [AtomicU64; TEXT_BYTES / 8],
     pub(crate) executable: [AtomicU64; TEXT_BYTES / 8],
-    spare: [AtomicU64; 56],
+    spare: [AtomicU64; 48],
 }
 
 /// One loaded object.
@@ -272,6 +284,17 @@ pub(crate) struct ModuleRow {
     spare: [AtomicU64; 2],
     pub(crate) build_id: [AtomicU64; BUILD_ID_BYTES / 8],
     pub(crate) path: [AtomicU64; PATH_BYTES / 8],
+}
+
+/// A scope that says how much it may hold; all zero where there is none of this number.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct ScopeRow {
+    /// The most bytes that may be live in it.
+    pub(crate) bound_bytes: AtomicU64,
+    /// Stored last.
+    pub(crate) name_bytes: AtomicU64,
+    pub(crate) name: [AtomicU64; SCOPE_NAME_BYTES / 8],
 }
 
 /// One point of the history ring, whole when both numbers agree.
@@ -297,7 +320,10 @@ const _: () = {
     assert!(size_of::<Pending>() == 64 && size_of::<Global>() == GLOBAL_WORDS * 8, "whole lines");
     assert!(size_of::<ClosedEpoch>() == 128 && size_of::<ExactCells>() == 128, "whole lines");
     assert!(size_of::<LossCells>() == 128 && size_of::<RegionCells>() == 64, "whole lines");
-    assert!(size_of::<ModuleRow>() == 1024 && size_of::<HistoryRow>() == 64, "the file format says so");
+    assert!(
+        size_of::<ModuleRow>() == 1024 && size_of::<HistoryRow>() == 64 && size_of::<ScopeRow>() == 128,
+        "the file format says so"
+    );
     assert!(size_of::<TreeState>() as u64 <= PAGE_BYTES, "the tree's own words have one page");
     assert!(size_of::<Wide>() == 16, "two words");
     // The words that docs/store-format.md names.
@@ -305,8 +331,8 @@ const _: () = {
     assert!(offset_of!(Header, pending) == 32 * 8 && offset_of!(Header, global) == 40 * 8, "documented");
     assert!(offset_of!(Header, closed) == 48 * 8 && offset_of!(Header, exact) == 80 * 8, "documented");
     assert!(offset_of!(Header, loss) == 112 * 8 && offset_of!(Header, regions) == 128 * 8, "documented");
-    assert!(offset_of!(Header, unwinder) == 192 * 8 && offset_of!(Header, command) == 200 * 8, "documented");
-    assert!(offset_of!(Header, executable) == 328 * 8, "documented");
+    assert!(offset_of!(Header, unwinder) == 200 * 8 && offset_of!(Header, command) == 208 * 8, "documented");
+    assert!(offset_of!(Header, executable) == 336 * 8, "documented");
 };
 
 /// Where one region lies.
@@ -329,7 +355,7 @@ impl Place {
 pub(crate) struct Layout {
     pub(crate) file_bytes: u64,
     pub(crate) ring_records: u64,
-    pub(crate) places: [Place; 8],
+    pub(crate) places: [Place; REGION_COUNT],
 }
 
 /// The size of a row of each region; rings of `ring_records` records.
@@ -344,6 +370,7 @@ pub(crate) fn row_bytes(region: Region, ring_records: u64) -> u64 {
         Region::History => size_of::<HistoryRow>() as u64,
         Region::Registry => 8,
         Region::Rings => ring_words as u64 * 8,
+        Region::Scopes => size_of::<ScopeRow>() as u64,
     }
 }
 
@@ -354,7 +381,7 @@ impl Layout {
     pub(crate) fn plan(bound_bytes: u64, ring_records: u64) -> Layout {
         let bound = bound_bytes.clamp(MIN_STORE_BYTES, MAX_STORE_BYTES) / PAGE_BYTES * PAGE_BYTES;
         let ring_records = ring_records.clamp(2, 1 << 16).next_power_of_two();
-        let mut layout = Layout { file_bytes: bound, ring_records, places: [Place::default(); 8] };
+        let mut layout = Layout { file_bytes: bound, ring_records, places: [Place::default(); REGION_COUNT] };
         let mut offset = HEADER_BYTES;
         let mut put = |region: Region, capacity: u64| {
             let row_bytes = row_bytes(region, ring_records);
@@ -368,6 +395,7 @@ impl Layout {
         put(Region::TreeState, 1);
         put(Region::SizeClasses, SIZE_CLASSES);
         put(Region::History, (bound >> 13).clamp(16, 4096));
+        put(Region::Scopes, SCOPES);
         put(Region::Registry, rings);
         let used = put(Region::Rings, rings);
         // One page of slack for rounding each of the two regions up.
@@ -402,7 +430,7 @@ mod tests {
                 for pair in spans.windows(2) {
                     assert!(pair[0].1 <= pair[1].0 && pair[0].1 > pair[0].0, "{spans:?}");
                 }
-                assert!(spans[7].1 <= layout.file_bytes);
+                assert!(spans[REGION_COUNT - 1].1 <= layout.file_bytes);
                 for place in layout.places {
                     assert!(place.offset.is_multiple_of(PAGE_BYTES) && place.capacity > 0);
                 }

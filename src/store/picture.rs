@@ -76,6 +76,16 @@ pub(crate) struct SitePicture {
     pub(crate) tainted: bool,
     /// Other stacks were folded into this one because the tree was full.
     pub(crate) folded: bool,
+    /// The scopes that it was allocated in, the innermost first; most have none.
+    pub(crate) scopes: Box<[u32]>,
+}
+
+/// A scope that says how much it may hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ScopePicture {
+    /// Empty where there is no scope of this number.
+    pub(crate) name: String,
+    pub(crate) bound_bytes: u64,
 }
 
 /// One loaded object: the program, a shared library, the vdso.
@@ -116,6 +126,8 @@ pub(crate) struct Loss {
     pub(crate) ringless_threads: u64,
     /// Times that replayed and full unwinding differed (debug mode).
     pub(crate) replay_disagreements: u64,
+    /// Guards of scopes that had no number or no room in their thread's nesting.
+    pub(crate) unlisted_scopes: u64,
 }
 
 /// Exact counters. `live = allocated − freed` in bytes and in blocks.
@@ -200,6 +212,8 @@ pub(crate) struct Picture {
     pub(crate) sites: Vec<SitePicture>,
     /// Index k: blocks of 2^k to 2^(k+1) - 1 bytes.
     pub(crate) size_classes: Vec<SizeClassPicture>,
+    /// By number; as many as have a name.
+    pub(crate) scopes: Vec<ScopePicture>,
     pub(crate) history: Vec<HistoryPoint>,
 }
 

@@ -16,7 +16,7 @@ use crate::store::decode::{self, Moment};
 use crate::store::error::StoreError;
 use crate::store::identity::Identity;
 use crate::store::image::{self, Extent, Image, copy_words, header_of, read_header, read_words};
-use crate::store::layout::{Header, REGIONS, Region};
+use crate::store::layout::{Header, REGION_COUNT, REGIONS, Region};
 use crate::store::picture::{Life, Picture};
 use crate::store::row::{
     CLOSED_WORD, CURRENT_WORD, EPOCH_BEGIN_WORD, EPOCH_END_WORD, FIGURE_WORDS, ROW_WORDS, get, set,
@@ -171,7 +171,7 @@ fn keep_whole<T: Versioned>(before: &[T; 2], both: &[T; 2], after: &[T; 2]) -> b
 
 /// How many nodes are in use: the tree's own words say.
 fn nodes_used<S: Source + ?Sized>(source: &S, extent: &Extent) -> Result<u64, StoreError> {
-    let probe = Image::new(2, [1; 8]);
+    let probe = Image::new(2, [1; REGION_COUNT]);
     probe.load(source, extent, Region::TreeState, 1)?;
     let next = probe.tables().map_or(0, |tables| u64::from(tables.tree_state.next.load(Ordering::Relaxed)));
     // Threads take ids past the end when the tree is full; those are no nodes.
@@ -259,7 +259,7 @@ fn read_running<S: Source + ?Sized>(
             late => rows_in_doubt += late,
         }
     }
-    for region in [Region::Modules, Region::TreeState, Region::Nodes, Region::History] {
+    for region in [Region::Modules, Region::TreeState, Region::Nodes, Region::History, Region::Scopes] {
         image.load(source, &extent, region, extent.used[region as usize])?;
     }
     rows[Region::Nodes as usize] = extent.used[Region::Nodes as usize];

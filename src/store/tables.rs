@@ -7,7 +7,7 @@
 
 use crate::ring::{Ring, RingId};
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS};
-use crate::store::layout::{Header, HistoryRow, Layout, ModuleRow, Region};
+use crate::store::layout::{Header, HistoryRow, Layout, ModuleRow, Region, ScopeRow};
 use crate::store::picture::round_fixed;
 use crate::store::row::{FigureCells, Row, get};
 use crate::sys::sync::{AtomicU64, Ordering};
@@ -26,6 +26,8 @@ unsafe impl Shared for Header {}
 unsafe impl Shared for ModuleRow {}
 // SAFETY: as above.
 unsafe impl Shared for HistoryRow {}
+// SAFETY: as above.
+unsafe impl Shared for ScopeRow {}
 // SAFETY: as above.
 unsafe impl Shared for Row {}
 // SAFETY: as above.
@@ -68,6 +70,8 @@ pub(crate) struct Tables<'a> {
     pub(crate) sites: &'a [Row],
     pub(crate) size_classes: &'a [Row],
     pub(crate) history: &'a [HistoryRow],
+    /// By the number of the scope; 0 is none.
+    pub(crate) scopes: &'a [ScopeRow],
     pub(crate) registry: &'a [AtomicU64],
     rings: &'a [AtomicU64],
     ring_words: usize,
@@ -89,6 +93,7 @@ impl<'a> Tables<'a> {
             sites: table(words, layout, Region::Sites)?,
             size_classes: table(words, layout, Region::SizeClasses)?,
             history: table(words, layout, Region::History)?,
+            scopes: table(words, layout, Region::Scopes)?,
             registry: table(words, layout, Region::Registry)?,
             rings: view(words, rings.offset, rings.capacity.checked_mul(rings.row_bytes / 8)?)?,
             ring_words: usize::try_from(rings.row_bytes / 8).ok()?,

@@ -7,7 +7,7 @@
 //! Only `create`, `lay_out_ahead`, `add_module` and `finish` make system calls; the rest is loads and stores.
 //!
 //! Who may call what: `claim_ring`, `release_ring`, `loss` any thread; attribution, `end_epoch`, `push_history`,
-//! `set_exact_totals` the holder of the aggregator's lock; the others the drain thread, without that lock.
+//! `set_exact_totals` the holder of the aggregator's lock; `describe_scope` any thread; the others the drain thread, without that lock.
 
 #![allow(unsafe_code, reason = "words over a mapping")]
 
@@ -193,7 +193,7 @@ impl Store {
             set(&cells.row_bytes, place.row_bytes);
             set(&cells.capacity, place.capacity);
         }
-        for region in [Region::TreeState, Region::SizeClasses, Region::Registry] {
+        for region in [Region::TreeState, Region::SizeClasses, Region::Registry, Region::Scopes] {
             self.lay_out(region, self.layout.place(region).capacity)?;
             set(&regions[region as usize].used, self.layout.place(region).capacity);
         }
@@ -286,6 +286,19 @@ impl Store {
     /// The ring's words, for the thread that claimed it.
     pub(crate) fn ring(&self, id: RingId) -> Option<Ring<'static>> {
         self.tables.ring(id)
+    }
+
+    // ---- scopes -------------------------------------------------------------------------------------------------
+
+    /// Writes what is known of scope `number`; nothing where its number has no row. Any thread; of two at once with the
+    /// same name either's bound stays.
+    pub(crate) fn describe_scope(&self, number: u32, name: &str, bound_bytes: u64) {
+        let row = usize::try_from(number).ok().and_then(|number| self.tables.scopes.get(number));
+        let Some(row) = row else { return };
+        set(&row.bound_bytes, bound_bytes);
+        let length = text::store(name, &row.name);
+        // Release: a row with a length has its name.
+        row.name_bytes.store(length, Ordering::Release);
     }
 
     // ---- the end ------------------------------------------------------------------------------------------------

@@ -7,9 +7,10 @@
 
 use super::frame::{self, Frame, State};
 use super::region::Region;
+use super::scopes::{Root, Scopes};
 use super::set::generation;
 use crate::sys::stack::{self, Bounds, Registers};
-use crate::tree::Spare;
+use crate::tree::{Spare, Tree};
 use crate::units::StackId;
 
 /// How a walk ended.
@@ -56,6 +57,8 @@ pub(crate) struct ThreadStacks {
     /// The workspace that this thread used last.
     pub(super) hint: usize,
     pub(super) spare: Spare,
+    /// The scopes that the thread is in, and their node.
+    scopes: Root,
 }
 
 impl ThreadStacks {
@@ -73,6 +76,7 @@ impl ThreadStacks {
             tries: 3,
             hint: 0,
             spare: Spare::new(),
+            scopes: Root::new(),
         }
     }
 
@@ -80,6 +84,7 @@ impl ThreadStacks {
     pub(crate) fn forget(&mut self) {
         self.len = 0;
         self.spare = Spare::new();
+        self.scopes.forget();
     }
 
     /// The thread retires: hands its memory on. A later capture (another library's exit handler) obtains it again.
@@ -88,6 +93,28 @@ impl ThreadStacks {
         if let Some(region) = self.region.take() {
             region.release();
         }
+    }
+
+    /// The scopes that the thread is in.
+    pub(crate) fn scopes(&self) -> &Scopes {
+        self.scopes.scopes()
+    }
+
+    /// Changes the scopes that the thread is in. The remembered frames stay; their numbers, which begin at the scopes'
+    /// node, are looked up again at the next capture.
+    pub(crate) fn change_scopes(&mut self, change: impl FnOnce(&mut Scopes)) {
+        change(self.scopes.scopes_mut());
+        self.numbered = false;
+    }
+
+    /// Finds the node of the scopes, where they changed.
+    pub(super) fn take_root(&mut self, tree: &Tree<'_>) {
+        self.scopes.find(tree, &mut self.spare);
+    }
+
+    /// The node that this thread's stacks begin at.
+    pub(super) fn root(&self) -> StackId {
+        self.scopes.node()
     }
 
     /// Forgets frames, but keeps the spare: the modules changed.

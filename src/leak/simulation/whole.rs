@@ -1,7 +1,7 @@
 //! Report, pools and changes on simulated programs: the judge as its callers use it.
 
 use super::world::{GrowingMap, Held, World};
-use crate::leak::assemble::{Course, Process, SiteFigures, Source, report};
+use crate::leak::assemble::{Bound, Course, Process, SiteFigures, Source, report};
 use crate::leak::judge::Subject;
 use crate::leak::pool::{KeyFrame, collapse_runs, regroup};
 use crate::leak::report::{Interval, LeakReport};
@@ -19,9 +19,18 @@ impl Source<String> for Names<'_> {
         SiteFigures {
             live_bytes: Interval { value: live, low: live - error, high: live + error },
             total_bytes: total,
-            bound_bytes: self.1,
+            bound: self.1.map(|max_bytes| Bound {
+                max_bytes,
+                live_bytes: Interval { value: live, low: live - error, high: live + error },
+                is_exceeded: live - error > max_bytes as f64,
+                is_held_here: true,
+            }),
             ..SiteFigures::default()
         }
+    }
+
+    fn scope(&self, _: Subject) -> Option<String> {
+        self.1.map(|_| "cache".into())
     }
 
     fn frames(&self, subject: Subject) -> Vec<String> {
@@ -105,10 +114,18 @@ fn the_report_serializes() {
 fn sites_are_judged_against_a_declared_bound() {
     let world = service(240);
     let flat = Course { now_bytes: 1, before_bytes: 1 };
-    let state =
-        |bound| report_of(&world, flat, Some(bound)).sites().find(|s| s.frames()[0] == "site 0").map(|s| s.state());
-    assert_eq!(state(30_000_000), Some(State::Warming));
-    assert_eq!(state(20_000_000), Some(State::Leak));
+    let site = |bound| report_of(&world, flat, Some(bound)).sites().find(|s| s.frames()[0] == "site 0").cloned();
+    let within = site(30_000_000).expect("site 0");
+    assert_eq!((within.state(), within.severity(), within.scope()), (State::Growing, Severity::Low, Some("cache")));
+    assert_eq!((within.evidence().bound_bytes, within.evidence().exceeds_bound), (Some(30_000_000), false));
+    assert!(within.advice().contains("within the bound stated for its scope: 24.0 MB"), "{}", within.advice());
+    let beyond = site(20_000_000).expect("site 0");
+    assert_eq!((beyond.state(), beyond.evidence().exceeds_bound), (State::Leak, true));
+    assert!(
+        beyond.advice().contains("exceeds its stated bound: 24.0 MB are live of at most 20.0 MB"),
+        "{}",
+        beyond.advice()
+    );
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn errors_say_what_is_wrong() {
         reader::read_from(&bytes[..], |_| true).map(|_| ()).expect_err("damaged")
     };
     assert!(matches!(with(0, 1), StoreError::NotAStore));
-    assert!(matches!(with(1, 2), StoreError::Version { found: 2 }));
+    assert!(matches!(with(1, 1), StoreError::Version { found: 1 }));
     assert!(matches!(with(2, 0x0807_0605_0403_0201), StoreError::Corrupt { field: "byte order", .. }));
     assert!(matches!(with(24, 3), StoreError::Corrupt { field: "life", found: 3, .. }));
     let message = with(128 + 3 * 8, 1).to_string();
