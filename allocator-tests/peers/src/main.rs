@@ -238,13 +238,7 @@ fn write(
     fs::write(&path, page.text()).map_err(|error| format!("{}: {error}", path.display()))?;
     say(&format!("written: {} and its plot", path.display()));
     for row in &rows {
-        println!(
-            "{:55} {:24} at most {:16} {}",
-            row.what,
-            row.measured,
-            row.at_most,
-            row.verdict.text().replace("**", "")
-        );
+        println!("{:55} {:24} {:18} {}", row.what, row.measured, row.at_most, row.verdict.text().replace("**", ""));
     }
     if options.is_whole() && options.out.is_none() {
         let readme = root.join("README.md");

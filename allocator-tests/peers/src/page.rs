@@ -330,33 +330,40 @@ pub fn short_table(rows: &[Row], page: &str, machine: &Machine, warnings: &[Stri
         out.push_str(&format!("**{warning}**\n\n"));
     }
     out.push_str(
-        "| what | aim | at most | rows | aim met | kept | missed, and by how much |\n|---|---|---|--:|--:|--:|---|\n",
+        "| what | aim | at most | rows | aim met | kept | missed | by at most |\n|---|---|---|--:|--:|--:|--:|---|\n",
     );
     for promise in PROMISES {
         let of: Vec<&Row> = rows.iter().filter(|row| row.promise == promise).collect();
-        let Some(first) = of.first() else { continue };
-        let count = |wanted: &Verdict| of.iter().filter(|row| row.verdict == *wanted).count();
-        let missed: Vec<String> = of
-            .iter()
-            .filter_map(|row| match &row.verdict {
-                Verdict::Missed { by, .. } => {
-                    Some(format!("{} by {by}", row.what.rsplit(": ").next().unwrap_or(&row.what)))
-                }
-                Verdict::Unknown(why) => Some(format!("{} no figure ({why})", row.what)),
-                _ => None,
-            })
-            .collect();
-        let missed = if missed.is_empty() { "none".to_owned() } else { missed.join("; ") };
-        out.push_str(&format!(
-            "| {promise} | {} | {} | {} | {} | {} | {missed} |\n",
-            first.aim,
-            first.at_most,
-            of.len(),
-            count(&Verdict::Aim),
-            count(&Verdict::Kept)
-        ));
+        if let Some(first) = of.first() {
+            out.push_str(&short_row(promise, first, &of));
+        }
     }
     out
+}
+
+fn short_row(promise: &str, first: &Row, of: &[&Row]) -> String {
+    let count = |wanted: &dyn Fn(&Verdict) -> bool| of.iter().filter(|row| wanted(&row.verdict)).count();
+    let far = |row: &Row| if let Verdict::Missed { by, .. } = row.verdict { by } else { 0.0 };
+    let worst = of.iter().max_by(|a, b| far(a).total_cmp(&far(b))).filter(|row| far(row) > 0.0);
+    let mut told: Vec<String> =
+        worst.iter().map(|row| format!("{}: {}", row.verdict.text().replace("missed by ", ""), row.what)).collect();
+    let beyond = count(&|verdict| matches!(verdict, Verdict::Beyond(_)));
+    let unknown = count(&|verdict| matches!(verdict, Verdict::Unknown(_)));
+    for (count, what) in [(beyond, "that nothing could keep"), (unknown, "without a figure")] {
+        if count > 0 {
+            told.push(format!("{count} {what}"));
+        }
+    }
+    format!(
+        "| {promise} | {} | {} | {} | {} | {} | {} | {} |\n",
+        first.aim,
+        first.at_most,
+        of.len(),
+        count(&|verdict| *verdict == Verdict::Aim),
+        count(&|verdict| *verdict == Verdict::Kept),
+        count(&|verdict| matches!(verdict, Verdict::Missed { .. })),
+        told.join("; ")
+    )
 }
 
 const BEGIN: &str = "<!-- speed: written by allocator-tests/peers, not by hand -->";
