@@ -213,6 +213,9 @@ fn exact(rows: &mut Vec<Row>, results: &Results, work: &Work) {
     }
     let heapscope = if deep { "heapscope, 64 frames" } else { "heapscope, exact" };
     for (peer, own) in [("mod-alloc", own("unfreed, 8 frames")), (heapscope, own("unfreed, 64 frames"))] {
+        if results.cell(group, work, peer).is_none() || results.cell(group, work, own).is_none() {
+            continue;
+        }
         let ratio = results.ratio(group, work, own, peer, wall);
         let why =
             || format!("{peer}: {}; {own}: {}", results.why_not(group, work, peer), results.why_not(group, work, own));
@@ -230,6 +233,9 @@ fn exact(rows: &mut Vec<Row>, results: &Results, work: &Work) {
 
 fn over_dhat(rows: &mut Vec<Row>, results: &Results, work: &Work, own: &str) {
     let group = Group::Exact;
+    if results.cell(group, work, "dhat").is_none() || results.cell(group, work, own).is_none() {
+        return;
+    }
     // A workload that does much besides allocating: dhat itself is not that slow on it.
     let most = results.ratio(group, work, "dhat", "none", wall).map_or(0.0, |middle| middle.median);
     let (measured, verdict) = match results.ratio(group, work, "dhat", own, wall) {

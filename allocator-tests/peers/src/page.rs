@@ -300,7 +300,7 @@ impl Page<'_> {
                 for variant in self.profilers(group) {
                     let lost =
                         self.results.cell(group, work, variant.name).into_iter().flat_map(|cell| cell.samples.values());
-                    let lost = lost.filter(|sample| sample.facts["losses"].is_object()).last();
+                    let lost = lost.filter(|sample| sample.facts["losses"].is_object()).next_back();
                     if let Some(sample) = lost {
                         let some = sample.facts["losses"]
                             .as_object()

@@ -80,6 +80,7 @@ where
         .configure_mesh()
         .disable_mesh()
         .disable_y_axis()
+        .x_labels(7)
         .y_labels(0)
         .x_label_formatter(&|x| if *x < 10.0 { format!("{x:.1}\u{d7}") } else { format!("{x:.0}\u{d7}") })
         .label_style(("sans-serif", 13))

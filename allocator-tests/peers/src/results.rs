@@ -112,7 +112,8 @@ impl Results {
     pub fn why_not(&self, group: Group, work: &Work, variant: &str) -> String {
         let cell = self.cell(group, work, variant);
         let why = cell.and_then(|cell| cell.failures.keys().next().cloned());
-        why.unwrap_or_else(|| "not run".to_owned())
+        let ran = cell.is_some_and(|cell| !cell.samples.is_empty());
+        why.unwrap_or_else(|| if ran { "ran" } else { "not run" }.to_owned())
     }
 
     /// All that went wrong: variant, workload, what, how often, and in how many runs.
