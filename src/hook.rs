@@ -211,6 +211,11 @@ pub(crate) fn scopes() -> Option<Scopes> {
     cold::scopes()
 }
 
+/// Blocks of the profiler's own that were ever asked for.
+pub(crate) fn own_allocations() -> u64 {
+    own::asked()
+}
+
 /// Is this a block of the profiler's own?
 pub(crate) fn is_own(ptr: *mut u8) -> bool {
     cold::is_own(ptr)

@@ -30,6 +30,28 @@ pub fn hold_aggregator<T>(f: impl FnOnce() -> T) -> T {
     crate::drain::aggregator::AGGREGATOR.hold(f).expect("not held by this thread")
 }
 
+/// Empties all rings on this thread. The number of records.
+#[must_use]
+pub fn drain() -> u64 {
+    let _inside = crate::hook::inside();
+    crate::drain::aggregator::AGGREGATOR.drain(std::time::Duration::from_secs(10)).expect("a profile runs")
+}
+
+/// Blocks that the profiler has allocated for itself since the process began.
+#[must_use]
+pub fn own_allocations() -> u64 {
+    crate::hook::own_allocations()
+}
+
+#[cfg(feature = "_synthetic")]
+pub use crate::unwind::alone::Captures;
+
+/// How often a thread gave up a record because nothing was attributed for 100 ms: since the process's start.
+#[must_use]
+pub fn stalls() -> u64 {
+    crate::profiler::stalls()
+}
+
 /// Has the drain thread look for modules now.
 pub fn refresh_modules() {
     order_for_tests(Order::LookAtModules);
@@ -79,7 +101,7 @@ pub fn estimates(snapshot: &Snapshot, sites: &[usize]) -> [Estimate; 4] {
         add(&mut live, &site.figures.live);
         add(&mut total, &site.figures.total);
     }
-    let unseen = snapshot.unseen_block_weight(&total);
+    let unseen = snapshot.unseen(&total);
     [snapshot.bytes(&live), Estimate::blocks(&live, unseen), snapshot.bytes(&total), Estimate::blocks(&total, unseen)]
 }
 

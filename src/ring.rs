@@ -90,7 +90,7 @@ impl<'a> Ring<'a> {
         // Relaxed: the head is the producer's own word; whoever handed the ring over (`registry`) ordered its last
         // owner's store before this load.
         let next = self.head.load(Ordering::Relaxed);
-        // Acquire pairs with the Release in `advance`, as in `push`.
+        // Acquire pairs with the Release in `advance_by`, as in `push`.
         let tail = self.tail.load(Ordering::Acquire);
         Producer { ring: self, next, limit: tail.wrapping_add(self.capacity()) }
     }
@@ -137,7 +137,7 @@ impl Producer<'_> {
     #[cold]
     #[inline(never)]
     fn look_at_tail(&mut self) -> Result<(), Full> {
-        // Acquire pairs with the Release in `advance`: the consumer has read a slot before we write it anew.
+        // Acquire pairs with the Release in `advance_by`: the consumer has read a slot before we write it anew.
         let tail = self.ring.tail.load(Ordering::Acquire);
         self.limit = tail.wrapping_add(self.ring.capacity());
         if self.next == self.limit { Err(Full) } else { Ok(()) }
@@ -185,15 +185,31 @@ impl Consumer<'_> {
         slot.map(|slot| slot.each_ref().map(|cell| cell.load(Ordering::Relaxed)))
     }
 
-    /// Consumes the record that `peek` showed; does nothing at the head that was taken.
+    /// The stack of the record `distance` after the one that `peek` shows.
     #[inline]
-    pub(crate) fn advance(&mut self) {
-        if self.next != self.end {
-            self.next = self.next.wrapping_add(1);
-            // Release pairs with the Acquire in `look_at_tail` and `producer`: our reads of the slot come before the
-            // producer's next write to it. It also orders what was done with the record before its disappearance.
-            self.ring.tail.store(self.next, Ordering::Release);
+    pub(crate) fn stack_ahead(&self, distance: u64) -> Option<u32> {
+        if self.unread() <= distance {
+            return None;
         }
+        let slot = self.ring.slot(self.next.wrapping_add(distance))?;
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half of the last word")]
+        // Relaxed: as in `peek`.
+        Some(slot[record::STACK_WORD].load(Ordering::Relaxed) as u32)
+    }
+
+    /// Consumes the record that `peek` showed; does nothing at the head that was taken.
+    #[cfg(test)]
+    pub(crate) fn advance(&mut self) {
+        self.advance_by(1);
+    }
+
+    /// Consumes `count` records, the one that `peek` shows and those after it; at most what is left.
+    #[inline]
+    pub(crate) fn advance_by(&mut self, count: u64) {
+        self.next = self.next.wrapping_add(count.min(self.unread()));
+        // Release pairs with the Acquire in `look_at_tail` and `producer`: our reads of the slots come before the
+        // producer's next writes to them. It also orders what was done with the records before their disappearance.
+        self.ring.tail.store(self.next, Ordering::Release);
     }
 
     /// Drops everything up to the head that was taken and says how many records that were: for a ring whose indices
@@ -202,7 +218,7 @@ impl Consumer<'_> {
     pub(crate) fn skip_all(&mut self) -> u64 {
         let skipped = self.unread();
         self.next = self.end;
-        // Release: as in `advance`.
+        // Release: as in `advance_by`.
         self.ring.tail.store(self.next, Ordering::Release);
         skipped
     }

@@ -5,6 +5,7 @@
 //! | `range` | the reservation, its classes, taking and giving back |
 //! | `entry` | what is known of a tracked block |
 //! | `list` | the lock-free list of free slots |
+//! | `range/kept` | the free slots that a thread keeps to itself |
 
 #![allow(unsafe_code, reason = "hands out raw memory")]
 
@@ -14,4 +15,4 @@ pub(crate) mod list;
 mod range;
 
 #[cfg(not(loom))]
-pub(crate) use range::{Half, RANGE, Range, SLOT_MAX_BYTES, Slot};
+pub(crate) use range::{Half, Kept, RANGE, Range, SLOT_MAX_BYTES, Slot};

@@ -67,11 +67,11 @@ pub(crate) struct Tree<'a> {
 /// Spreads parent and frame over 64 bits; the top two are used at each level.
 #[inline]
 fn spread(parent: StackId, key: FrameKey) -> u64 {
-    // Two rounds of multiply and fold: return addresses differ in few low bits, and all 64 bits get used.
-    let mut hash = key.0 ^ (u64::from(parent.0) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    hash = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    hash = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    hash ^ (hash >> 32)
+    // Return addresses differ in few low bits: one round for the key, which processors work out before the parent is known.
+    let key = key.0.wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let key = key ^ (key >> 32);
+    // One multiplication from the parent to the place to look at: of the next frame's search this is the whole delay.
+    (key ^ u64::from(parent.0)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl<'a> Tree<'a> {

@@ -15,6 +15,7 @@
 //! | `thread` | a thread's last stack |
 //! | `scopes` | the scopes that a thread is in: the first nodes of its stacks |
 //! | `walk`, `step` | the walk; one step by framehop or frame pointer |
+//! | `rules` | what framehop does at an address, learned |
 //! | `workspace`, `region` | pooled memory: one workspace a thread that unwinds now, one region a thread |
 //! | `set` | the published modules, under hazard pointers |
 //! | `registry` | start and refresh: which modules are there, whose tables are copied, the self-test |
@@ -23,9 +24,12 @@
 //! threads held at the fork is lost to the child, and counts against the pools' limits.
 #![allow(unsafe_code, reason = "the pooled memory and the walk on another stack")]
 
+#[cfg(feature = "_synthetic")]
+pub(crate) mod alone;
 mod frame;
 mod region;
 mod registry;
+mod rules;
 mod scopes;
 mod selftest;
 mod set;
@@ -46,6 +50,7 @@ use crate::sys::stack::{self, Registers};
 use crate::tree::{Spare, Tree};
 use crate::units::{FrameKey, StackId};
 use frame::{FIRST, Frame, KEYED};
+use rules::Rules;
 use set::Set;
 use step::Method;
 use thread::Outcome;
@@ -108,15 +113,23 @@ pub(crate) fn set_checking(on: bool) {
 /// lookup for each frame that changed.
 #[inline]
 pub(crate) fn capture(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
-    match thread.repeat(&registers) {
-        Some(captured) if !CHECKING.load(Ordering::Relaxed) => captured,
-        _ => capture_changed(registers, thread, tree),
+    match repeated(&registers, thread) {
+        Some(captured) => captured,
+        None => capture_changed(registers, thread, tree),
     }
 }
 
+/// The same, where the thread's last stack is this one; else `None`: see [`capture_changed`].
+#[inline(always)]
+pub(crate) fn repeated(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
+    // Relaxed: a mode of the tests.
+    thread.repeat(registers).filter(|_| !CHECKING.load(Ordering::Relaxed))
+}
+
+/// The same, where [`repeated`] found that it is not.
 #[cold]
 #[inline(never)]
-fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
+pub(crate) fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
     let capacity = CAPACITY.load(Ordering::Relaxed);
     thread.prepare(registers.sp, capacity);
     thread.take_root(tree);
@@ -167,6 +180,8 @@ fn with_set(
         set,
         method,
         cache: &mut workspace.cache,
+        // SAFETY: of our workspace, zeroed when it was made, used by nobody else.
+        rules: (method == Method::Framehop).then(|| Rules::new(unsafe { &mut *workspace.rules }, set)),
         bounds: thread.bounds,
         known,
         remembered: if remembers { thread.frames() } else { &[] },
@@ -194,7 +209,7 @@ fn with_set(
         frames: u32::try_from((made.len() + kept).saturating_sub(1)).unwrap_or(u32::MAX),
     };
     if CHECKING.load(Ordering::Relaxed) {
-        walk.remembered = &[];
+        (walk.remembered, walk.rules) = (&[], None);
         // SAFETY: as above; the workspace's other buffer.
         walk.scratch = unsafe { core::slice::from_raw_parts_mut(workspace.check, capacity) };
         check(&mut walk, stack_top, (made, &remembered[..kept]), (captured, numbered), root, &mut spare, tree);

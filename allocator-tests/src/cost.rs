@@ -6,6 +6,10 @@
 use std::alloc::{Layout, alloc, dealloc, realloc};
 use std::hint::black_box;
 
+use unfreed::internals;
+
+use crate::costs;
+
 /// The size and the alignment are the caller's, so that nothing of the path is decided at compile time, as in a `Vec`'s.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -39,31 +43,114 @@ pub extern "C" fn cost_of_reallocs(rounds: u64, size: usize) {
     unsafe { dealloc(block, small) };
 }
 
+/// Captures of one stack, over and over.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cost_of_repeated(captures: &mut internals::Captures, rounds: u64) {
+    for _ in 0..rounds {
+        black_box(captures.capture());
+    }
+}
+
+/// Captures of one stack whose frames are new each time; the code that they are in is known, and so are the stacks.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cost_of_new(captures: &mut internals::Captures, rounds: u64) {
+    for _ in 0..rounds {
+        captures.forget();
+        black_box(captures.capture());
+    }
+}
+
+/// Empties the rings; the number of records.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cost_of_drains() -> u64 {
+    internals::drain()
+}
+
+/// Calls `last` below `depth` more frames, of two shapes.
+#[inline(never)]
+pub fn below(depth: usize, last: &mut dyn FnMut()) -> usize {
+    let local = black_box([depth; 5]);
+    match depth {
+        0 => last(),
+        n if n % 2 == 0 => drop(black_box(other(n - 1, last))),
+        n => drop(black_box(below(n - 1, last))),
+    }
+    black_box(local[2])
+}
+
+#[inline(never)]
+fn other(depth: usize, last: &mut dyn FnMut()) -> usize {
+    let local = black_box([depth; 9]);
+    black_box(below(depth - 1, last));
+    black_box(local[3])
+}
+
+/// Calls `of` on a stack of `frames` frames as the unwinder counts them. `of` gets the captures.
+pub fn at_depth(frames: usize, of: &mut dyn FnMut(&mut internals::Captures)) {
+    let mut captures = internals::Captures::new(1 << 16);
+    let mut shallow = 0;
+    below(0, &mut || shallow = captures.capture().1 as usize);
+    let mut deep = 0;
+    // An odd number ends in a frame less.
+    below((frames - shallow) & !1, &mut || {
+        deep = captures.capture().1 as usize;
+        of(&mut captures);
+    });
+    assert!(deep.abs_diff(frames) <= 1, "{deep} frames in place of {frames}");
+}
+
+/// Births and deaths of `blocks` blocks at a time, drained while no other thread drains. The number of records.
+fn drains(rounds: u64, blocks: usize) -> u64 {
+    let _paused = internals::pause_drain();
+    let mut held: Vec<Box<[u8; 64]>> = Vec::with_capacity(blocks);
+    let mut records = 0;
+    for _ in 0..rounds {
+        held.extend((0..blocks).map(|_| black_box(Box::new([0; 64]))));
+        records += cost_of_drains();
+        held.clear();
+        records += cost_of_drains();
+    }
+    records
+}
+
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, black_box(8)).expect("a size of a block")
 }
 
-/// The program behind every `cost_*` binary: `STATE LOOP SIZE ROUNDS`.
+/// The program behind every `cost_*` binary: `STATE LOOP SIZE ROUNDS`. What is not counted but timed or weighed is
+/// in `costs`.
 ///
 /// # Panics
 /// Where the arguments are not those that `tests/cost.rs` gives.
 pub fn run() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [state, what, size, rounds] = arguments.as_slice() else { panic!("STATE LOOP SIZE ROUNDS") };
-    let builder = || unfreed::Profiler::builder().no_output().store_in_memory().quiet();
+    // Only an end that is timed writes anything.
+    let builder = || match std::env::var_os("COST_OUTPUT") {
+        Some(path) => unfreed::Profiler::builder().output(path).store_in_memory(),
+        None => unfreed::Profiler::builder().no_output().store_in_memory().quiet(),
+    };
     let profiler = match state.as_str() {
         "off" => None,
         "sampled" => Some(builder().sample_interval(512 * 1024).start().expect("a profile starts")),
+        "fine" => Some(builder().sample_interval(16).start().expect("a profile starts")),
         "governed" => Some(builder().start().expect("a profile starts")),
         "exact" => Some(builder().exact().start().expect("a profile starts")),
-        other => panic!("the state is '{other}', not off, sampled, governed or exact"),
+        other => panic!("the state is '{other}', not off, sampled, fine, governed or exact"),
     };
     println!("range {}", reserved_bytes());
     let (size, rounds) = (size.parse().expect("a size"), rounds.parse().expect("a number of rounds"));
     match what.as_str() {
         "pairs" => cost_of_pairs(rounds, size),
         "reallocs" => cost_of_reallocs(rounds, size),
-        other => panic!("the loop is '{other}', not pairs or reallocs"),
+        // The modules are listed by a profile, but captures are counted apart from it.
+        "repeated" => at_depth(size, &mut |captures| cost_of_repeated(captures, rounds)),
+        "new" => at_depth(size, &mut |captures| cost_of_new(captures, rounds)),
+        "drains" => println!("records {}", drains(rounds, size)),
+        other => return costs::run(other, size, rounds, profiler),
     }
     drop(profiler);
 }

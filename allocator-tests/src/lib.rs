@@ -1,5 +1,6 @@
 //! Programs that each install an allocator of their own.
 
 pub mod cost;
+pub mod costs;
 pub mod load;
 pub mod runner;

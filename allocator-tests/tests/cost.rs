@@ -5,9 +5,12 @@
 //! allocating thread executes inside the loop, captures and instalments of the budget included; what the drain thread
 //! does beside it is not. Blocks have 64 bytes, a size that the compiler can't see.
 //!
-//! Fails above 16 instructions a pair, over each, where nothing is recorded yet and where a sample is; the other states are printed
-//! for information. `RECORD=1` writes the table to `docs/benchmarks/instructions.md`. Needs Valgrind; it is missing
-//! loudly.
+//! Counted as well, in the same way: a capture of a repeated stack and one of new frames, by the frame (the difference of two
+//! depths), and the drain, by the record.
+//!
+//! Fails above 16 instructions a pair, over each, where nothing is recorded yet and where a sample is; and where a
+//! figure is more than 5% above the one in `golden/instructions.txt`. `RECORD=1` writes that file, and the table in
+//! `docs/benchmarks/instructions.md`. Needs Valgrind; it is missing loudly.
 //!
 //! The figures are of x86-64; on other processors they are printed and bind nobody.
 
@@ -28,15 +31,22 @@ struct Case {
     name: &'static str,
     rounds: u64,
     bounded: bool,
+    /// Compared with what was recorded.
+    guarded: bool,
 }
 
+/// A growth by more than this fails.
+const MOST_GROWTH: f64 = 0.05;
+
+/// The governor goes by measured time, and in exact mode so does the drain: not the same number twice.
+///
 /// Sampled: at 512 KiB a sample each 8,192 rounds, so 244 in these, ± 16; at some 14,000 instructions that is ± 0.11, an
 /// eighth of what is left to the bound.
 const CASES: [Case; 4] = [
-    Case { state: "off", name: "not started", rounds: 100_000, bounded: true },
-    Case { state: "sampled", name: "sampled, 512 KiB", rounds: 2_000_000, bounded: true },
-    Case { state: "governed", name: "sampled, governed", rounds: 400_000, bounded: false },
-    Case { state: "exact", name: "exact", rounds: 20_000, bounded: false },
+    Case { state: "off", name: "not started", rounds: 100_000, bounded: true, guarded: true },
+    Case { state: "sampled", name: "sampled, 512 KiB", rounds: 2_000_000, bounded: true, guarded: true },
+    Case { state: "governed", name: "sampled, governed", rounds: 400_000, bounded: false, guarded: false },
+    Case { state: "exact", name: "exact", rounds: 20_000, bounded: false, guarded: false },
 ];
 
 fn root() -> &'static Path {
@@ -60,19 +70,90 @@ fn build() -> PathBuf {
 
 /// Instructions of the allocating thread inside `what`'s loop.
 fn instructions(program: &Path, state: &str, what: &str, rounds: u64) -> u64 {
+    counted(program, state, what, SIZE_BYTES, rounds).0
+}
+
+/// The same for any size, and what the program printed.
+fn counted(program: &Path, state: &str, what: &str, size: &str, rounds: u64) -> (u64, String) {
     let name = program.file_name().expect("a program").to_string_lossy();
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("callgrind.{name}.{state}.{what}"));
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("callgrind.{name}.{state}.{what}.{size}"));
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--separate-threads=yes", "--dump-instr=no"]);
     valgrind.arg(format!("--toggle-collect=cost_of_{what}")).arg(format!("--callgrind-out-file={}", out.display()));
-    valgrind.arg(program).args([state, what, SIZE_BYTES, &rounds.to_string()]);
+    valgrind.arg(program).args([state, what, size, &rounds.to_string()]);
     let output = valgrind.output().expect("valgrind is missing (Debian: 'apt-get install valgrind')");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name} {state} {what}: {}\n{text}", output.status);
     let threads = format!("{}-01", out.display());
     let counts = fs::read_to_string(&threads).unwrap_or_else(|error| panic!("{threads}: {error}\n{text}"));
     let total = counts.lines().find_map(|line| line.strip_prefix("totals: "));
-    total.and_then(|total| total.trim().parse().ok()).unwrap_or_else(|| panic!("no total in {threads}"))
+    let total = total.and_then(|total| total.trim().parse().ok()).unwrap_or_else(|| panic!("no total in {threads}"));
+    (total, String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Depths of stacks whose captures are compared, so that the figure is of a frame alone.
+const DEPTHS: [u32; 2] = [15, 60];
+
+/// Instructions of a capture by the frame between the two depths, and of the shallower one as a whole.
+fn per_frame(program: &Path, what: &str) -> (f64, f64) {
+    let capture = |depth: u32| {
+        let count = |rounds| counted(program, "sampled", what, &depth.to_string(), rounds).0;
+        f64::from(u32::try_from(count(1100) - count(100)).expect("few")) / 1000.0
+    };
+    let [shallow, deep] = DEPTHS.map(capture);
+    ((deep - shallow) / f64::from(DEPTHS[1] - DEPTHS[0]), shallow)
+}
+
+/// Instructions of the drain by the record, 1,000 births and then 1,000 deaths at a time.
+fn per_record(program: &Path) -> f64 {
+    let count = |rounds| {
+        let (instructions, text) = counted(program, "exact", "drains", "1000", rounds);
+        let records = text.lines().find_map(|line| line.strip_prefix("records ")).and_then(|n| n.parse::<u64>().ok());
+        (instructions, records.unwrap_or_else(|| panic!("no records in '{text}'")))
+    };
+    let (few, many) = (count(2), count(12));
+    assert!(many.1 - few.1 >= 10_000, "{} records of 10,000 births", many.1 - few.1);
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let figure = (many.0 - few.0) as f64 / (many.1 - few.1) as f64;
+    figure
+}
+
+/// Names and figures that are compared with those recorded.
+type Figures = Vec<(String, f64)>;
+
+fn golden() -> PathBuf {
+    root().join("allocator-tests/golden/instructions.txt")
+}
+
+/// Those that grew, and how to record them anew.
+fn growths(recorded: &str, figures: &Figures) -> Vec<String> {
+    let before = |name: &str| {
+        let line = recorded.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.and_then(|figure| figure.parse::<f64>().ok())
+    };
+    let grown = figures.iter().filter_map(|(name, figure)| match before(name) {
+        Some(old) if *figure <= old * (1.0 + MOST_GROWTH) => None,
+        Some(old) => Some(format!(
+            "{name}: {figure:.2} instructions, {:.1}% above the {old:.2} that are recorded; at most {:.0}% are let through. If \
+             that is meant, 'RECORD=1 cargo test -p allocator-tests --test cost' records it",
+            (figure / old - 1.0) * 100.0,
+            MOST_GROWTH * 100.0
+        )),
+        None => Some(format!("{name}: {figure:.2} instructions, and none recorded; record by RECORD=1")),
+    });
+    grown.collect()
+}
+
+#[test]
+fn a_growth_by_more_than_five_percent_is_found() {
+    let recorded = "# head\na: 100.00\nb, c: 13.30\n";
+    let figures = |a, b| vec![("a".to_owned(), a), ("b, c".to_owned(), b)];
+    assert_eq!(growths(recorded, &figures(105.0, 13.9)), [""; 0]);
+    assert_eq!(growths(recorded, &figures(50.0, 1.0)), [""; 0]);
+    let grown = growths(recorded, &figures(105.2, 13.3));
+    assert_eq!(grown.len(), 1);
+    assert!(grown[0].starts_with("a: 105.20 instructions, 5.2% above the 100.00"), "{grown:?}");
+    assert_eq!(growths("a: 100.00", &figures(100.0, 1.0)).len(), 1);
 }
 
 /// Instructions a round.
@@ -92,13 +173,13 @@ fn range_bytes(command: &mut Command, program: &Path) -> u64 {
     bytes.unwrap_or_else(|| panic!("no range in '{text}'"))
 }
 
-/// One allocator's rows, and what exceeded its bound.
-fn measure(programs: &Path, (allocator, bound): (&str, f64)) -> (String, Vec<String>) {
+/// One allocator's rows, what exceeded its bound, and what is compared with the past.
+fn measure(programs: &Path, (allocator, bound): (&str, f64)) -> (String, Vec<String>, Figures) {
     let plain = programs.join(format!("cost_{allocator}_plain"));
     let ours = programs.join(format!("cost_{allocator}_unfreed"));
     let plain_pair = per_round(&plain, "off", "pairs", 100_000);
     let plain_realloc = per_round(&plain, "off", "reallocs", 100_000) / 2.0;
-    let (mut rows, mut faults) = (String::new(), Vec::new());
+    let (mut rows, mut faults, mut figures) = (String::new(), Vec::new(), Vec::new());
     for case in &CASES {
         let pair = per_round(&ours, case.state, "pairs", case.rounds) - plain_pair;
         let realloc = per_round(&ours, case.state, "reallocs", case.rounds.min(100_000)) / 2.0 - plain_realloc;
@@ -111,17 +192,20 @@ fn measure(programs: &Path, (allocator, bound): (&str, f64)) -> (String, Vec<Str
         if pair < 1.0 {
             faults.push(format!("{allocator}, {}: {pair:.1} instructions a pair can't be", case.name));
         }
+        if case.guarded {
+            figures.push((format!("{allocator}, {}, a pair", case.name), pair));
+        }
         if case.bounded && pair > bound {
             faults.push(format!("{allocator}, {}: {pair:.1} instructions a pair, over {bound}", case.name));
         }
     }
-    (rows, faults)
+    (rows, faults, figures)
 }
 
 #[test]
 fn a_pair_costs_at_most_its_bound() {
     let programs = build();
-    let measured: Vec<(String, Vec<String>)> = std::thread::scope(|scope| {
+    let measured: Vec<(String, Vec<String>, Figures)> = std::thread::scope(|scope| {
         let running: Vec<_> = ALLOCATORS
             .map(|allocator| {
                 scope.spawn({
@@ -140,7 +224,7 @@ fn a_pair_costs_at_most_its_bound() {
     let mut table = String::from(
         "| allocator | state | its own pair | added to a pair | its own realloc | added to a realloc |\n|---|---|--:|--:|--:|--:|\n",
     );
-    for (rows, _) in &measured {
+    for (rows, ..) in &measured {
         table.push_str(rows);
     }
     let _ = writeln!(
@@ -149,18 +233,31 @@ fn a_pair_costs_at_most_its_bound() {
         ranges.0 >> 20,
         ranges.1 >> 20
     );
+    let mut figures: Figures = measured.iter().flat_map(|(.., figures)| figures.clone()).collect();
+    table.push_str("\n| part | instructions |\n|---|--:|\n");
+    for (name, what) in [("a repeated stack", "repeated"), ("new frames", "new")] {
+        let (frame, shallow) = per_frame(&ours, what);
+        let _ = writeln!(table, "| capture of {name}, a frame | {frame:.1} |");
+        let _ = writeln!(table, "| capture of {name}, {} frames in all | {shallow:.0} |", DEPTHS[0]);
+        figures.push((format!("capture of {name}, a frame"), frame));
+        figures.push((format!("capture of {name}, {} frames", DEPTHS[0]), shallow));
+    }
+    let record_figure = per_record(&ours);
+    let _ = writeln!(table, "| drain, a record | {record_figure:.1} |");
+    figures.push(("drain, a record".to_owned(), record_figure));
     println!("{table}");
     if std::env::var_os("RECORD").is_some() {
-        record(&table);
+        record(&table, &figures);
     }
-    let faults: Vec<&String> = measured.iter().flat_map(|(_, faults)| faults).collect();
+    let mut faults: Vec<String> = measured.into_iter().flat_map(|(_, faults, _)| faults).collect();
+    faults.extend(growths(&fs::read_to_string(golden()).unwrap_or_default(), &figures));
     if cfg!(target_arch = "x86_64") {
         assert!(faults.is_empty(), "{faults:#?}");
     }
 }
 
-/// Keeps the table, with its date and its machine.
-fn record(table: &str) {
+/// Keeps the figures, and the table with its date and its machine.
+fn record(table: &str, figures: &Figures) {
     let run = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output().expect("it runs");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -179,6 +276,15 @@ fn record(table: &str) {
         run("valgrind", &["--version"]),
         run("git", &["-C", &root().to_string_lossy(), "rev-parse", "--short=12", "HEAD"]),
     );
+    let mut lines = String::from(
+        "# Instructions by callgrind's count, on x86-64. Written by 'RECORD=1 cargo test -p allocator-tests --test cost',\n\
+         # which without RECORD fails where a figure has grown by more than 5%.\n",
+    );
+    let _ = writeln!(lines, "# {}", run("rustc", &["--version"]));
+    for (name, figure) in figures {
+        let _ = writeln!(lines, "{name}: {figure:.2}");
+    }
+    fs::write(golden(), lines).expect("written figures");
     let directory = root().join("docs/benchmarks");
     fs::create_dir_all(&directory).expect("a directory");
     fs::write(directory.join("instructions.md"), text).expect("a written table");

@@ -269,7 +269,7 @@ const IGNORED_BECAUSE: [&str; 4] = ["a measurement", "a benchmark", "prints figu
 #[test]
 fn nothing_is_left_undone() {
     let mut files = Vec::new();
-    for directory in ["src", "allocator-tests/src", "allocator-tests/tests", "examples"] {
+    for directory in ["src", "allocator-tests/src", "allocator-tests/tests", "allocator-tests/corpus", "examples"] {
         rust_files(&root().join(directory), &mut files);
     }
     for path in files.iter().filter(|path| !path.ends_with("tests/house.rs")) {

@@ -7,6 +7,7 @@
 #![allow(unsafe_code, reason = "one cell behind a lock that is not std's")]
 
 use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::watch::Watch;
@@ -17,14 +18,18 @@ use crate::sys::clock;
 use crate::sys::lock::Lock;
 use crate::units::Ticks;
 
-/// The longest that a thread inside an allocation waits for the lock.
-pub(crate) const LONGEST_HELP: Duration = Duration::from_millis(100);
+/// The longest that a thread inside an allocation waits for the lock while nothing is attributed.
+pub(crate) const LONGEST_STALL: Duration = Duration::from_millis(100);
 
 /// The process's aggregator.
 pub(crate) struct Aggregator {
     lock: Lock,
     /// `None` while no profile runs. Touched under the lock alone.
     running: UnsafeCell<Option<Running>>,
+    /// Records taken out of rings since the process began. Written under the lock.
+    drained: AtomicU64,
+    /// Stays under the lock while a profile ran.
+    turns: AtomicU64,
 }
 
 struct Running {
@@ -35,7 +40,10 @@ struct Running {
 
 impl Running {
     fn drain(&mut self, until: Ticks) -> u64 {
-        self.attribution.drain(&self.tables, until, &mut self.watch)
+        let drained = self.attribution.drain(&self.tables, until, &mut self.watch);
+        // Relaxed: a counter; the lock admits one writer.
+        AGGREGATOR.drained.store(AGGREGATOR.drained.load(Ordering::Relaxed).wrapping_add(drained), Ordering::Relaxed);
+        drained
     }
 }
 
@@ -43,7 +51,12 @@ impl Running {
 unsafe impl Sync for Aggregator {}
 
 /// The one of this process.
-pub(crate) static AGGREGATOR: Aggregator = Aggregator { lock: Lock::new(), running: UnsafeCell::new(None) };
+pub(crate) static AGGREGATOR: Aggregator = Aggregator {
+    lock: Lock::new(),
+    running: UnsafeCell::new(None),
+    drained: AtomicU64::new(0),
+    turns: AtomicU64::new(0),
+};
 
 impl Aggregator {
     /// Begins a profile over `tables`. Allocates nothing: `attribution` and `watch` were made before.
@@ -72,8 +85,17 @@ impl Aggregator {
         // SAFETY: the lock is held.
         let running = unsafe { &mut *self.running.get() };
         let result = running.as_mut().map(f);
+        if result.is_some() {
+            // Relaxed: written under the lock; who reads it asks only whether it moved.
+            self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        }
         drop(held);
         result
+    }
+
+    /// Grows while others get the lock and are done with it.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// Empties all rings up to now. Returns the number of records, or `None` where the lock was not to be had in time.
@@ -81,9 +103,15 @@ impl Aggregator {
         self.with(limit, |running| running.drain(clock::now()))
     }
 
-    /// Attributes one record of a thread without a ring, after what others recorded before it.
-    pub(crate) fn apply(&self, record: &Record) -> bool {
-        self.with(LONGEST_HELP, |running| {
+    /// Records taken out of rings since the process began, by whomever.
+    pub(crate) fn drained_records(&self) -> u64 {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// Attributes one record of a thread without a ring, after what others recorded before it. False where the lock was
+    /// not to be had in time.
+    pub(crate) fn apply(&self, record: &Record, limit: Duration) -> bool {
+        self.with(limit, |running| {
             running.drain(record.at);
             running.attribution.apply(&running.tables, record, None, &mut running.watch);
         })

@@ -1,9 +1,13 @@
 //! What the drain thread can be told, and its replies.
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
 use super::verdict::Evidence;
 use crate::store::picture::{ExactTotals, Picture};
+use crate::sys::lock;
 
 /// An order. Each carries the channel of its reply.
 #[derive(Debug)]
@@ -28,9 +32,83 @@ pub(crate) enum Order {
     Stop(Sender<Option<Box<Evidence>>>),
 }
 
+/// Counts orders sent; the drain thread sleeps on it. The channel's own waiting spins and yields the processor before
+/// and after each sleep, which costs an idle thread several times what its tick does.
+static BELL: AtomicU32 = AtomicU32::new(0);
+
 /// Sends an order made by `make` and waits for its reply. `None`: the thread is gone.
-pub(crate) fn ask<T>(orders: &Sender<Order>, make: impl FnOnce(Sender<T>) -> Order) -> Option<T> {
+///
+/// Takes the Sender, and lets it go before it waits: an order that nobody took up is dropped with the channel, and its
+/// reply's channel with it. crossbeam-channel 0.5.0 keeps what is queued until the last Sender goes: who held one here
+/// would wait for ever.
+pub(crate) fn ask<T>(orders: Sender<Order>, make: impl FnOnce(Sender<T>) -> Order) -> Option<T> {
     let (reply, answer) = bounded(1);
-    orders.send(make(reply)).ok()?;
+    let sent = orders.send(make(reply));
+    drop(orders);
+    sent.ok()?;
+    // Release: pairs with the Acquire in `next`; who hears the bell finds the order.
+    BELL.fetch_add(1, Ordering::Release);
+    lock::wake(&BELL, i32::MAX);
     answer.recv().ok()
+}
+
+/// The next order, or `Timeout` at the deadline. That all senders are gone is noticed by then, not at once.
+pub(super) fn next(orders: &Receiver<Order>, deadline: Instant) -> Result<Order, RecvTimeoutError> {
+    loop {
+        // Before the look: an order that is sent after it changes the word, and the sleep does not begin.
+        let rung = BELL.load(Ordering::Acquire);
+        match orders.try_recv() {
+            Ok(order) => return Ok(order),
+            Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+            Err(TryRecvError::Empty) => {}
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(RecvTimeoutError::Timeout);
+        }
+        lock::wait(&BELL, rung, left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+
+    #[test]
+    fn orders_come_at_once_and_deadlines_pass() {
+        let (orders, inbox) = unbounded();
+        let soon = || Instant::now() + Duration::from_millis(20);
+        assert_eq!(next(&inbox, soon()).err(), Some(RecvTimeoutError::Timeout));
+        let far = Instant::now() + Duration::from_secs(3600);
+        let answered = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..1000 {
+                    match next(&inbox, far) {
+                        Ok(Order::Flush(reply)) => reply.send(()).expect("waited for"),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            });
+            (0..1000).filter(|_| ask(orders.clone(), Order::Flush).is_some()).count()
+        });
+        assert_eq!(answered, 1000);
+        drop(orders);
+        assert_eq!(next(&inbox, far).err(), Some(RecvTimeoutError::Disconnected));
+    }
+
+    #[test]
+    fn who_waits_holds_no_sender() {
+        let (orders, inbox) = unbounded();
+        let asker = std::thread::spawn(move || ask(orders, Order::Flush));
+        let order = inbox.recv().expect("an order");
+        // The asker waits for its reply, or is about to: soon there is no Sender.
+        let end = inbox.recv_timeout(Duration::from_secs(60));
+        assert!(matches!(end, Err(RecvTimeoutError::Disconnected)), "{end:?}");
+        drop(order);
+        assert_eq!(asker.join().expect("it ends"), None);
+    }
 }

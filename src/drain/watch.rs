@@ -10,7 +10,9 @@ use std::ptr::NonNull;
 
 use crate::leak::history::{Block, History};
 use crate::ring::record::Kind;
+use crate::sampler::weight::{IntervalCode, Weight};
 use crate::store::attribution::{Applied, Observer};
+use crate::store::streak::Streak;
 use crate::store::tables::Tables;
 use crate::sys::map;
 use crate::units::Ticks;
@@ -86,6 +88,7 @@ impl Drop for Watch {
 }
 
 impl Observer for Watch {
+    #[inline]
     fn applied(&mut self, applied: &Applied<'_>) {
         let record = applied.record;
         let index = applied.site.0 as usize;
@@ -101,20 +104,31 @@ impl Observer for Watch {
             _ => self.epochs.of(record.birth),
         };
         let thread = applied.ring.map_or(u32::MAX, |ring| ring.0);
-        let block = |size: u64, interval, weight| Block { size, interval_bytes: interval, weight, thread };
-        let interval = record.interval.interval_bytes(self.fixed_bytes);
-        let new = block(record.size, interval, *applied.weight);
-        let old_interval = record.old_interval.interval_bytes(self.fixed_bytes);
-        let old = block(record.old_size, old_interval, *applied.old);
+        let fixed_bytes = self.fixed_bytes;
+        let block = |size: u64, interval: IntervalCode, weight: &Weight| Block {
+            size,
+            interval_bytes: interval.interval_bytes(fixed_bytes),
+            weight: *weight,
+            thread,
+        };
+        let new = block(record.size, record.interval, applied.weight);
         let Some(history) = self.histories().get_mut(index) else { return };
         if !history.is_in_use() {
             history.begin(now);
+        }
+        match applied.streak {
+            Some(Streak::Births { times, .. }) => return history.born_often(now, &new, times),
+            Some(Streak::Pairs { times, .. }) => return history.born_and_freed_often(now, &new, times),
+            None => {}
         }
         match record.kind {
             Kind::Alloc => history.born(now, &new),
             Kind::Free => history.freed(birth, now, &new),
             Kind::Forget => history.forgotten(birth, now, &new),
-            Kind::Resize => history.resized(Some(birth), now, &old, &new),
+            Kind::Resize => {
+                let old = block(record.old_size, record.old_interval, applied.old);
+                history.resized(Some(birth), now, &old, &new);
+            }
         }
     }
 }
@@ -156,7 +170,16 @@ impl Epochs {
     }
 
     /// The epoch of a moment; between two remembered beginnings by proportion.
+    #[inline]
     fn of(&self, at: Ticks) -> u32 {
+        // Most blocks are young.
+        if self.stride == 1 && self.began.last().is_some_and(|&(began, _)| began <= at.0) {
+            return self.open;
+        }
+        self.of_earlier(at)
+    }
+
+    fn of_earlier(&self, at: Ticks) -> u32 {
         let next = self.began.partition_point(|&(began, _)| began <= at.0);
         let Some(&(began, epoch)) = next.checked_sub(1).and_then(|i| self.began.get(i)) else { return 0 };
         let Some(&(ends, end_epoch)) = self.began.get(next) else {

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::aggregator::{AGGREGATOR, Aggregator};
-use super::orders::Order;
+use super::orders::{self, Order};
 use super::verdict::{Bench, Evidence};
 use crate::leak::judge::Subject;
 use crate::leak::state::Change;
 use crate::sampler::interval;
 use crate::sampler::weight::IntervalCode;
 use crate::store::picture::{ExactTotals, HistoryPoint, Picture};
+use crate::store::writer::EXACT_RING_RECORDS;
 use crate::store::{PictureCopy, Store};
 use crate::sys::{clock, process};
 use crate::units::Ticks;
@@ -76,6 +77,39 @@ const MOST_STEPS_FOR_SPACE: u32 = 4;
 /// A second between them.
 const TICKS_A_STEP: u64 = 10;
 
+/// Exact mode: how long the rings take to fill. Ticks alone would leave nearly all draining to the program's threads,
+/// which do it when their ring is full; between ticks the thread comes as often as half a ring takes, on a processor
+/// that may be idle. An idle program is left alone.
+struct Pace {
+    looked: Instant,
+    drained: u64,
+    pause: Duration,
+}
+
+/// As often as once in this time: a wake-up costs some 5 µs.
+const LEAST_PAUSE: Duration = Duration::from_micros(200);
+
+impl Pace {
+    fn new() -> Pace {
+        Pace { looked: Instant::now(), drained: AGGREGATOR.drained_records(), pause: TICK }
+    }
+
+    fn wake(&self) -> Instant {
+        self.looked + self.pause
+    }
+
+    /// After a drain: the pause follows the rate of records since the last look, whoever drained them.
+    fn look(&mut self) {
+        let (now, drained) = (Instant::now(), AGGREGATOR.drained_records());
+        let records = u32::try_from(drained.wrapping_sub(self.drained)).unwrap_or(u32::MAX).max(1);
+        #[expect(clippy::cast_possible_truncation, reason = "8192")]
+        let half_a_ring = (EXACT_RING_RECORDS / 2) as u32;
+        let until_half = (now - self.looked).saturating_mul(half_a_ring) / records;
+        self.pause = until_half.clamp(LEAST_PAUSE, TICK);
+        (self.looked, self.drained) = (now, drained);
+    }
+}
+
 impl Worker {
     /// Works until told to stop, or until nobody can tell it anything any more.
     pub(crate) fn run(mut self) {
@@ -88,17 +122,26 @@ impl Worker {
             steps_for_space: 0,
         };
         let mut next = Instant::now() + TICK;
+        let mut pace = Pace::new();
         loop {
-            let order = self.orders.recv_deadline(next);
-            match order {
+            let wake = if self.exact_mode { next.min(pace.wake()) } else { next };
+            match orders::next(&self.orders, wake) {
                 Ok(order) => {
                     if self.obey(order, &mut memory) {
                         return;
                     }
                 }
+                Err(RecvTimeoutError::Timeout) if Instant::now() < next => {
+                    let began = clock::thread_cpu_ns();
+                    // Whoever has the lock drains.
+                    let _ = AGGREGATOR.drain(Duration::ZERO);
+                    memory.drained_ns += clock::thread_cpu_ns().saturating_sub(began);
+                    pace.look();
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     next = Instant::now() + TICK;
                     self.tick(&mut memory);
+                    pace.look();
                     if let Some(signal) = process::arrived_signal() {
                         // No loader's lock here: the thread that was interrupted may hold it.
                         let evidence = self.evidence(&mut memory).map(Box::new);

@@ -212,7 +212,7 @@ struct Intervals<'a> {
 impl<'a> Block<'a> {
     fn of(snapshot: &'a Snapshot, points: &'a Points<'a>) -> Block<'a> {
         let (live, total) = snapshot.attributed();
-        let unseen = snapshot.unseen_block_weight(&total);
+        let unseen = snapshot.unseen(&total);
         let intervals = Intervals {
             columns: ["tb_low", "tb_high", "gb_low", "gb_high", "eb_low", "eb_high", "ebk_low", "ebk_high"],
             rows: (snapshot, &points.points),

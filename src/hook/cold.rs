@@ -7,6 +7,7 @@
 //! it there, also after a stop. Costs: about 40 instructions where nothing is sampled; a capture where it is.
 
 mod alloc;
+mod exact;
 mod free;
 mod realloc;
 mod scope;
@@ -31,6 +32,15 @@ pub(super) use free::dealloc;
 use free::{Found, find};
 pub(super) use realloc::realloc;
 pub(super) use scope::{change_scopes, scopes};
+
+/// The calling thread's words. Not by a closure around all that is done with them: `LocalKey::with` would not be
+/// inlined around so much, and ask for the address by a pointer to a function.
+#[inline(always)]
+fn own_hot<'a>() -> &'a Hot {
+    let hot = HOT.with(std::ptr::from_ref);
+    // SAFETY: without `Drop` and `const`, the words exist until the thread's end, and so does whoever calls this.
+    unsafe { &*hot }
+}
 
 /// The distance to the next sample point where there is none.
 const NEVER: i64 = i64::MAX / 4;
@@ -103,6 +113,7 @@ impl<'a> Cold<'a> {
             _ => Some((RANGE.bounds(), SLOT_MAX_BYTES)),
         });
         block.set_seen(self.state);
+        block.lean.set(State::NONE);
         if before.profile() != self.state.profile() || before == State::NONE {
             let counted = self.hot.counters();
             block.begin_profile(self.state.profile(), counted);
@@ -247,6 +258,9 @@ impl<'a> Cold<'a> {
             }
             return;
         };
+        if self.state.mode() == Mode::Exact && !self.child {
+            block.lean.set(self.state);
+        }
         for _ in 0..HELPS {
             if ring.push(record).is_ok() {
                 return;
@@ -297,8 +311,8 @@ impl<'a> Cold<'a> {
     }
 }
 
-/// Rounds of helping before a record is given up. Each may wait 100 ms; the second finds the ring empty but for a
-/// consumer that died, so two suffice.
+/// Rounds of helping before a record is given up: the second finds the ring empty but for a consumer that died, so two
+/// suffice.
 const HELPS: u32 = 2;
 
 /// Must every free look whether its block is tracked or ours? Where there is no range, and where small blocks went into

@@ -187,6 +187,11 @@ impl Hot {
         self.budget.fetch_add(bytes.cast_signed() as i64, Ordering::Release);
     }
 
+    /// Counts `bytes` as allocated: less budget is as good as more granted. The other way round of [`Hot::undo`].
+    pub(super) fn charge(&self, bytes: usize) {
+        self.undo(bytes.wrapping_neg());
+    }
+
     /// Counts a free; false: go cold, nothing was counted. 8 instructions.
     #[inline(always)]
     pub(crate) fn admit_free(&self, ptr: *mut u8, size: usize) -> bool {

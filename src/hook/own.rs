@@ -5,7 +5,7 @@
 //! of ours, it comes from the inner allocator and is listed in the live table under a number that is no profile's.
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::live::{LIVE, LargeBlock};
 use crate::sampler::weight::IntervalCode;
@@ -19,6 +19,14 @@ pub(crate) const OWN: u32 = u32::MAX;
 
 /// Blocks of ours in the live table now: lets a free skip looking where there are none.
 static LISTED: AtomicUsize = AtomicUsize::new(0);
+
+/// Blocks of ours that were ever asked for.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+
+/// Blocks of ours that were ever asked for. For the test that captures ask for none.
+pub(super) fn asked() -> u64 {
+    ASKED.load(Ordering::Relaxed)
+}
 
 /// Is this a block of ours that no slot holds? Not in a forked child, where the table's locks may be held for ever.
 pub(super) fn is_listed(ptr: *mut u8) -> bool {
@@ -38,6 +46,8 @@ pub(super) fn unlist(ptr: *mut u8) {
 /// # Safety
 /// As for [`GlobalAlloc::alloc`].
 pub(super) unsafe fn alloc(inner: &dyn GlobalAlloc, layout: Layout, zeroed: bool) -> *mut u8 {
+    // Relaxed: a counter.
+    ASKED.fetch_add(1, Ordering::Relaxed);
     if let Some((at, _)) = RANGE.take(Half::Own, layout) {
         if zeroed {
             // SAFETY: the slot has at least `layout.size()` bytes.

@@ -17,10 +17,11 @@ pub(crate) trait Sink: Sync {
     /// Gives the ring back at the thread's end. What it still holds will be read.
     fn release_ring(&self, ring: RingId);
 
-    /// The caller's ring is full: empties all rings, waiting up to 100 ms for whoever does so already. False: gave up.
+    /// The caller's ring is full: empties all rings, waiting for whoever does so already; gives up once nothing was
+    /// attributed for 100 ms. False: gave up.
     fn help(&self) -> bool;
 
-    /// Attributes one record of a thread that has no ring. False: gave up, the record is lost.
+    /// Attributes one record of a thread that has no ring, waiting as `help` does. False: gave up, the record is lost.
     fn apply(&self, record: &Record) -> bool;
 
     /// A record of `stack` is lost: counts it, and makes its site 'unknown'.

@@ -7,13 +7,14 @@
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 
 use super::hot::{Counters, HOT, Hot};
 use super::session::{self, State};
 use crate::ring::{Producer, RingId};
 use crate::sampler::random::Random;
 use crate::sampler::weight::IntervalCode;
+use crate::slots::{Kept, RANGE};
 use crate::sys::lock::{Held, Lock};
 use crate::sys::thread::ExitKey;
 use crate::sys::{barrier, clock, fork, map, thread};
@@ -41,6 +42,8 @@ pub(super) struct ThreadBlock {
     /// Exact mode: frees of older blocks since the profile's start. By the owner.
     older_bytes: AtomicU64,
     older_blocks: AtomicU64,
+    /// The state in which exact mode's lean way is open: adopted, and with a ring. Otherwise `State::NONE`. The owner's.
+    pub(super) lean: Cell<State>,
     /// What only the owner touches.
     own: UnsafeCell<Own>,
 }
@@ -55,6 +58,8 @@ pub(super) struct Own {
     pub(super) interval: IntervalCode,
     pub(super) random: Random,
     pub(super) ring: Option<(RingId, Producer<'static>)>,
+    /// Exact mode: free slots.
+    pub(super) kept: Kept,
     pub(super) stacks: ThreadStacks,
     /// For the governor: samples and ticks not yet reported.
     pub(super) unreported_samples: u32,
@@ -213,12 +218,14 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
             base: UnsafeCell::new(ZERO),
             older_bytes: AtomicU64::new(0),
             older_blocks: AtomicU64::new(0),
+            lean: Cell::new(State::NONE),
             own: UnsafeCell::new(Own {
                 rounds: 0,
                 reserve: 0,
                 interval: IntervalCode::EXACT,
                 random: Random::new(clock::now().0 ^ (u64::from(id) << 32) ^ fresh.addr() as u64),
                 ring: None,
+                kept: Kept::new(),
                 stacks: ThreadStacks::new(),
                 unreported_samples: 0,
                 unreported_ticks: 0,
@@ -318,6 +325,7 @@ fn retire(hot: &Hot, block: *mut ThreadBlock) {
     hot.block.store(retired(), Ordering::Relaxed);
     drop(held);
     own.stacks.release();
+    RANGE.give_all(&mut own.kept);
     if let Some(held) = REGISTRY.lock.take() {
         give_slab(&held, block);
     }
@@ -363,6 +371,8 @@ impl ThreadBlock {
     pub(super) fn set_busy(&self, busy: bool) {
         // Release: what was done inside is done before 'not busy' is seen; pairs with the Acquire in `anyone_behind`.
         self.busy.store(u32::from(busy), Ordering::Release);
+        // Keeps the compiler from moving the look at the state before the mark.
+        compiler_fence(Ordering::SeqCst);
         if busy && !barrier::is_granted() {
             // SeqCst: our mark before our look at the state; pairs with the fence in `barrier::everywhere`.
             fence(Ordering::SeqCst);
@@ -544,6 +554,7 @@ pub(crate) fn reset_in_child() {
             block.previous.set(null_mut());
             // SAFETY: by the owner, outside the cold path.
             unsafe { block.own() }.ring = None;
+            block.lean.set(State::NONE);
         }
     });
 }

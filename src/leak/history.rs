@@ -169,8 +169,41 @@ impl History {
         self.live_bytes[cohort] = self.live_bytes[cohort].saturating_add(block.weight.bytes);
         self.live_total = self.live_total.saturating_add(block.weight.bytes);
         self.born_total = self.born_total.saturating_add(block.weight.bytes);
-        self.live_variance += narrow(block.weight.bytes_variance as f64);
+        if block.weight.bytes_variance != 0 {
+            self.live_variance += narrow(block.weight.bytes_variance as f64);
+        }
         self.spine.born(block, now);
+    }
+
+    /// As `born`, `times` times over. Exact mode's alone: samples count whole.
+    pub(crate) fn born_often(&mut self, now: u32, block: &Block, times: u64) {
+        self.born(now, block);
+        let Some(more) = times.checked_sub(1).filter(|&more| more > 0) else { return };
+        // A table's state is settled by the second of equal births.
+        self.spine.born(block, now);
+        let cohort = self.cohort_at(now);
+        let evidence = SAMPLE.saturating_mul(u32::try_from(more).unwrap_or(u32::MAX));
+        self.live[cohort] = self.live[cohort].saturating_add(evidence);
+        self.born[cohort] = self.born[cohort].saturating_add(evidence);
+        let bytes = block.weight.bytes.saturating_mul(more);
+        self.live_bytes[cohort] = self.live_bytes[cohort].saturating_add(bytes);
+        self.live_total = self.live_total.saturating_add(bytes);
+        self.born_total = self.born_total.saturating_add(bytes);
+    }
+
+    /// As `born` and then `freed` of that block, `times` times over, all in epoch `now`. Exact mode's alone.
+    pub(crate) fn born_and_freed_often(&mut self, now: u32, block: &Block, times: u64) {
+        // What a pair leaves behind beside sums is settled by the second one.
+        for _ in 0..times.min(2) {
+            self.born(now, block);
+            self.freed(now, now, block);
+        }
+        let Some(more) = times.checked_sub(2).filter(|&more| more > 0) else { return };
+        let cohort = self.cohort_at(now);
+        let more_32 = u32::try_from(more).unwrap_or(u32::MAX);
+        self.born[cohort] = self.born[cohort].saturating_add(SAMPLE.saturating_mul(more_32));
+        self.born_total = self.born_total.saturating_add(block.weight.bytes.saturating_mul(more));
+        self.lifetimes[0] = self.lifetimes[0].saturating_add(more_32);
     }
 
     /// A sampled block that was born in epoch `birth` was freed in epoch `now`.
@@ -191,8 +224,10 @@ impl History {
     pub(crate) fn resized(&mut self, birth: Option<u32>, now: u32, old: &Block, new: &Block) {
         self.live_total = self.live_total.saturating_sub(old.weight.bytes).saturating_add(new.weight.bytes);
         self.born_total = self.born_total.saturating_add(new.weight.bytes);
-        let variance = new.weight.bytes_variance as f64 - old.weight.bytes_variance as f64;
-        self.live_variance = (self.live_variance + narrow(variance)).max(0.0);
+        if new.weight.bytes_variance != 0 || old.weight.bytes_variance != 0 {
+            let variance = new.weight.bytes_variance as f64 - old.weight.bytes_variance as f64;
+            self.live_variance = (self.live_variance + narrow(variance)).max(0.0);
+        }
         if let Some(cohort) = birth.and_then(|birth| self.cohort_of(birth)) {
             let live = &mut self.live_bytes[cohort];
             *live = live.saturating_sub(old.weight.bytes).saturating_add(new.weight.bytes);
@@ -203,7 +238,9 @@ impl History {
     fn left(&mut self, birth: u32, now: u32, block: &Block) {
         let evidence = self.evidence_of_death(block);
         self.live_total = self.live_total.saturating_sub(block.weight.bytes);
-        self.live_variance = (self.live_variance - narrow(block.weight.bytes_variance as f64)).max(0.0);
+        if block.weight.bytes_variance != 0 {
+            self.live_variance = (self.live_variance - narrow(block.weight.bytes_variance as f64)).max(0.0);
+        }
         let samples = evidence as f32 / SAMPLE as f32;
         let Some(cohort) = self.cohort_of(birth) else {
             let age = now.saturating_sub(birth);
@@ -309,6 +346,10 @@ impl History {
     }
 
     fn evidence_of_birth(&mut self, block: &Block) -> u32 {
+        if block.interval_bytes == 0.0 && self.reference_interval == 0.0 {
+            // Exact mode: there is nothing to convert, now or later.
+            return SAMPLE;
+        }
         let interval = narrow(block.interval_bytes);
         self.latest_interval = interval;
         let size = block.size as f32;
@@ -438,6 +479,43 @@ mod tests {
                 }
             }
             assert_eq!(history.width_shift, 4, "300 epochs in 32 cohorts of 16");
+        }
+    }
+
+    /// Streaks leave the very bytes behind that their records do one by one.
+    #[test]
+    fn streaks_equal_their_records_one_by_one() {
+        let bytes = |history: &History| format!("{history:?}");
+        for seed in 1..=40u64 {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let mut random = move |n: u64| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 11) % n
+            };
+            let (mut one, mut other) = (History::EMPTY, History::EMPTY);
+            one.begin(3);
+            other.begin(3);
+            for now in 3..120 {
+                for _ in 0..random(4) {
+                    let block = Block { thread: random(2) as u32, ..block(16 << random(5), 0.0) };
+                    let times = 1 + random(6);
+                    if random(3) == 0 {
+                        (0..times).for_each(|_| one.born(now, &block));
+                        other.born_often(now, &block, times);
+                    } else {
+                        for _ in 0..times {
+                            one.born(now, &block);
+                            one.freed(now, now, &block);
+                        }
+                        other.born_and_freed_often(now, &block, times);
+                    }
+                    assert_eq!(bytes(&one), bytes(&other), "seed {seed}, epoch {now}");
+                }
+                one.end_epoch(now);
+                other.end_epoch(now);
+            }
         }
     }
 

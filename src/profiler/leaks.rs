@@ -137,9 +137,10 @@ impl Source<Frame> for FromSnapshot<'_> {
                 self.site(history).map(|index| self.snapshot.frames_of(index).to_vec()).unwrap_or_default()
             }
             Subject::Group(group) => {
-                let keys = self.judge.groups.get(group).map(|group| group.frames.as_slice()).unwrap_or_default();
-                let symbols = self.snapshot.symbols();
-                keys.iter().flat_map(|key| symbols.frames(FrameKey(key.key))).cloned().collect()
+                let group = self.judge.groups.get(group);
+                let keys: Vec<FrameKey> =
+                    group.iter().flat_map(|group| &group.frames).map(|frame| FrameKey(frame.key)).collect();
+                self.snapshot.shown_frames(&keys).into_vec()
             }
         }
     }

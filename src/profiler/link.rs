@@ -5,9 +5,10 @@
 
 #![allow(unsafe_code, reason = "a pointer to the store of the running profile")]
 
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
-use crate::drain::aggregator::{AGGREGATOR, LONGEST_HELP};
+use crate::drain::aggregator::{AGGREGATOR, LONGEST_STALL};
 use crate::hook::sink::Sink;
 use crate::ring::record::Record;
 use crate::ring::{Producer, RingId};
@@ -68,6 +69,36 @@ fn using<T>(f: impl FnOnce(&'static Store) -> T) -> Option<T> {
     result
 }
 
+/// Repeats an `attempt` at the aggregator, which waits for `LONGEST_STALL`, while something is attributed: among
+/// thousands of threads that help, each waits for its turn, and loses nothing. False: nothing moved for that long, as
+/// where the lock's holder was stopped; or `LONGEST_WAIT` of it.
+fn patiently(attempt: impl Fn() -> bool) -> bool {
+    let progress = || (AGGREGATOR.turns(), using(|store| store.tables().last_attributed()));
+    for _ in 0..LONGEST_WAIT.as_millis() / LONGEST_STALL.as_millis() {
+        let before = progress();
+        if attempt() {
+            return true;
+        }
+        if progress() == before {
+            // Relaxed: a counter, for the tests.
+            STALLS.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+    }
+    false
+}
+
+/// The longest that an allocation waits for an aggregator that works. A thousand threads ahead of it take less.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// How often a thread gave up because nothing was attributed for `LONGEST_STALL`.
+static STALLS: AtomicU64 = AtomicU64::new(0);
+
+/// See `STALLS`.
+pub(crate) fn stalls() -> u64 {
+    STALLS.load(Ordering::Relaxed)
+}
+
 impl Sink for Link {
     fn tree(&self) -> Option<Tree<'static>> {
         store().map(|store| store.tables().tree())
@@ -90,11 +121,11 @@ impl Sink for Link {
     fn help(&self) -> bool {
         // Helpers may attribute to more new sites between two ticks than the drain thread laid out.
         using(Store::lay_out_ahead);
-        AGGREGATOR.drain(LONGEST_HELP).is_some()
+        patiently(|| AGGREGATOR.drain(LONGEST_STALL).is_some())
     }
 
     fn apply(&self, record: &Record) -> bool {
-        using(|_| AGGREGATOR.apply(record)).unwrap_or(false)
+        patiently(|| AGGREGATOR.apply(record, LONGEST_STALL))
     }
 
     fn dropped(&self, stack: StackId) {

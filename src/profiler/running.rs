@@ -305,7 +305,7 @@ pub(super) fn order<T>(ticket: u32, make: impl FnOnce(Sender<T>) -> Order) -> Op
     }
     let _inside: Inside = hook::inside();
     let orders = with_running(|running| running.as_ref().map(|running| running.orders.clone())).flatten()?;
-    ask(&orders, make)
+    ask(orders, make)
 }
 
 /// The ticket of the running profile, for the dhat surface; 0: none.
@@ -325,19 +325,19 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
     if fork::in_child() || TICKET.compare_exchange(ticket, 0, Ordering::SeqCst, Ordering::SeqCst).is_err() {
         return None;
     }
-    let running = with_running(Option::take).flatten()?;
+    let Running { config, store, orders, thread } = with_running(Option::take).flatten()?;
     let off = session::change(Mode::Off, false);
     hook::thread::call_all(off, None);
     let quiet = quiesce(off);
-    let evidence = ask(&running.orders, Order::Stop).flatten();
-    running.thread.join();
+    let evidence = ask(orders, Order::Stop).flatten();
+    thread.join();
     link::disconnect();
     AGGREGATOR.end();
     let quiet = quiet && quiesce(off);
     if !quiet {
         process::say("unfreed: a thread stayed inside the profiler for 2 s; its last records are not in the profile\n");
     }
-    Some(Finished { config: running.config, evidence, store: running.store })
+    Some(Finished { config, evidence, store })
 }
 
 impl Finished {

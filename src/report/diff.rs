@@ -20,7 +20,7 @@ use std::collections::hash_map::Entry;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::estimate::Estimate;
+use super::estimate::{Estimate, Unseen};
 use super::frame::Frames;
 use super::site::Site;
 use super::snapshot::{Snapshot, add};
@@ -157,15 +157,15 @@ impl<'a> SiteDiff<'a> {
         self.live(self.earlier) != self.live(self.later) || self.total(self.earlier) != self.total(self.later)
     }
 
-    fn estimate(&self, amount: &Amount, of: impl Fn(&Snapshot, &Amount, f64) -> Estimate) -> Estimate {
+    fn estimate(&self, amount: &Amount, of: impl Fn(&Snapshot, &Amount, Unseen) -> Estimate) -> Estimate {
         let Some(site) = self.later.or(self.earlier) else { return Estimate::default() };
-        of(site.snapshot, amount, site.snapshot.unseen_block_weight(&site.picture().figures.total))
+        of(site.snapshot, amount, site.snapshot.unseen(&site.picture().figures.total))
     }
 
     fn live_change(
         &self,
         variance: impl Fn(&Amount) -> u128,
-        of: impl Fn(&Snapshot, &Amount, f64) -> Estimate,
+        of: impl Fn(&Snapshot, &Amount, Unseen) -> Estimate,
     ) -> Estimate {
         let (was, is) = (self.live(self.earlier), self.live(self.later));
         let born = minus(&self.total(self.later), &self.total(self.earlier));
@@ -178,7 +178,7 @@ impl<'a> SiteDiff<'a> {
         Estimate::difference(self.estimate(&gain, &of), self.estimate(&loss, &of))
     }
 
-    fn total_change(&self, of: impl Fn(&Snapshot, &Amount, f64) -> Estimate) -> Estimate {
+    fn total_change(&self, of: impl Fn(&Snapshot, &Amount, Unseen) -> Estimate) -> Estimate {
         let (was, is) = (self.total(self.earlier), self.total(self.later));
         if self.same_process {
             return self.estimate(&minus(&is, &was), of);
@@ -209,6 +209,8 @@ fn minus(sum: &Amount, part: &Amount) -> Amount {
         samples: sum.samples.saturating_sub(part.samples),
         bytes_variance: sum.bytes_variance.saturating_sub(part.bytes_variance),
         blocks_variance: sum.blocks_variance.saturating_sub(part.blocks_variance),
+        smallest_bytes: sum.smallest_bytes,
+        resized: sum.resized,
     }
 }
 

@@ -162,6 +162,6 @@ impl Point {
 
     /// Live blocks, with their interval.
     pub(crate) fn live_blocks(&self, snapshot: &Snapshot) -> Estimate {
-        Estimate::blocks(&self.figures.live, snapshot.unseen_block_weight(&self.figures.total))
+        Estimate::blocks(&self.figures.live, snapshot.unseen(&self.figures.total))
     }
 }

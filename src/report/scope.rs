@@ -42,7 +42,7 @@ impl<'a> Scope<'a> {
 
     /// Blocks live of what was allocated in it.
     pub fn live_blocks(&self) -> Estimate {
-        Estimate::blocks(&self.live, self.snapshot.unseen_block_weight(&self.total))
+        Estimate::blocks(&self.live, self.snapshot.unseen(&self.total))
     }
 
     /// It certainly holds more than it may: by the lower end of the interval, sites whose records were lost left out.

@@ -96,7 +96,7 @@ impl<'a> Site<'a> {
     }
 
     fn blocks(&self, amount: &Amount) -> Estimate {
-        Estimate::blocks(amount, self.snapshot.unseen_block_weight(&self.figures().total))
+        Estimate::blocks(amount, self.snapshot.unseen(&self.figures().total))
     }
 }
 
@@ -138,6 +138,8 @@ pub(crate) fn resembling(figures: &Figures, bytes: u64, blocks: u64) -> Amount {
         samples,
         bytes_variance: (like.bytes_variance as f64 * of_bytes) as u128,
         blocks_variance: (like.blocks_variance as f64 * of_blocks) as u128,
+        smallest_bytes: like.smallest_bytes,
+        resized: false,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use super::diff::Diff;
-use super::estimate::Estimate;
+use super::estimate::{Estimate, Unseen};
 use super::facts::{HistoryPoint, Losses, Mode, Module, ProcessState, SizeClass, Totals};
 use super::frame::Frame;
 use super::scope::{self, Scope};
@@ -16,7 +16,8 @@ use super::symbolize::SymbolTable;
 use super::trim::Trim;
 use crate::leak::LeakReport;
 use crate::sampler::weight::IntervalCode;
-use crate::store::picture::{Amount, Picture, SitePicture};
+use crate::store::picture::{Amount, Picture};
+use crate::units::FrameKey;
 
 /// A profile at one moment.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct Snapshot {
     pub(crate) trim: Trim,
     /// The largest mean sample interval that any block may have been drawn with; 0.0 in exact mode.
     largest_interval_bytes: f64,
+    /// The least size of which a block was recorded, or a little less; 1 where there was none.
+    smallest_bytes: u64,
     symbols: OnceLock<SymbolTable>,
     /// The frames to show of each site, made when first asked for.
     site_frames: Box<[OnceLock<Box<[Frame]>>]>,
@@ -47,10 +50,20 @@ impl Snapshot {
         let largest = picture.history.iter().map(|point| bytes(point.interval)).fold(current, f64::max);
         let site_frames = picture.sites.iter().map(|_| OnceLock::new()).collect();
         let largest_interval_bytes = if picture.exact_mode { 0.0 } else { largest };
+        let used = picture.size_classes.iter().zip(0u32..).find(|(class, _)| class.total.blocks > 0);
+        let smallest_bytes = used.map_or(1, |(_, exponent)| class_bytes(exponent));
         let frame = |name: &str| (!name.is_empty()).then(|| Frame::of_scope(name));
         let scope_frames = picture.scopes.iter().map(|scope| frame(&scope.name)).collect();
-        let symbols = OnceLock::new();
-        Snapshot { picture, trim, largest_interval_bytes, symbols, site_frames, scope_frames, leaks: None }
+        Snapshot {
+            picture,
+            trim,
+            largest_interval_bytes,
+            smallest_bytes,
+            symbols: OnceLock::new(),
+            site_frames,
+            scope_frames,
+            leaks: None,
+        }
     }
 
     /// The exact totals. They hold in every mode, and do not depend on the sample.
@@ -93,9 +106,13 @@ impl Snapshot {
         let classes = self.picture.size_classes.iter().zip(0u32..);
         let used = classes.filter(|(class, _)| class.total != Amount::default() || class.live != Amount::default());
         used.map(|(class, exponent)| {
-            let unseen = self.unseen_block_weight(&class.total);
+            let min_bytes = class_bytes(exponent);
+            let unseen = match self.mode() {
+                Mode::Exact => Unseen::NONE,
+                Mode::Sampled => Unseen::of_class(min_bytes, self.largest_interval_bytes),
+            };
             SizeClass {
-                min_bytes: 1u64.checked_shl(exponent).unwrap_or(u64::MAX),
+                min_bytes,
                 max_bytes: 1u64.checked_shl(exponent + 1).map_or(u64::MAX, |next| next - 1),
                 live_bytes: self.bytes(&class.live),
                 live_blocks: Estimate::blocks(&class.live, unseen),
@@ -204,9 +221,12 @@ impl Snapshot {
         Estimate::bytes(amount, self.largest_interval_bytes)
     }
 
-    /// The weight in blocks of a block that was not recorded, where `total` has all that were.
-    pub(crate) fn unseen_block_weight(&self, total: &Amount) -> f64 {
-        if self.picture.exact_mode { 0.0 } else { Estimate::mean_block_weight(total) }
+    /// What a block that was not recorded may have stood for, where `total` has all that were.
+    pub(crate) fn unseen(&self, total: &Amount) -> Unseen {
+        if self.picture.exact_mode {
+            return Unseen::NONE;
+        }
+        Unseen::of(total, self.largest_interval_bytes, self.smallest_bytes)
     }
 
     pub(crate) fn symbols(&self) -> &SymbolTable {
@@ -220,12 +240,13 @@ impl Snapshot {
         let (Some(cell), Some(site)) = (self.site_frames.get(index), self.picture.sites.get(index)) else {
             return &[];
         };
-        cell.get_or_init(|| self.shown_frames(site))
+        cell.get_or_init(|| self.shown_frames(&site.frames))
     }
 
-    fn shown_frames(&self, site: &SitePicture) -> Box<[Frame]> {
+    /// The frames to show of a call chain, or of the inner part of one.
+    pub(crate) fn shown_frames(&self, keys: &[FrameKey]) -> Box<[Frame]> {
         let symbols = self.symbols();
-        let numbered = site.frames.iter().zip(0u64..);
+        let numbered = keys.iter().zip(0u64..);
         let (all, roles): (Vec<&Frame>, Vec<_>) = numbered
             .flat_map(|(&key, number)| {
                 symbols.frames(key).iter().map(move |frame| (frame, (frame.symbol.role, number)))
@@ -234,6 +255,11 @@ impl Snapshot {
         let shown = all.get(self.trim.shown(&roles)).unwrap_or_default();
         shown.iter().map(|&frame| frame.clone()).collect()
     }
+}
+
+/// The least size of blocks of class `exponent`.
+fn class_bytes(exponent: u32) -> u64 {
+    1u64.checked_shl(exponent).unwrap_or(u64::MAX)
 }
 
 /// Adds an amount to a sum.
@@ -245,6 +271,8 @@ pub(crate) fn add(sum: &mut Amount, amount: &Amount) {
     sum.samples = sum.samples.saturating_add(amount.samples);
     sum.bytes_variance = sum.bytes_variance.saturating_add(amount.bytes_variance);
     sum.blocks_variance = sum.blocks_variance.saturating_add(amount.blocks_variance);
+    sum.smallest_bytes = Amount::smaller(sum.smallest_bytes, amount.smallest_bytes);
+    sum.resized |= amount.resized;
 }
 
 #[cfg(any(test, feature = "_synthetic"))]
@@ -262,7 +290,6 @@ mod tests {
     use crate::report::synthetic::{self, Builder};
     use crate::report::{Diff, Frames, SiteDiff};
     use crate::store::picture::{HistoryPoint as Point, Life};
-    use crate::units::FrameKey;
 
     #[test]
     fn everything_can_go_to_other_threads() {
@@ -310,6 +337,20 @@ mod tests {
         let json = serde_json::to_value(site).expect("JSON");
         assert_eq!(json["frames"][3]["name"], "app::main");
         assert_eq!(json["live_bytes"]["value"], site.live_bytes().value);
+    }
+
+    /// Chains that are judged together have their inner frames in common: these, as of a whole chain, without what leads
+    /// from their leaf to us.
+    #[test]
+    fn of_the_inner_part_of_a_chain_the_leaf_is_trimmed() {
+        let mut builder = Builder::new(0);
+        let names = ["", "alloc::raw_vec::finish_grow", "alloc::vec::push", "app::leaf", "app::caller", "app::main"];
+        let keys: Vec<FrameKey> = (1..6).map(FrameKey).collect();
+        builder.site(&keys, 64, 1, 0);
+        let snapshot = Snapshot::from_picture(builder.picture);
+        snapshot.name_frames(|offset| names.get(usize::try_from(offset).ok()?).map(|&name| name.to_owned()));
+        let shown: Vec<_> = snapshot.shown_frames(&keys[..4]).iter().map(|f| f.name().map(str::to_owned)).collect();
+        assert_eq!(shown, [Some("app::leaf".to_owned()), Some("app::caller".to_owned())]);
     }
 
     #[test]

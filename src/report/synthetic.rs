@@ -56,8 +56,9 @@ impl Builder {
     pub(crate) fn site(&mut self, frames: &[FrameKey], size: u64, live: u64, freed: u64) -> &mut SitePicture {
         let interval = self.picture.interval.interval_bytes(self.picture.fixed_interval_bytes);
         let weight = Weight::of(size, interval);
-        let live_amount = times(&weight, live);
-        let total = times(&weight, live + freed);
+        let known = |amount: Amount| Amount { smallest_bytes: size.max(1), ..amount };
+        let live_amount = known(times(&weight, live));
+        let total = known(times(&weight, live + freed));
         let figures = Figures {
             live: live_amount,
             total,
@@ -109,6 +110,8 @@ pub(crate) fn times(weight: &Weight, count: u64) -> Amount {
         samples: weight.samples * count,
         bytes_variance: weight.bytes_variance * u128::from(count),
         blocks_variance: weight.blocks_variance * u128::from(count),
+        smallest_bytes: 0,
+        resized: false,
     }
 }
 

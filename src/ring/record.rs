@@ -17,6 +17,8 @@ use crate::units::{StackId, Ticks};
 
 /// Words in a record.
 pub(crate) const RECORD_WORDS: usize = 4;
+/// The word whose lower half is the stack.
+pub(crate) const STACK_WORD: usize = 3;
 
 /// What happened to a sampled block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +63,8 @@ const CODE_BITS: u32 = 6;
 const _: () = assert!(OLD_INTERVAL_SHIFT + CODE_BITS == 64, "the fields fill the word");
 
 impl Record {
-    /// The record's four words.
+    /// The record's four words. Inlined: of a record whose kind is known little is left.
+    #[inline(always)]
     pub(crate) fn encode(&self) -> [u64; RECORD_WORDS] {
         let (aux, age) = match self.kind {
             Kind::Resize => (
@@ -120,6 +123,7 @@ impl Record {
     }
 }
 
+#[inline]
 fn code_bits(code: IntervalCode) -> u64 {
     u64::from(code.0) & ((1 << CODE_BITS) - 1)
 }

@@ -52,15 +52,44 @@ impl FreeList {
         }
     }
 
+    /// Takes up to `most` numbers at once: the first, and how many; they stay linked, and the last one's link is of no
+    /// meaning. Links that change while they are followed change the tag too, and the exchange fails.
+    pub(crate) fn pop_chain<L: Linked>(&self, links: &[L], most: u32) -> Option<(u32, u32)> {
+        // Acquire: as in `pop`.
+        let mut head = self.head.load(Ordering::Acquire);
+        loop {
+            let first = low(head).checked_sub(1)?;
+            let mut next = links.get(first as usize)?.next().load(Ordering::Relaxed);
+            let mut count = 1;
+            while count < most
+                && let Some(index) = next.checked_sub(1)
+                && let Some(link) = links.get(index as usize)
+            {
+                next = link.next().load(Ordering::Relaxed);
+                count += 1;
+            }
+            // Acquire on both ways: as in `pop`.
+            match self.head.compare_exchange(head, tagged(head, next), Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => return Some((first, count)),
+                Err(seen) => head = seen,
+            }
+        }
+    }
+
     /// Gives `index` back.
     pub(crate) fn push<L: Linked>(&self, links: &[L], index: u32) {
-        let Some(link) = links.get(index as usize) else { return };
+        self.push_chain(links, index, index);
+    }
+
+    /// Gives back all numbers from `first` to `last`, which the caller linked.
+    pub(crate) fn push_chain<L: Linked>(&self, links: &[L], first: u32, last: u32) {
+        let Some(link) = links.get(last as usize) else { return };
         // Relaxed: `head` is only compared; the exchange publishes.
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             link.next().store(low(head), Ordering::Relaxed);
             // Release: pairs with the Acquire in `pop`.
-            match self.head.compare_exchange(head, tagged(head, index + 1), Ordering::Release, Ordering::Relaxed) {
+            match self.head.compare_exchange(head, tagged(head, first + 1), Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(seen) => head = seen,
             }
@@ -89,6 +118,46 @@ mod models {
         fn next(&self) -> &AtomicU32 {
             &self.0
         }
+    }
+
+    #[test]
+    fn two_threads_never_hold_the_same_chain() {
+        loom::model(|| {
+            let links = Arc::new([Link(AtomicU32::new(0)), Link(AtomicU32::new(0)), Link(AtomicU32::new(0))]);
+            let owners = Arc::new([AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0)]);
+            let list = Arc::new(FreeList::new());
+            (0..3).for_each(|index| list.push(&links[..], index));
+            let work = move |list: &FreeList, links: &[Link], owners: &[AtomicU32]| {
+                let Some((first, count)) = list.pop_chain(links, 2) else { return };
+                let mut last = first;
+                for held in 0..count {
+                    if held > 0 {
+                        last = links[last as usize].0.load(Ordering::Relaxed) - 1;
+                    }
+                    assert_eq!(owners[last as usize].swap(1, Ordering::Relaxed), 0, "held twice");
+                }
+                let mut at = first;
+                for held in 0..count {
+                    if held > 0 {
+                        at = links[at as usize].0.load(Ordering::Relaxed) - 1;
+                    }
+                    owners[at as usize].store(0, Ordering::Relaxed);
+                }
+                list.push_chain(links, first, last);
+            };
+            let other = {
+                let (list, links, owners) = (list.clone(), links.clone(), owners.clone());
+                thread::spawn(move || work(&list, &links[..], &owners[..]))
+            };
+            work(&list, &links[..], &owners[..]);
+            other.join().unwrap();
+            let mut left = Vec::new();
+            while let Some(index) = list.pop(&links[..]) {
+                left.push(index);
+            }
+            left.sort_unstable();
+            assert_eq!(left, [0, 1, 2], "nothing lost");
+        });
     }
 
     #[test]

@@ -284,6 +284,25 @@ impl Range {
         Some((half, Slot { class: class as u8, index }))
     }
 
+    /// The slot of the sampled half that `ptr` is, with its entry: `locate` and `entry` in one.
+    #[inline]
+    pub(crate) fn sampled(&self, ptr: *mut u8) -> Option<(Slot, &Entry)> {
+        let (base, bytes) = self.bounds();
+        let offset = ptr.addr().wrapping_sub(base);
+        // The sampled half is the upper one.
+        if offset >= bytes || offset < bytes / 2 {
+            return None;
+        }
+        let span_shift = u32::from(self.span_shift.load(Ordering::Relaxed));
+        let class = offset >> span_shift;
+        let within = offset & ((1 << span_shift) - 1);
+        let index = u32::try_from(within >> Self::slot_shift(class)).ok()?;
+        let state = self.classes.get(class)?;
+        let entry = state.entries(state.opened.load(Ordering::Acquire)).get(index as usize)?;
+        #[expect(clippy::cast_possible_truncation, reason = "below 64")]
+        Some((Slot { class: class as u8, index }, entry))
+    }
+
     /// The entry of a slot.
     pub(crate) fn entry(&self, slot: Slot) -> Option<&Entry> {
         let class = usize::from(slot.class);
@@ -302,7 +321,7 @@ impl Range {
         (slots * size_of::<Entry>()).next_multiple_of(map::STEP_BYTES)
     }
 
-    fn slot_shift(class: usize) -> u32 {
+    const fn slot_shift(class: usize) -> u32 {
         #[expect(clippy::cast_possible_truncation, reason = "below 64")]
         let k = (class % HALF) as u32;
         MIN_SHIFT + k
@@ -326,5 +345,8 @@ impl Range {
 /// Own slots of this size and above give their pages back when freed: 64 KiB, a whole step.
 const DISCARD_SHIFT: u32 = map::STEP_BYTES.trailing_zeros();
 
+mod kept;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use kept::Kept;

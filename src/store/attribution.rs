@@ -17,6 +17,7 @@ use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS, Interval
 use crate::store::layout::{Global, Region, SIZE_CLASSES};
 use crate::store::merge::Scratch;
 use crate::store::row::{Row, add, get, set, signed, sub};
+use crate::store::streak::Streak;
 use crate::store::tables::Tables;
 use crate::store::version;
 use crate::sys::sync::{Ordering, fence};
@@ -27,7 +28,7 @@ use crate::units::{SiteId, StackId, Ticks};
 #[derive(Debug)]
 pub(crate) struct Attribution {
     weights: WeightCache,
-    base: u64,
+    pub(super) base: u64,
     pub(super) scratch: Scratch,
 }
 
@@ -39,6 +40,7 @@ impl Attribution {
 
     /// Applies `record`, which stands at `source` (ring and index) or came by another way, and shows it to `observer`.
     /// The caller holds the aggregator's lock; after this it advances the ring.
+    #[inline]
     pub(crate) fn apply(
         &mut self,
         tables: &Tables<'_>,
@@ -46,12 +48,42 @@ impl Attribution {
         source: Option<(RingId, u64)>,
         observer: &mut impl Observer,
     ) {
-        let Some((index, row)) = site_row(tables, record.stack) else { return };
+        // Twice the same code: with the weights of exact mode, which are constants but for the size, it is half as long.
+        if record.interval == IntervalCode::EXACT && record.old_interval == IntervalCode::EXACT {
+            let old = if record.kind == Kind::Resize { exactly(record.old_size) } else { Weight::default() };
+            self.apply_weighted(tables, record, source, observer, &exactly(record.size), &old);
+        } else {
+            self.apply_sampled(tables, record, source, observer);
+        }
+    }
+
+    #[inline(never)]
+    fn apply_sampled(
+        &mut self,
+        tables: &Tables<'_>,
+        record: &Record,
+        source: Option<(RingId, u64)>,
+        observer: &mut impl Observer,
+    ) {
         let weight = self.weights.of(record.size, record.interval);
         let old = match record.kind {
             Kind::Resize => self.weights.of(record.old_size, record.old_interval),
             _ => Weight::default(),
         };
+        self.apply_weighted(tables, record, source, observer, &weight, &old);
+    }
+
+    #[inline(always)]
+    fn apply_weighted(
+        &mut self,
+        tables: &Tables<'_>,
+        record: &Record,
+        source: Option<(RingId, u64)>,
+        observer: &mut impl Observer,
+        weight: &Weight,
+        old: &Weight,
+    ) {
+        let Some((index, row)) = site_row(tables, record.stack) else { return };
         let epoch = get(&tables.header.state.epoch);
         let global = &tables.header.global;
         row.enter_epoch(epoch);
@@ -68,49 +100,52 @@ impl Attribution {
         }
         row.current.stamp_peak(get(&global.peak_generation));
         let class = size_class(tables, record.size, epoch);
+        if record.interval != IntervalCode::EXACT && !matches!(record.kind, Kind::Free | Kind::Forget) {
+            row.note_size(record.size, record.kind == Kind::Resize);
+        }
         let cells = &row.current;
         let births =
             |weight: &Weight, birth: u64| u128::from(weight.blocks) * u128::from(birth.saturating_sub(self.base));
         match record.kind {
             Kind::Alloc => {
-                cells.live_add(&weight);
-                cells.total_add(&weight);
-                cells.live_births.add(births(&weight, record.at.0));
+                cells.live_add(weight);
+                cells.total_add(weight);
+                cells.live_births.add(births(weight, record.at.0));
                 if let Some(class) = class {
-                    class.current.live_add(&weight);
-                    class.current.total_add(&weight);
+                    class.current.live_add(weight);
+                    class.current.total_add(weight);
                 }
                 add(&global.live_bytes, weight.bytes);
                 add(&global.live_blocks, weight.blocks);
             }
             Kind::Free | Kind::Forget => {
-                cells.live_sub(&weight);
-                cells.live_births.sub(births(&weight, record.birth.0));
+                cells.live_sub(weight);
+                cells.live_births.sub(births(weight, record.birth.0));
                 if record.kind == Kind::Free {
                     cells.freed(weight.blocks, record.at.0.saturating_sub(record.birth.0));
                 }
                 if let Some(class) = class {
-                    class.current.live_sub(&weight);
+                    class.current.live_sub(weight);
                 }
                 sub(&global.live_bytes, weight.bytes);
                 sub(&global.live_blocks, weight.blocks);
             }
             Kind::Resize => {
-                cells.live_sub(&old);
-                cells.live_add(&weight);
-                cells.total_add(&weight);
+                cells.live_sub(old);
+                cells.live_add(weight);
+                cells.total_add(weight);
                 if weight.samples != 0 {
-                    let (bytes, blocks) = covariance(record, &old, &weight);
+                    let (bytes, blocks) = covariance(record, old, weight);
                     cells.total_add_variance(bytes, blocks);
                 }
-                cells.live_births.sub(births(&old, record.birth.0));
-                cells.live_births.add(births(&weight, record.birth.0));
+                cells.live_births.sub(births(old, record.birth.0));
+                cells.live_births.add(births(weight, record.birth.0));
                 if let Some(class) = size_class(tables, record.old_size, epoch) {
-                    class.current.live_sub(&old);
+                    class.current.live_sub(old);
                 }
                 if let Some(class) = class {
-                    class.current.live_add(&weight);
-                    class.current.total_add(&weight);
+                    class.current.live_add(weight);
+                    class.current.total_add(weight);
                 }
                 add(&global.live_bytes, weight.bytes.wrapping_sub(old.bytes));
                 add(&global.live_blocks, weight.blocks.wrapping_sub(old.blocks));
@@ -130,9 +165,10 @@ impl Attribution {
         observer.applied(&Applied {
             site: row_id(index),
             record,
-            weight: &weight,
-            old: &old,
+            weight,
+            old,
             ring: source.map(|(ring, _)| ring),
+            streak: None,
         });
     }
 }
@@ -149,6 +185,8 @@ pub(crate) struct Applied<'a> {
     pub(crate) old: &'a Weight,
     /// The ring that it came from.
     pub(crate) ring: Option<RingId>,
+    /// `record` is the first of so many that are alike.
+    pub(crate) streak: Option<Streak>,
 }
 
 /// Sees each record after it was applied, under the aggregator's lock and bound by its promises.
@@ -192,9 +230,10 @@ pub(crate) fn copy_global(from: &Global, to: &Global) {
     }
 }
 
-/// Says in the header which row and which record are about to change, for the readers of a dead writer's file.
+/// Says in the header which row and which record (of a streak the last one) are about to change, for the readers of a
+/// dead writer's file.
 #[inline]
-fn mark_pending(tables: &Tables<'_>, source: Option<(RingId, u64)>, row_index: u64, row: &Row) {
+pub(super) fn mark_pending(tables: &Tables<'_>, source: Option<(RingId, u64)>, row_index: u64, row: &Row) {
     let pending = &tables.header.pending;
     set(&pending.ring, 0);
     // Release: a mark that is half written names no ring.
@@ -209,13 +248,13 @@ fn mark_pending(tables: &Tables<'_>, source: Option<(RingId, u64)>, row_index: u
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rows have 30 bits")]
-fn row_id(index: u64) -> SiteId {
+pub(super) fn row_id(index: u64) -> SiteId {
     SiteId(index as u32)
 }
 
 /// The row of `stack`, made if it has none; the root's where no row is left, or no such node.
 #[inline]
-fn site_row<'a>(tables: &Tables<'a>, stack: StackId) -> Option<(u64, &'a Row)> {
+pub(super) fn site_row<'a>(tables: &Tables<'a>, stack: StackId) -> Option<(u64, &'a Row)> {
     let index = match tables.nodes.get(stack.0 as usize) {
         Some(node) if u64::from(stack.0) < tables.laid_out(Region::Nodes) => {
             // Relaxed: this side alone writes the row's number.
@@ -280,7 +319,7 @@ fn count_folded(tables: &Tables<'_>) -> u64 {
 
 /// The row of the size class of blocks of `size` bytes, ready for a change.
 #[inline]
-fn size_class<'a>(tables: &Tables<'a>, size: u64, epoch: u64) -> Option<&'a Row> {
+pub(super) fn size_class<'a>(tables: &Tables<'a>, size: u64, epoch: u64) -> Option<&'a Row> {
     let class = u64::from(size.max(1).ilog2()).min(SIZE_CLASSES - 1);
     let row = tables.size_classes.get(class as usize)?;
     row.enter_epoch(epoch);
@@ -308,6 +347,18 @@ fn covariance(record: &Record, old: &Weight, new: &Weight) -> (u128, u128) {
     )
 }
 
+/// The weight of a block that is recorded for certain.
+#[inline(always)]
+pub(super) fn exactly(size: u64) -> Weight {
+    Weight {
+        bytes: size << BYTES_FRACTION_BITS,
+        blocks: 1 << BLOCKS_FRACTION_BITS,
+        bytes_variance: 0,
+        blocks_variance: 0,
+        samples: 0,
+    }
+}
+
 /// Weights of recent (size, interval) pairs: the exponential costs more than all the rest of a record.
 #[derive(Debug)]
 struct WeightCache {
@@ -327,13 +378,7 @@ impl WeightCache {
     #[inline]
     fn of(&mut self, size: u64, interval: IntervalCode) -> Weight {
         if interval == IntervalCode::EXACT {
-            return Weight {
-                bytes: size << BYTES_FRACTION_BITS,
-                blocks: 1 << BLOCKS_FRACTION_BITS,
-                bytes_variance: 0,
-                blocks_variance: 0,
-                samples: 0,
-            };
+            return exactly(size);
         }
         // Sizes have 48 bits, so the pair has a word of its own.
         let key = (size << 8) | u64::from(interval.0);

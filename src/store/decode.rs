@@ -153,7 +153,7 @@ fn sites(tables: &Tables<'_>, modules: usize) -> Result<Vec<SitePicture>, StoreE
     let mut sites = Vec::new();
     let mut all_frames = 0;
     for row in in_use(tables, Region::Sites, tables.sites) {
-        let figures = row.current.figures(generation, at_peak);
+        let figures = row.figures(generation, at_peak);
         if figures.total.blocks == 0 && figures.live.blocks == 0 {
             continue;
         }
@@ -221,7 +221,7 @@ fn scopes(tables: &Tables<'_>) -> Result<Vec<ScopePicture>, StoreError> {
 
 fn size_classes(tables: &Tables<'_>) -> Vec<SizeClassPicture> {
     let (generation, at_peak) = tables.peak();
-    let figures = |row: &super::row::Row| row.current.figures(generation, at_peak);
+    let figures = |row: &super::row::Row| row.figures(generation, at_peak);
     let rows = in_use(tables, Region::SizeClasses, tables.size_classes).iter().map(figures);
     rows.map(|figures| SizeClassPicture { live: figures.live, total: figures.total }).collect()
 }

@@ -14,6 +14,7 @@ use crate::ring::{Consumer, RingId};
 use crate::store::attribution::{Attribution, Observer};
 use crate::store::layout::{MAX_RINGS, Region};
 use crate::store::row::add;
+use crate::store::streak::Streak;
 use crate::store::tables::{Tables, prefetch};
 use crate::sys::sync::Ordering;
 use crate::tree::SITE_MASK;
@@ -86,13 +87,18 @@ impl Attribution {
                     && second.is_none_or(|second| (at, top.ring) <= second)
                 {
                     look_ahead(tables, &consumer);
-                    if let Some(record) = consumer.peek().and_then(Record::decode) {
-                        self.apply(tables, &record, Some((RingId(top.ring), consumer.index())), observer);
-                    } else {
-                        add(&tables.header.loss.dropped_records, 1);
+                    let may = |at| at <= until.0 && second.is_none_or(|second| (at, top.ring) <= second);
+                    let words = consumer.peek();
+                    let streak = words.and_then(|first| Streak::at(&consumer, &first, may));
+                    let records = streak.map_or(1, |streak| streak.records);
+                    let source = (RingId(top.ring), consumer.index().wrapping_add(records - 1));
+                    match (words.and_then(Record::decode), streak) {
+                        (Some(record), None) => self.apply(tables, &record, Some(source), observer),
+                        (Some(first), Some(found)) => self.apply_streak(tables, &first, &found, source, observer),
+                        (None, _) => add(&tables.header.loss.dropped_records, 1),
                     }
-                    consumer.advance();
-                    consumed += 1;
+                    consumer.advance_by(records);
+                    consumed += records;
                     next = next_at(&consumer, until);
                 }
             }
@@ -122,12 +128,11 @@ const ROW_AHEAD: u64 = 8;
 /// Asks for the memory that records to come will need.
 #[inline]
 fn look_ahead(tables: &Tables<'_>, consumer: &Consumer<'_>) {
-    #[expect(clippy::cast_possible_truncation, reason = "a record's stack: the lower half")]
-    let node = |words: [u64; 4]| tables.nodes.get(words[3] as u32 as usize);
-    if let Some(node) = consumer.ahead(NODE_AHEAD).and_then(node) {
+    let node = |stack: u32| tables.nodes.get(stack as usize);
+    if let Some(node) = consumer.stack_ahead(NODE_AHEAD).and_then(node) {
         prefetch(node);
     }
-    if let Some(node) = consumer.ahead(ROW_AHEAD).and_then(node) {
+    if let Some(node) = consumer.stack_ahead(ROW_AHEAD).and_then(node) {
         // Relaxed: a hint.
         let number = (node.site.load(Ordering::Relaxed) & SITE_MASK) as usize;
         if let Some(row) = tables.sites.get(number.wrapping_sub(1)) {

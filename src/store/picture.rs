@@ -23,9 +23,18 @@ pub(crate) struct Amount {
     pub(crate) bytes_variance: u128,
     /// Σ of estimated variance, in 1/2^12 blocks².
     pub(crate) blocks_variance: u128,
+    /// The smallest block that was ever recorded where these were; 0: not known.
+    pub(crate) smallest_bytes: u64,
+    /// Of totals: a block may be in them several times, with several sizes.
+    pub(crate) resized: bool,
 }
 
 impl Amount {
+    /// The smallest block known of two amounts together.
+    pub(crate) fn smaller(a: u64, b: u64) -> u64 {
+        if a == 0 || b == 0 { a.max(b) } else { a.min(b) }
+    }
+
     /// The estimate in whole bytes, rounded.
     pub(crate) fn whole_bytes(&self) -> u64 {
         round_fixed(self.bytes, BYTES_FRACTION_BITS)

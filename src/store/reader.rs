@@ -22,6 +22,7 @@ use crate::store::row::{
     CLOSED_WORD, CURRENT_WORD, EPOCH_BEGIN_WORD, EPOCH_END_WORD, FIGURE_WORDS, ROW_WORDS, get, set,
 };
 use crate::store::source::{FileSource, Source};
+use crate::store::streak::MOST_RECORDS;
 use crate::store::tables::Tables;
 use crate::store::text;
 use crate::store::version::{Versioned, newest};
@@ -224,8 +225,10 @@ fn resolve_pending(tables: &Tables<'_>) -> u64 {
         && begun
     {
         let mut consumer = ring.consumer();
-        if consumer.index() == get(&pending.index) && consumer.unread() <= ring.capacity() {
-            consumer.advance();
+        // The pending record is the last of its streak, and the tail moves behind it at once.
+        let before = get(&pending.index).wrapping_sub(consumer.index());
+        if before < MOST_RECORDS.min(consumer.unread()) && consumer.unread() <= ring.capacity() {
+            consumer.advance_by(before + 1);
         }
     }
     u64::from(torn)

@@ -183,6 +183,23 @@ impl FigureCells {
         }
     }
 
+    /// As `live_add` of one more block, `raise_max`, and the like `live_sub`; `at_peak`: the process stood at its peak
+    /// number `generation` between.
+    #[inline]
+    pub(crate) fn live_blip(&self, weight: &Weight, at_peak: Option<u64>) {
+        let (bytes, blocks) =
+            (get(&self.live_bytes).wrapping_add(weight.bytes), get(&self.live_blocks).wrapping_add(weight.blocks));
+        if signed(bytes) >= signed(get(&self.max_bytes)) {
+            set(&self.max_bytes, bytes);
+            set(&self.max_blocks, blocks);
+        }
+        if let Some(generation) = at_peak {
+            set(&self.gmax_bytes, bytes);
+            set(&self.gmax_blocks, blocks);
+            set(&self.peak_generation, generation);
+        }
+    }
+
     /// A block of `blocks` (weight) that lived for `age` ticks was freed.
     #[inline]
     pub(crate) fn freed(&self, blocks: u64, age: u64) {
@@ -190,8 +207,15 @@ impl FigureCells {
         self.ended_lifetimes.add(u128::from(blocks) * u128::from(age));
     }
 
-    /// The figures, given how many peaks the process has had and whether it is at its peak now.
-    pub(crate) fn figures(&self, generation: u64, at_peak: bool) -> Figures {
+    /// Blocks of weight `each` were freed, `blocks` (weight) in all, that lived for `ages` ticks together.
+    #[inline]
+    pub(crate) fn freed_together(&self, blocks: u64, each: u64, ages: u64) {
+        add(&self.freed_blocks, blocks);
+        self.ended_lifetimes.add(u128::from(each) * u128::from(ages));
+    }
+
+    /// As [`Row::figures`], but for what only the row knows.
+    fn figures(&self, generation: u64, at_peak: bool) -> Figures {
         let sampled = |bytes, blocks, cells: &SampledCells| Amount {
             bytes,
             blocks,
@@ -200,6 +224,8 @@ impl FigureCells {
             samples: not_negative(get(&cells.samples)),
             bytes_variance: wide_not_negative(cells.bytes_variance.get()),
             blocks_variance: wide_not_negative(cells.blocks_variance.get()),
+            smallest_bytes: 0,
+            resized: false,
         };
         let live_bytes = not_negative(get(&self.live_bytes));
         let live_blocks = not_negative(get(&self.live_blocks));
@@ -250,7 +276,11 @@ pub(crate) struct Row {
     pub(crate) epoch_begin: AtomicU64,
     /// The epoch of the last change; `closed` holds the figures at the end of the one before.
     pub(crate) epoch_end: AtomicU64,
-    spare: [AtomicU64; 3],
+    /// Bytes of the smallest block ever recorded here, in sampled mode; 0: none yet. Only falls, so it has no epoch.
+    pub(crate) smallest_bytes: AtomicU64,
+    /// 1: a block was resized here, in sampled mode.
+    pub(crate) resized: AtomicU64,
+    spare: AtomicU64,
     pub(crate) current: FigureCells,
     pub(crate) closed: FigureCells,
 }
@@ -281,6 +311,28 @@ impl Row {
     #[expect(clippy::cast_possible_truncation, reason = "stored from a `StackId`")]
     pub(crate) fn stack(&self) -> StackId {
         StackId(get(&self.key) as u32)
+    }
+
+    /// A block of `size` bytes was recorded by sampling, by a resize or not.
+    #[inline]
+    pub(crate) fn note_size(&self, size: u64, resized: bool) {
+        let (size, smallest) = (size.max(1), get(&self.smallest_bytes));
+        if smallest == 0 || size < smallest {
+            set(&self.smallest_bytes, size);
+        }
+        if resized {
+            set(&self.resized, 1);
+        }
+    }
+
+    /// The current figures, given how many peaks the process has had and whether it is at its peak now.
+    pub(crate) fn figures(&self, generation: u64, at_peak: bool) -> Figures {
+        let mut figures = self.current.figures(generation, at_peak);
+        let smallest_bytes = get(&self.smallest_bytes);
+        figures.live.smallest_bytes = smallest_bytes;
+        figures.total.smallest_bytes = smallest_bytes;
+        figures.total.resized = get(&self.resized) != 0;
+        figures
     }
 
     /// Makes the row ready for a change in `epoch`: the first change of an epoch keeps what was.

@@ -124,6 +124,11 @@ impl<'a> Tables<'a> {
         self.header.regions[region as usize].used.load(Ordering::Acquire)
     }
 
+    /// The time of the latest record that was attributed: moves while somebody drains.
+    pub(crate) fn last_attributed(&self) -> u64 {
+        get(&self.header.global.last_at)
+    }
+
     /// The calling-context tree over these nodes.
     pub(crate) fn tree(&self) -> Tree<'a> {
         Tree { nodes: self.nodes, state: self.tree_state }

@@ -8,6 +8,7 @@ mod live;
 mod round_trip;
 mod space;
 mod speed;
+mod streaks;
 
 use crate::ring::record::{Kind, Record};
 use crate::sampler::weight::{IntervalCode, Weight};
@@ -105,6 +106,8 @@ pub(super) struct Oracle {
     pub(super) now: u64,
     intervals: Vec<IntervalCode>,
     sizes: Vec<u64>,
+    /// How often the newest block is the one that changes or goes.
+    pub(super) lifo_percent: u64,
 }
 
 impl Oracle {
@@ -119,6 +122,7 @@ impl Oracle {
             now: BASE.0,
             intervals: intervals.iter().map(|&code| IntervalCode(code)).collect(),
             sizes: sizes.to_vec(),
+            lifo_percent: 0,
         }
     }
 
@@ -166,8 +170,10 @@ impl Oracle {
             };
             return self.alloc(block);
         }
-        let index = self.random.below(self.blocks.len() as u64) as usize;
+        let newest = self.lifo_percent > 0 && self.random.below(100) < self.lifo_percent;
+        let index = if newest { self.blocks.len() - 1 } else { self.random.below(self.blocks.len() as u64) as usize };
         match choice {
+            _ if newest => self.leave(index, Kind::Free),
             45..70 => self.resize(index),
             70..74 => self.leave(index, Kind::Forget),
             _ => self.leave(index, Kind::Free),
@@ -193,6 +199,7 @@ impl Oracle {
         let site = self.sites.entry(block.stack).or_default();
         plus(&mut site.live, &weight);
         plus(&mut site.total, &weight);
+        note_size(site, block.size, block.interval);
         site.live_births += u128::from(weight.blocks) * u128::from(block.birth - BASE.0);
         self.live = (self.live.0 + weight.bytes, self.live.1 + weight.blocks);
         self.after_rise(block.stack);
@@ -229,6 +236,8 @@ impl Oracle {
         minus(&mut site.live, &old);
         plus(&mut site.live, &new);
         plus(&mut site.total, &new);
+        note_size(site, block.size, block.interval);
+        site.total.resized |= block.interval != IntervalCode::EXACT;
         if new.samples > 0 {
             let p = 1.0 - (-(block.size as f64) / block.interval.interval_bytes(3_000)).exp();
             let covariance = 2.0 * block.carried * block.size as f64 * (1.0 - p) / p;
@@ -278,6 +287,13 @@ impl Oracle {
             found.live_births = expected.live_births;
             assert_eq!(found, expected, "{:?}", site.stack);
         }
+    }
+}
+
+fn note_size(site: &mut Figures, size: u64, interval: IntervalCode) {
+    if interval != IntervalCode::EXACT {
+        let smallest = if site.total.smallest_bytes == 0 { size } else { site.total.smallest_bytes.min(size) };
+        (site.live.smallest_bytes, site.total.smallest_bytes) = (smallest, smallest);
     }
 }
 

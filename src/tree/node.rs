@@ -1,6 +1,6 @@
 //! The tree's memory: nodes and counters as they lie in the mapped store. Plain atomics, valid when zeroed.
 
-#[cfg(test)]
+#[cfg(any(test, feature = "_synthetic"))]
 use crate::sys::sync::Ordering;
 use crate::sys::sync::{AtomicU32, AtomicU64};
 
@@ -45,7 +45,7 @@ pub(crate) struct TreeState {
 const _: () = assert!(size_of::<TreeState>() == 16, "part of the store's header");
 
 /// For tests: the store makes nodes of zeroed memory.
-#[cfg(test)]
+#[cfg(any(test, feature = "_synthetic"))]
 impl Node {
     /// An empty node: what zeroed memory is.
     pub(crate) fn new() -> Node {
@@ -59,7 +59,7 @@ impl Node {
 }
 
 /// For tests: the store sets both numbers itself.
-#[cfg(test)]
+#[cfg(any(test, feature = "_synthetic"))]
 impl TreeState {
     /// The state of an empty tree whose first `laid_out` nodes (the root among them) are zeroed memory.
     pub(crate) fn new(laid_out: u32) -> TreeState {

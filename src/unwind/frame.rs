@@ -84,6 +84,20 @@ impl Frame {
         }
     }
 
+    /// Notes all words of a step at once, and the key: the caller's frame pointer, if it was `restored`, and the return address;
+    /// both are the return address where it was not.
+    #[inline]
+    pub(super) fn note_all(
+        &mut self,
+        values: [u64; MAX_WORDS],
+        offsets: [u32; MAX_WORDS],
+        restored: bool,
+        key: FrameKey,
+    ) {
+        (self.values, self.offsets, self.key) = (values, offsets, key);
+        self.flags |= WORDS | KEYED | if restored { 0 } else { ONE_WORD };
+    }
+
     /// More was read, or farther away, than a frame can hold, or the system was asked whether it can be read: this
     /// step must be done again each time.
     #[inline]
@@ -110,26 +124,43 @@ impl Frame {
 /// - All frames were noted on this same stack, by steps that read words between their sp and the stack's end.
 #[inline]
 pub(super) unsafe fn first_difference(frames: &[Frame], from: usize) -> Option<usize> {
-    frames[..=from].iter().rposition(|frame| {
-        if frame.flags & REPLAYABLE == 0 {
-            return true;
+    let mut left = frames.get(..=from).unwrap_or_default();
+    while let [below @ .., frame] = left {
+        // SAFETY: the caller's promises; each frame is proved before its caller is looked at.
+        if !unsafe { frame.is_as_noted() } {
+            return Some(below.len());
         }
-        if frame.flags & WORDS == 0 {
+        left = below;
+    }
+    None
+}
+
+impl Frame {
+    /// The words that the step from here read are on the stack as they were.
+    ///
+    /// # Safety
+    /// - As for [`first_difference`]; all frames above this one are proved.
+    #[inline(always)]
+    unsafe fn is_as_noted(&self) -> bool {
+        if self.flags & REPLAYABLE == 0 {
             return false;
         }
-        let [first, second] = frame.offsets.map(|offset| {
-            let word = stack::pointer::<u64>(frame.state.sp.wrapping_add(u64::from(offset)));
-            // SAFETY: at or above the sp of a live frame (each frame is proved before its caller is looked at) and
-            // below the end of the stack, where a step read it before; aligned, since steps refuse other addresses.
+        if self.flags & WORDS == 0 {
+            return true;
+        }
+        let [first, second] = self.offsets.map(|offset| {
+            let word = stack::pointer::<u64>(self.state.sp.wrapping_add(u64::from(offset)));
+            // SAFETY: at or above the sp of a live frame and below the end of the stack, where a step read it before;
+            // aligned, since steps refuse other addresses.
             unsafe { word.read_volatile() }
         });
         #[cfg(test)]
         if planted::ADDRESSES_ALONE.load(std::sync::atomic::Ordering::Relaxed) {
             // The return address is the last word that a step reads.
-            return second != frame.values[1];
+            return second == self.values[1];
         }
-        ((first ^ frame.values[0]) | (second ^ frame.values[1])) != 0
-    })
+        ((first ^ self.values[0]) | (second ^ self.values[1])) == 0
+    }
 }
 
 /// The fault that the tests plant, to see that they would find it.

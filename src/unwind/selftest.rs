@@ -79,6 +79,7 @@ fn addresses(method: Method, registers: Registers) -> Option<Vec<u64>> {
             set,
             method,
             cache: &mut workspace.cache,
+            rules: None,
             bounds,
             known: bounds.contain(registers.sp),
             remembered: &[],

@@ -147,26 +147,26 @@ fn by_tables(
 
 #[cfg(target_arch = "x86_64")]
 #[inline]
-fn registers(_: &Set, state: State, _: Option<u64>) -> UnwindRegsNative {
+pub(super) fn registers(_: &Set, state: State, _: Option<u64>) -> UnwindRegsNative {
     UnwindRegsNative::new(state.address, state.sp, state.fp)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[inline]
-fn caller(registers: &UnwindRegsNative, return_address: u64) -> State {
+pub(super) fn caller(registers: &UnwindRegsNative, return_address: u64) -> State {
     State { address: return_address, sp: registers.sp(), fp: registers.bp() }
 }
 
 #[cfg(target_arch = "aarch64")]
 #[inline]
-fn registers(set: &Set, state: State, first: Option<u64>) -> UnwindRegsNative {
+pub(super) fn registers(set: &Set, state: State, first: Option<u64>) -> UnwindRegsNative {
     let mask = framehop::aarch64::PtrAuthMask(set.address_mask);
     UnwindRegsNative::new_with_ptr_auth_mask(mask, first.unwrap_or(state.address), state.sp, state.fp)
 }
 
 #[cfg(target_arch = "aarch64")]
 #[inline]
-fn caller(registers: &UnwindRegsNative, _: u64) -> State {
+pub(super) fn caller(registers: &UnwindRegsNative, _: u64) -> State {
     // The link register, signature bits removed.
     State { address: registers.lr(), sp: registers.sp(), fp: registers.fp() }
 }

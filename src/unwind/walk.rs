@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "comparing remembered words with the stack")]
 
 use super::frame::{self, Frame, State};
+use super::rules::{Known, Rules};
 use super::set::Set;
 use super::step::{Cache, Memory, Method, Next, step};
 use super::thread::Outcome;
@@ -16,6 +17,8 @@ pub(super) struct Walk<'r, 'w> {
     pub(super) set: &'w Set,
     pub(super) method: Method,
     pub(super) cache: &'w mut Cache,
+    /// What was learned of framehop; `None` in the walk that the debug mode compares with, and for other methods.
+    pub(super) rules: Option<Rules<'w>>,
     /// The thread's own stack, if `known`; else the walk is on a stack that we know nothing of.
     pub(super) bounds: Bounds,
     pub(super) known: bool,
@@ -36,7 +39,7 @@ pub(super) struct Walk<'r, 'w> {
 }
 
 impl Walk<'_, '_> {
-    /// Walks. With framehop this takes 14 kB of stack, hence never inlined.
+    /// Walks. Where framehop is asked this takes 14 kB of stack.
     #[inline(never)]
     pub(super) fn run(&mut self) {
         let mut memory = Memory::new(self.bounds, self.known);
@@ -78,8 +81,21 @@ impl Walk<'_, '_> {
             }
             let Some(place) = self.scratch.get_mut(self.made) else { return };
             place.begin(&state, first);
-            let lr = first.then_some(self.registers.lr);
-            let next = step(self.set, self.method, self.cache, &mut memory, state, place, lr);
+            let known = match &self.rules {
+                Some(rules) if !first && self.known => rules.step(&state, &self.bounds, place),
+                _ => Known::Opaque,
+            };
+            let next = match known {
+                Known::Stepped(to) => Next::To(to),
+                Known::Opaque => self.ask(&mut memory, state, first),
+                Known::Unknown => {
+                    let next = self.ask(&mut memory, state, first);
+                    if let Some(rules) = &mut self.rules {
+                        rules.learn(self.set, self.cache, state.address);
+                    }
+                    next
+                }
+            };
             self.made += 1;
             match next {
                 // Field by field: see `State::sp`.
@@ -91,6 +107,14 @@ impl Walk<'_, '_> {
                 Next::Broken => return self.outcome = Outcome::Broken,
             }
         }
+    }
+
+    /// One step by the method in force, from `state`, which the frame at `made` begins with. Apart from `run`, so that known frames
+    /// cost none of framehop's stack.
+    #[inline(never)]
+    fn ask(&mut self, memory: &mut Memory, state: State, first: bool) -> Next {
+        let Some(place) = self.scratch.get_mut(self.made) else { return Next::Broken };
+        step(self.set, self.method, self.cache, memory, state, place, first.then_some(self.registers.lr))
     }
 
     /// The last resort: the frames that the `backtrace` crate finds, up to the room that there is.

@@ -10,6 +10,7 @@
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use super::frame::Frame;
+use super::rules::{PLACES, Rule};
 use super::set::Set;
 use super::step::Cache;
 use crate::sys::stack;
@@ -36,6 +37,8 @@ pub(super) struct Workspace {
     pub(super) scratch: *mut Frame,
     pub(super) check: *mut Frame,
     pub(super) capacity: usize,
+    /// `PLACES` rules, learned or zeroed.
+    pub(super) rules: *mut [Rule; PLACES],
     /// The private stack's upper end.
     pub(super) stack_top: u64,
     mapping: core::ptr::NonNull<u8>,
@@ -145,7 +148,7 @@ impl Workspace {
 
     fn new(capacity: usize, rules_generation: u64) -> Option<Workspace> {
         let frames_bytes = capacity * size_of::<Frame>();
-        let mapping_bytes = GUARD_BYTES + STACK_BYTES + 2 * frames_bytes;
+        let mapping_bytes = GUARD_BYTES + STACK_BYTES + 2 * frames_bytes + size_of::<[Rule; PLACES]>();
         let mapping = stack::map_pages(mapping_bytes)?;
         // SAFETY: whole pages of our new mapping (64 KiB is a multiple of every page size in use).
         unsafe { stack::guard_pages(mapping.as_ptr(), GUARD_BYTES) };
@@ -153,12 +156,15 @@ impl Workspace {
         let top = unsafe { mapping.as_ptr().add(GUARD_BYTES + STACK_BYTES) };
         // SAFETY: inside the mapping.
         let check = unsafe { top.add(frames_bytes) };
+        // SAFETY: inside the mapping; aligned, since frames are 64 bytes each.
+        let rules = unsafe { check.add(frames_bytes) };
         Some(Workspace {
             cache: Cache::new_in(),
             cache_born: rules_generation,
             scratch: top.cast(),
             check: check.cast(),
             capacity,
+            rules: rules.cast(),
             stack_top: top.expose_provenance() as u64,
             mapping,
             mapping_bytes,

@@ -168,19 +168,23 @@ fn main() {
     let all = seen(&snapshot);
     let unknown: Vec<u32> = all.iter().filter(|(_, seen)| seen.unknown).map(|(way, _)| *way).collect();
     let made: u64 = truth.made.iter().map(|made| made.load(Ordering::Relaxed)).sum();
-    println!("made {made}, {losses:?}, unknown {unknown:?}");
+    let stalls = unfreed::internals::stalls();
+    println!("made {made}, {losses:?}, {stalls} stalls, unknown {unknown:?}");
     assert_eq!(all.len(), 32, "every site is there");
-    if case == "pause" {
-        // Threads help themselves; on a busy machine one may wait its 100 ms in vain, which is counted and tainted.
-        assert!(losses.dropped_records * 10_000 <= made, "threads help themselves");
-        assert_eq!(losses.dropped_records > 0, !unknown.is_empty(), "counted, and its sites unknown");
-        assert!(made > 20_000, "threads were held up: {made}");
-    } else {
-        assert_eq!(losses.dropped_records > 0, !unknown.is_empty(), "counted, and its sites unknown");
+    // Whatever the machine does: nothing is lost, or what is lost is counted and its sites, and only those, are unknown.
+    assert_eq!(losses.dropped_records > 0, !unknown.is_empty(), "counted, and its sites unknown");
+    assert!(unknown.len() as u64 <= losses.dropped_records, "only those");
+    // And nothing is lost while anybody drains: a record is given up for a stall of 100 ms alone.
+    assert!(losses.dropped_records <= stalls, "lost without need");
+    if case != "pause" {
         assert!(losses.dropped_records > 0, "a second without any drain must fill the rings: the test is too weak");
     }
-    assert!(unknown.len() as u64 <= losses.dropped_records, "only those");
     assert!(!unknown.contains(&30) && !unknown.contains(&31), "only those");
+    if exact {
+        // Losses are counted each: what is missing of the births is no more than that.
+        let seen: f64 = all.values().map(|seen| seen.made).sum();
+        assert!(made as f64 - seen <= losses.dropped_records as f64, "{made} made, {seen} seen");
+    }
     for (way, seen) in &all {
         if exact && !seen.unknown {
             let (live, made) = (&truth.live[*way as usize], &truth.made[*way as usize]);

@@ -43,10 +43,13 @@ fn consistent(profiler: &unfreed::Profiler, mode: &str) {
     let snapshot = profiler.snapshot();
     let losses = snapshot.losses();
     assert_eq!(losses.untracked_blocks, 0, "{losses:?}");
-    if losses.dropped_records > 0 {
-        // Only where threads outnumber the rings, on a machine with more to do: counted, and its sites unknown.
-        assert!(losses.ringless_threads > 0, "{losses:?}");
-        assert!(snapshot.sites().any(|site| site.is_unknown()), "{losses:?}");
+    // However many threads wait for it, nothing is lost while the aggregator works. Where it was held up for 100 ms (its
+    // holder had no processor), a thread that gave up has lost one record, counted, and its site is unknown.
+    assert!(losses.dropped_records <= unfreed::internals::stalls(), "lost without need: {losses:?}");
+    let unknown = snapshot.sites().any(|site| site.is_unknown());
+    assert_eq!(losses.dropped_records > 0, unknown, "counted, and its sites unknown: {losses:?}");
+    if unknown {
+        println!("{mode}: the aggregator was held up: {losses:?}");
         return;
     }
     for site in snapshot.sites() {

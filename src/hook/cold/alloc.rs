@@ -7,8 +7,8 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
 use std::sync::atomic::Ordering;
 
-use super::{Cold, SMALL_IN_TABLE, every_free_looks};
-use crate::hook::hot::HOT;
+use super::{Cold, SMALL_IN_TABLE, every_free_looks, exact, own_hot};
+use crate::hook::hot::Hot;
 use crate::hook::own;
 use crate::hook::session::{self, Mode};
 use crate::live::{LIVE, LargeBlock};
@@ -36,23 +36,39 @@ pub(in crate::hook) unsafe fn alloc(size: usize, align: usize, inner: &dyn Globa
     let registers = Registers::here();
     // SAFETY: they were a layout; apart, they stay in the registers that they came in.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-    HOT.with(|hot| {
-        hot.undo(size);
-        if hot.depth.get() != 0 {
-            // SAFETY: the caller's layout.
-            return unsafe { own::alloc(inner, layout, zeroed) };
-        }
-        let mut cold = Cold::enter(hot);
-        let ptr = match cold.decide(layout.size()) {
-            // SAFETY: the caller's layout.
-            None => unsafe { plain(inner, layout, zeroed) },
-            // SAFETY: the caller's layout.
-            Some(interval) => unsafe { tracked(&mut cold, inner, layout, zeroed, interval, &registers) },
-        };
-        let counted = cold.count_alloc(layout.size(), !ptr.is_null());
-        cold.leave(counted);
-        ptr
-    })
+    let hot = own_hot();
+    match exact::alloc(hot, layout, zeroed, &registers) {
+        Some(ptr) => ptr,
+        // SAFETY: the caller's layout.
+        None => unsafe { alloc_at_length(hot, layout, inner, zeroed, &registers) },
+    }
+}
+
+/// # Safety
+/// As for [`GlobalAlloc::alloc`].
+#[inline(never)]
+unsafe fn alloc_at_length(
+    hot: &Hot,
+    layout: Layout,
+    inner: &dyn GlobalAlloc,
+    zeroed: bool,
+    registers: &Registers,
+) -> *mut u8 {
+    hot.undo(layout.size());
+    if hot.depth.get() != 0 {
+        // SAFETY: the caller's layout.
+        return unsafe { own::alloc(inner, layout, zeroed) };
+    }
+    let mut cold = Cold::enter(hot);
+    let ptr = match cold.decide(layout.size()) {
+        // SAFETY: the caller's layout.
+        None => unsafe { plain(inner, layout, zeroed) },
+        // SAFETY: the caller's layout.
+        Some(interval) => unsafe { tracked(&mut cold, inner, layout, zeroed, interval, registers) },
+    };
+    let counted = cold.count_alloc(layout.size(), !ptr.is_null());
+    cold.leave(counted);
+    ptr
 }
 
 /// # Safety

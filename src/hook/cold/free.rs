@@ -4,9 +4,9 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 
-use super::Cold;
 use super::alloc::slot_memory;
-use crate::hook::hot::HOT;
+use super::{Cold, exact, own_hot};
+use crate::hook::hot::Hot;
 use crate::hook::own;
 use crate::hook::session::Mode;
 use crate::live::LIVE;
@@ -25,39 +25,49 @@ use crate::sys::{clock, fork};
 pub(in crate::hook) unsafe fn dealloc(ptr: *mut u8, size: usize, align: usize, inner: &dyn GlobalAlloc) {
     // SAFETY: they were a layout; apart, they stay in the registers that they came in.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-    HOT.with(|hot| {
-        let found = find(ptr);
-        if let Found::Own(slot) = found {
-            if !fork::in_child() {
-                // SAFETY: the caller gives the block up.
-                unsafe { give_own(inner, ptr, layout, slot) };
-            }
-            return;
+    let hot = own_hot();
+    // SAFETY: the caller's block and layout.
+    if !unsafe { exact::dealloc(hot, ptr, size) } {
+        // SAFETY: the caller's block and layout.
+        unsafe { dealloc_at_length(hot, ptr, layout, inner) };
+    }
+}
+
+/// # Safety
+/// As for [`GlobalAlloc::dealloc`].
+#[inline(never)]
+unsafe fn dealloc_at_length(hot: &Hot, ptr: *mut u8, layout: Layout, inner: &dyn GlobalAlloc) {
+    let found = find(ptr);
+    if let Found::Own(slot) = found {
+        if !fork::in_child() {
+            // SAFETY: the caller gives the block up.
+            unsafe { give_own(inner, ptr, layout, slot) };
         }
-        let mut cold = Cold::enter(hot);
-        match found {
-            Found::Slot(slot, identity) => {
-                match identity {
-                    Some(identity) => cold.end_tracked(&identity, layout.size()),
-                    None => cold.count_older(layout.size()),
-                }
-                // SAFETY: the caller gives the block up.
-                unsafe { cold.give_slot(slot) };
+        return;
+    }
+    let mut cold = Cold::enter(hot);
+    match found {
+        Found::Slot(slot, identity) => {
+            match identity {
+                Some(identity) => cold.end_tracked(&identity, layout.size()),
+                None => cold.count_older(layout.size()),
             }
-            _ => {
-                // Out of the table before the inner allocator can hand the address out again.
-                let listed = if cold.child { None } else { LIVE.remove(ptr.expose_provenance()) };
-                match listed {
-                    Some(block) => cold.end_tracked(&block.identity, layout.size()),
-                    None => cold.count_older(layout.size()),
-                }
-                // SAFETY: the caller's block, which the inner allocator made.
-                unsafe { inner.dealloc(ptr, layout) };
-            }
+            // SAFETY: the caller gives the block up.
+            unsafe { cold.give_slot(slot) };
         }
-        let counted = cold.count_free(layout.size());
-        cold.leave(counted);
-    });
+        _ => {
+            // Out of the table before the inner allocator can hand the address out again.
+            let listed = if cold.child { None } else { LIVE.remove(ptr.expose_provenance()) };
+            match listed {
+                Some(block) => cold.end_tracked(&block.identity, layout.size()),
+                None => cold.count_older(layout.size()),
+            }
+            // SAFETY: the caller's block, which the inner allocator made.
+            unsafe { inner.dealloc(ptr, layout) };
+        }
+    }
+    let counted = cold.count_free(layout.size());
+    cold.leave(counted);
 }
 
 /// What a pointer turned out to be. Blocks in the table are looked for later, in their order with the inner allocator.

@@ -4,10 +4,10 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
 
-use super::Cold;
 use super::alloc::{Place, place, settle};
 use super::free::{Found, find, give_own};
-use crate::hook::hot::HOT;
+use super::{Cold, exact, own_hot};
+use crate::hook::hot::Hot;
 use crate::hook::own;
 use crate::hook::session::{self, Mode};
 use crate::live::{LIVE, LargeBlock};
@@ -75,26 +75,45 @@ pub(in crate::hook) unsafe fn realloc(
     spent: bool,
 ) -> *mut u8 {
     let registers = Registers::here();
-    HOT.with(|hot| {
-        if spent {
-            hot.undo(new_size.saturating_sub(layout.size()));
-        }
-        let found = find(ptr);
-        if let Found::Own(slot) = found {
-            if slot.is_some() && !fork::in_child() {
-                // SAFETY: the caller's block and sizes.
-                return unsafe { own::realloc(inner, ptr, layout, new_size) };
-            }
-            // SAFETY: the caller's block and sizes.
-            return unsafe { move_own(inner, ptr, layout, new_size, slot) };
-        }
-        let mut cold = Cold::enter(hot);
+    let hot = own_hot();
+    // SAFETY: the caller's block and sizes.
+    match unsafe { exact::realloc(hot, ptr, layout, new_size, spent) } {
+        Some(moved) => moved,
         // SAFETY: the caller's block and sizes.
-        let moved = unsafe { move_block(&mut cold, inner, ptr, layout, new_size, found, &registers) };
-        let counted = cold.count_realloc(layout.size(), new_size, !moved.is_null());
-        cold.leave(counted);
-        moved
-    })
+        None => unsafe { realloc_at_length(hot, ptr, layout, new_size, inner, spent, &registers) },
+    }
+}
+
+/// # Safety
+/// As for [`GlobalAlloc::realloc`].
+#[inline(never)]
+unsafe fn realloc_at_length(
+    hot: &Hot,
+    ptr: *mut u8,
+    layout: Layout,
+    new_size: usize,
+    inner: &dyn GlobalAlloc,
+    spent: bool,
+    registers: &Registers,
+) -> *mut u8 {
+    if spent {
+        hot.undo(new_size.saturating_sub(layout.size()));
+    }
+    let found = find(ptr);
+    if let Found::Own(slot) = found {
+        if slot.is_some() && !fork::in_child() {
+            // SAFETY: the caller's block and sizes.
+            return unsafe { own::realloc(inner, ptr, layout, new_size) };
+        }
+        // SAFETY: the caller's block and sizes.
+        return unsafe { move_own(inner, ptr, layout, new_size, slot) };
+    }
+    let mut cold = Cold::enter(hot);
+    // SAFETY: the caller's block and sizes.
+    let moved = unsafe { move_block(&mut cold, inner, ptr, layout, new_size, found, registers) };
+    let counted = cold.count_realloc(layout.size(), new_size, !moved.is_null());
+    cold.leave(counted);
+    moved
 }
 
 /// Without a range, or in a child: a block of ours moves by hand.

@@ -99,3 +99,65 @@ fn threads_never_share_a_slot() {
         }
     }
 }
+
+/// Threads that keep free slots: they hand blocks to each other, so that piles overflow here and run empty there, and
+/// give up all they keep at their end. No slot has two owners, and none is lost.
+#[test]
+fn kept_slots_have_one_owner_and_come_back() {
+    // A range of its own: the other tests take from the shared one.
+    static RANGE: Range = Range::new();
+    RANGE.reserve();
+    let rounds = 30_000;
+    let layouts = [layout(24, 8), layout(200, 8), layout(20_000, 16)];
+    let (forward, arrivals) = std::sync::mpsc::sync_channel::<(usize, u64)>(500);
+    let free = |kept: &mut Kept, (at, mark): (usize, u64)| {
+        let at: *mut u64 = std::ptr::with_exposed_provenance_mut(at);
+        // SAFETY: handed to us by its owner.
+        assert_eq!(unsafe { at.read() }, mark, "somebody else wrote into it");
+        let (slot, entry) = RANGE.sampled(at.cast()).expect("a slot");
+        // SAFETY: ours, used no more.
+        unsafe { RANGE.give_kept(kept, slot, entry) };
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..2u64 {
+            let forward = forward.clone();
+            scope.spawn(move || {
+                let mut kept = Kept::new();
+                let mut held = Vec::new();
+                let mut random = thread * 2 + 1;
+                for round in 0..rounds {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let layout = layouts[usize::try_from(random >> 40).expect("64 bits") % layouts.len()];
+                    let (at, slot, entry) = RANGE.take_kept(&mut kept, layout).expect("room");
+                    assert!(Range::slot_bytes(slot) >= layout.size() && at.as_ptr().addr() % layout.align() == 0);
+                    assert_eq!(RANGE.entry(slot).map(std::ptr::from_ref), Some(std::ptr::from_ref(entry)));
+                    let mark = thread << 32 | round;
+                    // SAFETY: ours.
+                    unsafe { at.as_ptr().cast::<u64>().write(mark) };
+                    held.push((at.as_ptr().expose_provenance(), mark));
+                    match random >> 62 {
+                        0 => forward.send(held.swap_remove(0)).expect("somebody listens"),
+                        1 | 2 => free(&mut kept, held.swap_remove(held.len() / 2)),
+                        _ => {}
+                    }
+                }
+                held.into_iter().for_each(|block| free(&mut kept, block));
+                RANGE.give_all(&mut kept);
+                assert!(kept.piles.iter().all(|pile| pile.top == 0));
+            });
+        }
+        drop(forward);
+        scope.spawn(move || {
+            let mut kept = Kept::new();
+            arrivals.into_iter().for_each(|block| free(&mut kept, block));
+            RANGE.give_all(&mut kept);
+        });
+    });
+    for layout in layouts {
+        let class = Range::class_of(Half::Sampled, layout).expect("small");
+        let bumped = RANGE.classes[class].bumped.load(Ordering::Relaxed);
+        let entries = RANGE.classes[class].entries(RANGE.classes[class].opened.load(Ordering::Relaxed));
+        let back = std::iter::from_fn(|| RANGE.classes[class].free.pop(entries)).collect::<HashSet<_>>();
+        assert_eq!(back.len(), bumped as usize, "every slot that was handed out came back, once");
+    }
+}

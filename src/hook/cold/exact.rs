@@ -1,0 +1,258 @@
+//! Exact mode's lean way: small blocks that go from a slot to a slot, each with its record, in one pass.
+//!
+//! Promises: what the long way (`Cold`) does for the same event, or nothing: then the caller takes the long way. Open
+//! for a thread that has adopted the state in force and has a ring; closed in a forked child, inside the profiler,
+//! for blocks beyond the slots and for those of other profiles.
+//!
+//! Why it is short: the inner allocator is not asked, so nothing can fail behind our back; the bytes are counted by the
+//! budget that the hot path subtracted already (`Hot::charge`), so nothing is granted; free slots are the thread's own;
+//! errno is saved only where a system call can be made; and a stack that equals the last one needs no tree.
+
+use std::alloc::Layout;
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+
+use super::HELPS;
+use crate::hook::hot::Hot;
+use crate::hook::session;
+use crate::hook::thread::{self, Own, ThreadBlock};
+use crate::ring::record::{Kind, Record};
+use crate::sampler::weight::IntervalCode;
+use crate::slots::entry::Identity;
+use crate::slots::{RANGE, Range, SLOT_MAX_BYTES};
+use crate::sys::stack::Registers;
+use crate::sys::thread::keeping_errno;
+use crate::sys::{clock, fork};
+use crate::units::{StackId, Ticks};
+use crate::unwind;
+
+/// One stay of a thread in the lean way.
+struct Stay<'a> {
+    hot: &'a Hot,
+    block: &'a ThreadBlock,
+    own: &'a mut Own,
+}
+
+impl<'a> Stay<'a> {
+    /// Enters, if the way is open. About 20 instructions.
+    #[inline(always)]
+    fn enter(hot: &'a Hot) -> Option<Stay<'a>> {
+        // Relaxed: the owner's own word.
+        let block = hot.block.load(Ordering::Relaxed);
+        if hot.depth.get() != 0 || block.is_null() || block == thread::retired() || fork::in_child() {
+            return None;
+        }
+        // SAFETY: this thread's own block; it is given back only by this thread, at its end.
+        let block = unsafe { &*block };
+        // In sampled mode, no more than this look; once marked as busy, the look that counts.
+        if block.lean.get() != session::state() {
+            return None;
+        }
+        hot.depth.set(1);
+        block.set_busy(true);
+        // SAFETY: by the owner, and `depth` keeps a second stay from beginning.
+        let own = unsafe { block.own() };
+        let stay = Stay { hot, block, own };
+        if stay.block.lean.get() == session::state() {
+            return Some(stay);
+        }
+        stay.leave();
+        None
+    }
+
+    #[inline(always)]
+    fn leave(self) {
+        self.block.set_busy(false);
+        self.hot.depth.set(0);
+    }
+
+    #[inline(always)]
+    fn send(&mut self, record: &Record) {
+        if let Some((_, ring)) = self.own.ring.as_mut()
+            && ring.push(record).is_ok()
+        {
+            return;
+        }
+        keeping_errno(|| send_to_full(self.own, record));
+    }
+
+    /// Does the block belong to the profile that runs?
+    #[inline(always)]
+    fn is_current(&self, identity: &Identity) -> bool {
+        identity.session == self.block.lean.get().profile()
+    }
+}
+
+/// The ring is full: helps to drain, and gives the record up where that does not help.
+#[cold]
+#[inline(never)]
+fn send_to_full(own: &mut Own, record: &Record) {
+    let Some(sink) = session::sink() else { return };
+    for _ in 0..HELPS {
+        let helped = sink.help();
+        if let Some((_, ring)) = own.ring.as_mut()
+            && ring.push(record).is_ok()
+        {
+            return;
+        }
+        if !helped {
+            break;
+        }
+    }
+    sink.dropped(record.stack);
+}
+
+/// Another stack than the last one. `None`: no profile to number it in.
+#[cold]
+#[inline(never)]
+fn changed_stack(registers: &Registers, own: &mut Own) -> Option<StackId> {
+    keeping_errno(|| {
+        let sink = session::sink()?;
+        let captured = unwind::capture_changed(*registers, &mut own.stacks, &sink.tree()?);
+        if captured.truncated {
+            sink.truncated();
+        }
+        Some(captured.stack)
+    })
+}
+
+#[cold]
+#[inline(never)]
+fn count_truncated() {
+    if let Some(sink) = session::sink() {
+        sink.truncated();
+    }
+}
+
+#[inline(always)]
+fn stack_of(registers: &Registers, own: &mut Own) -> Option<StackId> {
+    let Some(captured) = unwind::repeated(registers, &own.stacks) else { return changed_stack(registers, own) };
+    if captured.truncated {
+        count_truncated();
+    }
+    Some(captured.stack)
+}
+
+/// A small block is born, whose bytes the hot path has subtracted. `None`: take the long way.
+#[inline(always)]
+pub(super) fn alloc(hot: &Hot, layout: Layout, zeroed: bool, registers: &Registers) -> Option<*mut u8> {
+    if layout.size().max(layout.align()) > SLOT_MAX_BYTES {
+        return None;
+    }
+    let mut stay = Stay::enter(hot)?;
+    let made = stack_of(registers, stay.own).and_then(|stack| begin(&mut stay, layout, stack));
+    if let Some(at) = made {
+        if zeroed {
+            // SAFETY: the slot has at least `layout.size()` bytes.
+            unsafe { at.as_ptr().write_bytes(0, layout.size()) };
+        }
+        hot.count_alloc();
+    }
+    stay.leave();
+    made.map(NonNull::as_ptr)
+}
+
+#[inline(always)]
+fn begin(stay: &mut Stay<'_>, layout: Layout, stack: StackId) -> Option<NonNull<u8>> {
+    let (at, _, entry) = RANGE.take_kept(&mut stay.own.kept, layout)?;
+    let identity = Identity {
+        birth: clock::now(),
+        stack,
+        interval: IntervalCode::EXACT,
+        carried: 0.0,
+        session: stay.block.lean.get().profile(),
+    };
+    entry.set(&identity);
+    stay.send(&Record {
+        at: identity.birth,
+        kind: Kind::Alloc,
+        stack,
+        interval: IntervalCode::EXACT,
+        size: layout.size() as u64,
+        old_size: 0,
+        old_interval: IntervalCode::EXACT,
+        birth: Ticks(0),
+        carried: 0.0,
+    });
+    Some(at)
+}
+
+/// A small block of this profile is freed. False: take the long way.
+///
+/// # Safety
+/// As for [`std::alloc::GlobalAlloc::dealloc`].
+#[inline(always)]
+pub(super) unsafe fn dealloc(hot: &Hot, ptr: *mut u8, size: usize) -> bool {
+    let Some((slot, entry)) = RANGE.sampled(ptr) else { return false };
+    let Some(mut stay) = Stay::enter(hot) else { return false };
+    let current = entry.get().filter(|identity| stay.is_current(identity));
+    if let Some(identity) = &current {
+        entry.clear();
+        stay.send(&Record {
+            at: clock::now(),
+            kind: Kind::Free,
+            stack: identity.stack,
+            interval: identity.interval,
+            size: size as u64,
+            old_size: 0,
+            old_interval: IntervalCode::EXACT,
+            birth: identity.birth,
+            carried: 0.0,
+        });
+        // SAFETY: the caller gives the block up, and its entry is empty.
+        unsafe { RANGE.give_kept(&mut stay.own.kept, slot, entry) };
+        hot.count_free(size);
+    }
+    stay.leave();
+    current.is_some()
+}
+
+/// A small block of this profile changes its size and stays small; `spent`: the growth was subtracted already. `None`:
+/// take the long way.
+///
+/// # Safety
+/// As for [`std::alloc::GlobalAlloc::realloc`].
+#[inline(always)]
+pub(super) unsafe fn realloc(hot: &Hot, ptr: *mut u8, layout: Layout, new: usize, spent: bool) -> Option<*mut u8> {
+    if new.max(layout.align()) > SLOT_MAX_BYTES {
+        return None;
+    }
+    // SAFETY: the caller's alignment, and a size that is far from overflow.
+    let new_layout = unsafe { Layout::from_size_align_unchecked(new, layout.align()) };
+    let (slot, entry) = RANGE.sampled(ptr)?;
+    let mut stay = Stay::enter(hot)?;
+    let moved = entry.get().filter(|identity| stay.is_current(identity)).and_then(|identity| {
+        let place = if Range::same_class(slot, new_layout) {
+            ptr
+        } else {
+            let (fresh, _, fresh_entry) = RANGE.take_kept(&mut stay.own.kept, new_layout)?;
+            fresh_entry.set(&identity);
+            // SAFETY: two distinct slots, each of at least the smaller size.
+            unsafe { ptr.copy_to_nonoverlapping(fresh.as_ptr(), layout.size().min(new)) };
+            entry.clear();
+            // SAFETY: moved away from, and its entry is empty.
+            unsafe { RANGE.give_kept(&mut stay.own.kept, slot, entry) };
+            fresh.as_ptr()
+        };
+        stay.send(&Record {
+            at: clock::now(),
+            kind: Kind::Resize,
+            stack: identity.stack,
+            interval: identity.interval,
+            size: new as u64,
+            old_size: layout.size() as u64,
+            old_interval: identity.interval,
+            birth: identity.birth,
+            carried: 0.0,
+        });
+        Some(place)
+    });
+    if moved.is_some() {
+        if !spent {
+            hot.charge(new.saturating_sub(layout.size()));
+        }
+        hot.count_realloc(layout.size(), new);
+    }
+    stay.leave();
+    moved
+}

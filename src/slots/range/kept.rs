@@ -1,0 +1,155 @@
+//! Free slots of the sampled half that one thread keeps to itself, so that in exact mode, where every small block is in
+//! a slot, taking and giving back are no shared writes.
+//!
+//! Promises: a slot that is kept is its thread's alone; what a thread keeps is bounded, and comes back at its end. Piles
+//! are linked through the slots' entries, as the shared lists are, and exchanged with those half a pile at a time.
+
+use std::alloc::Layout;
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+
+use super::{HALF, Half, Range, SAMPLED_CLASSES, Slot};
+use crate::slots::entry::Entry;
+
+/// What one thread keeps.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(super) piles: [Pile; SAMPLED_CLASSES],
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pile {
+    /// The uppermost slot's index + 1; 0: none.
+    pub(super) top: u32,
+    /// How many more may be put on it, in 1..=`Kept::most` outside `give_kept`.
+    room: u32,
+}
+
+/// Bytes of free slots of a class that a thread keeps at most, if that is not fewer than [`KEPT_LEAST`].
+const KEPT_BYTES: usize = 64 * 1024;
+/// At most so many of the smaller classes: half of them are moved at once, so a shared write is one in 32 slots.
+const KEPT_MOST: u32 = 64;
+const KEPT_LEAST: u32 = 4;
+
+impl Kept {
+    /// Nothing kept.
+    pub(crate) const fn new() -> Kept {
+        let mut piles = [Pile { top: 0, room: 0 }; SAMPLED_CLASSES];
+        let mut class = 0;
+        while class < SAMPLED_CLASSES {
+            piles[class].room = Kept::most(class);
+            class += 1;
+        }
+        Kept { piles }
+    }
+
+    /// Slots of a class (of either half's numbering) that a thread keeps at most.
+    const fn most(class: usize) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 4096")]
+        let fit = (KEPT_BYTES >> Range::slot_shift(class)) as u32;
+        if fit < KEPT_LEAST {
+            KEPT_LEAST
+        } else if fit > KEPT_MOST {
+            KEPT_MOST
+        } else {
+            fit
+        }
+    }
+}
+
+impl Range {
+    /// Takes a slot of the sampled half by way of what the thread keeps.
+    #[inline]
+    pub(crate) fn take_kept(&self, kept: &mut Kept, layout: Layout) -> Option<(NonNull<u8>, Slot, &Entry)> {
+        let class = Self::class_of(Half::Sampled, layout)?;
+        let pile = kept.piles.get_mut(class - HALF)?;
+        let state = self.classes.get(class)?;
+        if pile.top == 0 && !self.refill(class, pile) {
+            return None;
+        }
+        let index = pile.top.wrapping_sub(1);
+        let entry = state.entries(state.opened.load(Ordering::Acquire)).get(index as usize)?;
+        // Relaxed: the thread's own while the slot is on its pile.
+        pile.top = entry.next.load(Ordering::Relaxed);
+        pile.room = pile.room.wrapping_add(1);
+        let base = self.base.load(Ordering::Acquire);
+        let offset = (class << self.span_shift.load(Ordering::Relaxed)) + ((index as usize) << Self::slot_shift(class));
+        // SAFETY: a slot of the range: below CLASSES << span_shift, the reservation's length.
+        let at = unsafe { base.add(offset) };
+        #[expect(clippy::cast_possible_truncation, reason = "below 64")]
+        Some((NonNull::new(at)?, Slot { class: class as u8, index }, entry))
+    }
+
+    /// Gives a slot of the sampled half back to what the thread keeps. Its entry must have been emptied before.
+    ///
+    /// # Safety
+    /// - As for [`Range::give`].
+    #[inline]
+    pub(crate) unsafe fn give_kept(&self, kept: &mut Kept, slot: Slot, entry: &Entry) {
+        let class = usize::from(slot.class);
+        let Some(pile) = class.checked_sub(HALF).and_then(|class| kept.piles.get_mut(class)) else { return };
+        // Relaxed: the thread's own while the slot is on its pile.
+        entry.next.store(pile.top, Ordering::Relaxed);
+        pile.top = slot.index + 1;
+        pile.room = pile.room.wrapping_sub(1);
+        if pile.room == 0 {
+            self.give_some(class, pile, Kept::most(class) / 2);
+        }
+    }
+
+    /// Puts slots on an empty pile: some that were given back, else one that never was in use.
+    #[cold]
+    #[inline(never)]
+    fn refill(&self, class: usize, pile: &mut Pile) -> bool {
+        let Some(state) = self.classes.get(class) else { return false };
+        let entries = state.entries(state.opened.load(Ordering::Acquire));
+        if let Some((first, count)) = state.free.pop_chain(entries, Kept::most(class) / 2) {
+            // Its last link is another list's: cut.
+            let mut last = first;
+            for _ in 1..count {
+                last = entries.get(last as usize).map_or(0, |entry| entry.next.load(Ordering::Relaxed)).wrapping_sub(1);
+            }
+            if let Some(entry) = entries.get(last as usize) {
+                entry.next.store(0, Ordering::Relaxed);
+            }
+            (pile.top, pile.room) = (first + 1, pile.room.saturating_sub(count));
+            return true;
+        }
+        let base = self.base.load(Ordering::Acquire);
+        let (slot_shift, span_shift) = (Self::slot_shift(class), u32::from(self.span_shift.load(Ordering::Relaxed)));
+        if base.is_null() || slot_shift > span_shift {
+            return false;
+        }
+        let Some(index) = self.bump(class, state, slot_shift, span_shift) else { return false };
+        if let Some(entry) = state.entries(state.opened.load(Ordering::Acquire)).get(index as usize) {
+            entry.next.store(0, Ordering::Relaxed);
+        }
+        (pile.top, pile.room) = (index + 1, pile.room.saturating_sub(1));
+        true
+    }
+
+    /// Gives the upper `count` slots of a pile to all.
+    #[cold]
+    #[inline(never)]
+    fn give_some(&self, class: usize, pile: &mut Pile, count: u32) {
+        let Some(state) = self.classes.get(class) else { return };
+        let entries = state.entries(state.opened.load(Ordering::Acquire));
+        let count = count.min(Kept::most(class).saturating_sub(pile.room));
+        let Some(first) = pile.top.checked_sub(1).filter(|_| count > 0) else { return };
+        let mut last = first;
+        for _ in 1..count {
+            last = entries.get(last as usize).map_or(0, |entry| entry.next.load(Ordering::Relaxed)).wrapping_sub(1);
+        }
+        let Some(entry) = entries.get(last as usize) else { return };
+        pile.top = entry.next.load(Ordering::Relaxed);
+        pile.room += count;
+        state.free.push_chain(entries, first, last);
+    }
+
+    /// Gives back all that a thread keeps: at its end.
+    pub(crate) fn give_all(&self, kept: &mut Kept) {
+        for (class, pile) in kept.piles.iter_mut().enumerate() {
+            self.give_some(HALF + class, pile, u32::MAX);
+        }
+    }
+}
