@@ -209,7 +209,7 @@ fn every_threshold_has_effect() {
     assert_eq!(found(|c| c.leak_after_epochs = 1000, 60, steady), State::Suspected);
     assert_eq!(found(|c| (c.suspect_after_epochs, c.leak_after_epochs) = (500, 1000), 60, steady), State::Growing);
     // Six blocks a rung refute balance at 0.5, not at one in a billion.
-    let sparse = |kept: &mut Kept, epoch: usize| keep(kept, usize::from(epoch % 4 == 0), 1000);
+    let sparse = |kept: &mut Kept, epoch: usize| keep(kept, usize::from(epoch.is_multiple_of(4)), 1000);
     let (loose, strict) = (found(|c| c.alpha = 0.5, 60, sparse), found(|c| c.alpha = 1e-9, 60, sparse));
     assert_ne!(loose, strict);
     assert_eq!(found(|c| c.minimum_samples = 1000, 60, sparse), State::Unknown);
@@ -228,7 +228,7 @@ fn every_threshold_has_effect() {
     // observations, so few must suffice here.
     let bursts = |kept: &mut Kept, epoch: usize| {
         keep(kept, 80, 1000);
-        if epoch % 20 != 0 {
+        if !epoch.is_multiple_of(20) {
             kept.truncate(kept.len() - 80);
         }
     };
