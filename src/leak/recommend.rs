@@ -77,10 +77,8 @@ mod tests {
     #[test]
     fn forecasts_do_not_either() {
         let report = |window, left| {
-            let mut report: LeakReport<()> = LeakReport::default();
-            report.window_seconds = window;
-            report.exhaustion_seconds = Some(left);
-            report.forecast_seconds()
+            LeakReport::<()> { window_seconds: window, exhaustion_seconds: Some(left), ..LeakReport::default() }
+                .forecast_seconds()
         };
         assert_eq!(report(3.0, 300.0), None);
         assert_eq!(report(3.0, 20.0), Some(20.0));
