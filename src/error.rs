@@ -11,7 +11,8 @@ pub enum Error {
     NotInstalled,
     /// A profiler runs in this process already.
     AlreadyRunning,
-    /// This operating system or processor is not supported.
+    /// This operating system or processor is not supported: profiled are Linux on x86-64 and aarch64. A program that is to
+    /// run elsewhere too goes on without a profile; its allocations are served as by the wrapped allocator alone.
     Unsupported,
     /// The profiler's thread could not be created.
     Thread(std::io::Error),
@@ -47,7 +48,9 @@ impl fmt::Display for Error {
             Error::AlreadyRunning => {
                 f.write_str("a profiler runs in this process already; drop it before starting another")
             }
-            Error::Unsupported => f.write_str("unsupported here: unfreed profiles Linux on x86-64 and aarch64"),
+            Error::Unsupported => f.write_str(
+                "unsupported here: unfreed profiles Linux on x86-64 and aarch64; memory is served on, nothing is recorded",
+            ),
             Error::Thread(source) => write!(f, "the profiler's thread could not be created: {source}"),
             Error::Store(source) => write!(f, "no memory for the profile's store: {source}"),
             Error::Value { name, value, allowed } => write!(f, "{name}: bad value '{value}'; allowed: {allowed}"),

@@ -29,12 +29,14 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use hot::{Admission, HOT};
 pub(crate) use own::OWN;
 
+use crate::sys;
 pub(crate) use crate::unwind::Scopes;
 
 /// A global allocator that profiles the one it wraps.
 ///
 /// Counts are kept in every mode from the process's first allocation; stacks are recorded only while a
 /// [`Profiler`](crate::Profiler) runs. Not started it adds about 14 instructions to a pair of allocation and free.
+/// On targets that are not profiled every request is handed on as it is, and nothing is counted.
 ///
 /// ```
 /// #[global_allocator]
@@ -85,6 +87,10 @@ impl<A> Alloc<A> {
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if !sys::IS_SUPPORTED {
+            // SAFETY: the caller's, as it is.
+            return unsafe { self.inner.alloc(layout) };
+        }
         if HOT.with(|hot| hot.admit_alloc(layout.size())) {
             // SAFETY: the caller's layout.
             served::<A>(unsafe { inner::alloc(&self.inner, layout) }, layout.size())
@@ -96,6 +102,10 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if !sys::IS_SUPPORTED {
+            // SAFETY: the caller's, as it is.
+            return unsafe { self.inner.alloc_zeroed(layout) };
+        }
         if HOT.with(|hot| hot.admit_alloc(layout.size())) {
             // SAFETY: the caller's layout.
             served::<A>(unsafe { self.inner.alloc_zeroed(layout) }, layout.size())
@@ -107,6 +117,10 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
 
     #[inline]
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        if !sys::IS_SUPPORTED {
+            // SAFETY: the caller's, as it is.
+            return unsafe { self.inner.dealloc(ptr, layout) };
+        }
         if HOT.with(|hot| hot.admit_free(ptr, layout.size())) {
             // SAFETY: not a slot and not listed: the inner allocator's block.
             unsafe { self.inner.dealloc(ptr, layout) }
@@ -118,6 +132,10 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
 
     #[inline]
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if !sys::IS_SUPPORTED {
+            // SAFETY: the caller's, as it is.
+            return unsafe { self.inner.realloc(ptr, layout, new_size) };
+        }
         match HOT.with(|hot| hot.admit_realloc(ptr, layout.size(), new_size)) {
             Admission::Counted => {
                 // SAFETY: not a slot and not listed: the inner allocator's block.
@@ -212,12 +230,12 @@ pub(crate) fn seed(seed: u64) {
 /// Changes the scopes that the calling thread is in. `None` where it has no place for them: it has ended, could not
 /// register, or is inside the profiler.
 pub(crate) fn change_scopes<T>(change: impl FnOnce(&mut Scopes) -> T) -> Option<T> {
-    cold::change_scopes(change)
+    if sys::IS_SUPPORTED { cold::change_scopes(change) } else { None }
 }
 
 /// The scopes that the calling thread is in.
 pub(crate) fn scopes() -> Option<Scopes> {
-    cold::scopes()
+    if sys::IS_SUPPORTED { cold::scopes() } else { None }
 }
 
 /// Blocks of the profiler's own that were ever asked for.

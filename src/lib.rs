@@ -23,14 +23,15 @@
 //! budget) and *exact* (every block; figures equal to the dhat crate's). Every estimate carries its 95% interval, and
 //! everything that was lost is counted.
 //!
-//! What it does not do: it sees Rust's global allocator alone, not `mmap` or C's `malloc`; it builds for Linux on x86-64
-//! and aarch64 alone; and a pointer from Rust's
-//! allocator that is given to C's `free`, which was never allowed, aborts (`UNFREED_SLOTS=off` avoids that).
+//! What it does not do: it sees Rust's global allocator alone, not `mmap` or C's `malloc`; it profiles Linux on
+//! x86-64 and aarch64 alone: on other targets a program that uses it builds and is served as without it, and starting a
+//! profile says [`Error::Unsupported`]; and a pointer from Rust's allocator that is given to C's `free`, which was never allowed, aborts (`UNFREED_SLOTS=off` avoids that).
 
 #![deny(unsafe_code)]
-
-#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-compile_error!("unfreed profiles Linux on x86-64 and aarch64; leave the feature that swaps it in off on other targets");
+#![cfg_attr(
+    any(unfreed_unsupported, not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))),
+    allow(dead_code, reason = "what only a profile uses")
+)]
 
 // What loom checks is built for it alone: the lock-free parts that are generic over slices of its cells.
 #[cfg(not(loom))]
@@ -61,12 +62,22 @@ mod sampler;
 mod slots;
 #[cfg(not(loom))]
 mod store;
+// On other targets nothing is profiled, and `start()` says so: stand-ins for what touches the system build there. The
+// same of a build with `--cfg unfreed_unsupported`, so that they are tested where tests run.
+#[cfg_attr(
+    any(unfreed_unsupported, not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))),
+    path = "sys/elsewhere.rs"
+)]
 mod sys;
 #[cfg(not(loom))]
 pub mod testing;
 mod tree;
 mod units;
 #[cfg(not(loom))]
+#[cfg_attr(
+    any(unfreed_unsupported, not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))),
+    path = "unwind/elsewhere.rs"
+)]
 mod unwind;
 
 #[cfg(not(loom))]

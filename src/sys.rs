@@ -4,6 +4,10 @@
 
 #![allow(unsafe_code, reason = "system calls; each is wrapped once, here")]
 
+/// Whether this is a target that is profiled; where not, `sys/elsewhere.rs` stands for this file.
+#[cfg(not(loom))]
+pub(crate) const IS_SUPPORTED: bool = true;
+
 #[cfg(not(loom))]
 pub(crate) mod barrier;
 #[cfg(not(loom))]
@@ -12,6 +16,8 @@ pub(crate) mod clock;
 pub(crate) mod file;
 #[cfg(not(loom))]
 pub(crate) mod fork;
+#[cfg(not(loom))]
+mod futex;
 #[cfg(not(loom))]
 pub(crate) mod heap;
 #[cfg(not(loom))]

@@ -448,6 +448,7 @@ pub(crate) enum Admission {
     Spent,
 }
 
+#[cfg(target_arch = "x86_64")]
 const _: () = {
     assert!(std::mem::offset_of!(Hot, budget) == 0, "the assembly's offsets");
     assert!(std::mem::offset_of!(Hot, alloc_blocks) == 8, "the assembly's offsets");

@@ -35,7 +35,7 @@ use crate::store::attribution::Attribution;
 use crate::store::picture::{ExactTotals, ModulePicture, Picture};
 use crate::store::{Place, Store, StoreOptions};
 use crate::sys::thread::OwnThread;
-use crate::sys::{barrier, clock, fork, heap, lock, process, thread};
+use crate::sys::{self, barrier, clock, fork, heap, lock, process, thread};
 use crate::units::{FrameKey, ModuleId};
 use crate::unwind::{self, LoadedModule, ModuleSink};
 
@@ -86,6 +86,9 @@ fn with_running<T>(f: impl FnOnce(&mut Option<Running>) -> T) -> Option<T> {
 /// Starts a profile. Returns its ticket.
 pub(super) fn start(config: Config, listener: Option<OnVerdict>) -> Result<u32, Error> {
     config.check()?;
+    if !sys::IS_SUPPORTED {
+        return Err(Error::Unsupported);
+    }
     // Nothing is recorded yet; its few requests go to the allocator that it asks, and are not the program's.
     hook::uncounted(heap::recognise);
     if fork::in_child() {

@@ -13,7 +13,7 @@ use super::link;
 use crate::hook::{self, Scopes};
 use crate::store::Store;
 use crate::store::layout::SCOPES;
-use crate::sys::process;
+use crate::sys::{self, process};
 
 /// A scope with a name.
 struct Named {
@@ -215,6 +215,10 @@ pub(super) fn describe_all(store: &Store) {
 #[cold]
 fn lost() {
     static SAID: AtomicBool = AtomicBool::new(false);
+    if !sys::IS_SUPPORTED {
+        // Nothing is judged there.
+        return;
+    }
     // Relaxed: a counter.
     link::with_store(|store| store.loss().unlisted_scopes.fetch_add(1, Ordering::Relaxed));
     // Relaxed: said by whoever is first.

@@ -5,7 +5,8 @@
 //! Source: proc(5); a pid alone is reused, (boot, pid, start time) is not.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+
+use crate::sys::file;
 
 /// What tells one process from all others on one machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,7 +54,7 @@ fn boot_id() -> String {
 }
 
 fn pid_namespace() -> u64 {
-    fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino())
+    fs::metadata("/proc/self/ns/pid").map_or(0, |found| file::inode(&found))
 }
 
 /// Field 22 of `/proc/PID/stat`; `None` where there is no such process, 0 where only its zombie is left.

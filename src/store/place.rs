@@ -9,7 +9,6 @@ use crate::store::reader::{self, Summary};
 use crate::sys::file;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where the user wants the store.
@@ -108,7 +107,7 @@ enum Old {
 }
 
 fn old_store(path: &Path, executable: &str) -> Old {
-    let ours = fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.uid() == file::user());
+    let ours = fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && file::is_own(&found));
     match reader::summary(path) {
         Ok(Summary { executable: found, identity, started_unix_ns }) if ours && found == executable => {
             if identity.is_gone() { Old::Gone(started_unix_ns) } else { Old::Running(identity.pid) }

@@ -2,8 +2,8 @@
 //! off while it is read gives an error, not a bus error.
 
 use crate::store::error::StoreError;
+use crate::sys::file;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 /// Bytes at positions.
@@ -29,7 +29,7 @@ impl Source for FileSource {
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
-        self.file.read_exact_at(buffer, offset).map_err(|source| {
+        file::read_exact_at(&self.file, buffer, offset).map_err(|source| {
             if source.kind() == std::io::ErrorKind::UnexpectedEof {
                 let bytes = self.file.metadata().map_or(0, |found| found.len());
                 return StoreError::Truncated { bytes, expected: offset.saturating_add(buffer.len() as u64) };

@@ -7,11 +7,11 @@
 #![allow(unsafe_code, reason = "mmap, fallocate, statfs, getrlimit, memfd_create")]
 
 use std::ffi::CStr;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::ptr::NonNull;
 
@@ -29,6 +29,21 @@ pub(crate) fn create_private(path: &Path) -> io::Result<File> {
 /// Opens a file for reading; never waits (a FIFO would).
 pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY).open(path)
+}
+
+/// Fills `buffer` from `offset` of `file`.
+pub(crate) fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    file.read_exact_at(buffer, offset)
+}
+
+/// Is the file whose metadata this is the effective user's?
+pub(crate) fn is_own(found: &Metadata) -> bool {
+    found.uid() == user()
+}
+
+/// The file's number in its file system; 0 where it has none.
+pub(crate) fn inode(found: &Metadata) -> u64 {
+    found.ino()
 }
 
 /// A file without a name, in memory; `/proc/PID/fd` shows it to other processes.

@@ -132,7 +132,7 @@ fn with_block<T>(bytes: usize, f: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// A statically linked C library has no names to look up.
-#[cfg(all(target_env = "gnu", not(target_feature = "crt-static")))]
+#[cfg(all(target_os = "linux", target_env = "gnu", not(target_feature = "crt-static")))]
 fn find_mallinfo2() -> bool {
     // SAFETY: a name that ends in zero.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"mallinfo2".as_ptr()) };
@@ -141,12 +141,12 @@ fn find_mallinfo2() -> bool {
     !found.is_null()
 }
 
-#[cfg(not(all(target_env = "gnu", not(target_feature = "crt-static"))))]
+#[cfg(not(all(target_os = "linux", target_env = "gnu", not(target_feature = "crt-static"))))]
 fn find_mallinfo2() -> bool {
     false
 }
 
-#[cfg(target_env = "gnu")]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn glibc() -> Option<HeapFigures> {
     let found = MALLINFO2.load(Ordering::Relaxed);
     if found.is_null() {
@@ -162,7 +162,7 @@ fn glibc() -> Option<HeapFigures> {
     })
 }
 
-#[cfg(not(target_env = "gnu"))]
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn glibc() -> Option<HeapFigures> {
     let _ = &MALLINFO2;
     None
@@ -197,7 +197,7 @@ fn jemalloc() -> Option<HeapFigures> {
     None
 }
 
-#[cfg(all(test, target_env = "gnu"))]
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
 mod tests {
     use super::*;
 

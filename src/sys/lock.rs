@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+pub(crate) use super::futex::{wait, wake};
 use super::thread;
 
 const SLEEPERS: u32 = 1 << 31;
@@ -105,30 +106,6 @@ impl Drop for Held<'_> {
             wake(&self.lock.state, 1);
         }
     }
-}
-
-/// Sleeps while `*word == expected`, at most `limit`. May return early.
-pub(crate) fn wait(word: &AtomicU32, expected: u32, limit: Duration) {
-    let time = libc::timespec {
-        tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: libc::c_long::from(limit.subsec_nanos().cast_signed()),
-    };
-    // SAFETY: the word outlives the call, and the kernel only reads it.
-    unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
-            expected,
-            &raw const time,
-        )
-    };
-}
-
-/// Wakes up to `count` sleepers of `word`.
-pub(crate) fn wake(word: &AtomicU32, count: i32) {
-    // SAFETY: waking passes the address alone.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, count) };
 }
 
 #[cfg(test)]

@@ -130,7 +130,8 @@ fn create(f: Box<dyn FnOnce() + Send>) -> std::io::Result<libc::pthread_t> {
     // SAFETY: initialized above.
     unsafe { libc::pthread_attr_setstacksize(&raw mut attributes, OWN_STACK_BYTES) };
     let start = Box::into_raw(Box::new(f));
-    let mut id: libc::pthread_t = 0;
+    // SAFETY: a number or, by musl, a pointer: all zero is a valid place for either.
+    let mut id: libc::pthread_t = unsafe { std::mem::zeroed() };
     // SAFETY: `start` is given to exactly one thread, which frees it.
     let failed = unsafe { libc::pthread_create(&raw mut id, &raw const attributes, run, start.cast()) };
     // SAFETY: initialized above, used no more.
