@@ -147,7 +147,6 @@ impl LiveTable {
 }
 
 /// Fibonacci hashing; blocks this large differ in their middle bits.
-#[expect(clippy::cast_possible_truncation, reason = "which bits are lost is all the same")]
 fn hash(address: usize) -> usize {
     ((address as u64 >> 4).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16) as usize
 }

@@ -9,8 +9,10 @@ use std::process::{Command, Output};
 #[global_allocator]
 static ALLOC: unfreed::Alloc = unfreed::Alloc::system();
 
-/// Targets that are not profiled: another system, another with other paths and files, another word size.
-const OTHERS: [&str; 3] = ["x86_64-apple-darwin", "x86_64-pc-windows-gnu", "i686-unknown-linux-gnu"];
+/// Targets that are not profiled: another system, another with other paths and files, another word size. And one that is,
+/// by another C library than this machine's.
+const OTHERS: [&str; 4] =
+    ["x86_64-apple-darwin", "x86_64-pc-windows-gnu", "i686-unknown-linux-gnu", "x86_64-unknown-linux-musl"];
 
 /// A Cargo whose output has a directory of its own: other flags would make the common one build everything anew.
 fn cargo(flags: &str) -> (Command, PathBuf) {

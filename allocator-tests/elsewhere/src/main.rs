@@ -113,7 +113,7 @@ fn requests_are_handed_on() {
 /// Threads that come, go, and free what others allocated.
 fn threads_live() {
     let blocks: Vec<Vec<u8>> = (0..8)
-        .map(|thread| std::thread::spawn(move || (0..1000).map(|n| vec![thread; n]).last().expect("a thousand")))
+        .map(|thread| std::thread::spawn(move || (0..1000).fold(Vec::new(), |_, n| vec![thread; n])))
         .map(|thread| thread.join().expect("no panic"))
         .collect();
     assert!(blocks.iter().all(|block| block.len() == 999));
