@@ -12,7 +12,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::file::{self, FileError};
-use crate::leak::LeakReport;
+use crate::leak::{LeakReport, Memory};
 use crate::report::points::{Point, Points, whole};
 use crate::report::summary::grouped;
 use crate::report::{Estimate, HistoryPoint, Losses, Mode, Module, ProcessState, Snapshot, Totals};
@@ -189,6 +189,8 @@ struct Block<'a> {
     elapsed_ns: u64,
     totals: Totals,
     totals_age_ns: u64,
+    /// Where resident memory is.
+    memory: Memory,
     /// What the sites' figures sum to.
     attributed: Attributed,
     /// The highest that the sites' live bytes summed to, and the blocks then.
@@ -241,6 +243,7 @@ impl<'a> Block<'a> {
             elapsed_ns: snapshot.picture.elapsed_ns,
             totals: snapshot.totals(),
             totals_age_ns: snapshot.picture.totals_stale_ns,
+            memory: snapshot.memory(),
             attributed: Attributed {
                 live_bytes: snapshot.bytes(&live),
                 live_blocks: Estimate::blocks(&live, unseen),
