@@ -41,7 +41,7 @@ impl Case {
     /// Takes one epoch's events in.
     pub(crate) fn advance(&mut self, now: u32, steps: &[Step; RUNGS], idle: bool) {
         for (rung, step) in self.rungs.iter_mut().zip(steps) {
-            if rung.ln_e == 0.0 && step.matured == 0.0 {
+            if !rung.is_running() && step.matured == 0.0 {
                 rung.rest(step.width);
             } else {
                 rung.advance(now, *step, idle);

@@ -109,7 +109,7 @@ fn is_constant(history: &History, at: Moment<'_>) -> bool {
 }
 
 /// The oldest are freed first, and more are born than freed.
-fn is_backlog(history: &History, now: u32) -> bool {
+pub(super) fn is_backlog(history: &History, now: u32) -> bool {
     if history.queue_frees < FEWEST_FREES.max(FREED_SHARE * history.matured) {
         return false;
     }

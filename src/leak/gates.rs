@@ -52,8 +52,8 @@ impl Survivors {
         Survivors { live: [0.0; COHORTS], born: [0.0; COHORTS], origin, width }
     }
 
-    /// Adds another site's. Its cohorts are spread evenly where they are wider.
-    pub(crate) fn add(&mut self, history: &History) {
+    /// Adds another site's, each sample for `worth` of one. Its cohorts are spread evenly where they are wider.
+    pub(crate) fn add(&mut self, history: &History, worth: f32) {
         let other = Survivors::of(history);
         for (k, i) in (0u32..).zip(0..COHORTS) {
             if other.born[i] == 0.0 {
@@ -62,7 +62,7 @@ impl Survivors {
             for part in 0..(other.width / self.width).max(1) {
                 let birth = other.origin + k * other.width + part * self.width;
                 let slot = (birth.saturating_sub(self.origin) / self.width).min(COHORTS_U32 - 1) as usize;
-                let share = 1.0 / (other.width / self.width).max(1) as f32;
+                let share = worth / (other.width / self.width).max(1) as f32;
                 self.live[slot] += other.live[i] * share;
                 self.born[slot] += other.born[i] * share;
             }
@@ -207,6 +207,7 @@ pub(crate) fn read(rung: usize, state: &Rung, survivors: &Survivors, held: Tier,
     } else {
         None
     };
-    let strict = shut.is_none() && ratio >= steady && births_ratio >= steady && recent >= LEAST_RECENT;
+    // The births say it with a quarter of the noise; the halves need only not to speak against it.
+    let strict = shut.is_none() && ratio + ratio_error >= steady && births_ratio >= steady && recent >= LEAST_RECENT;
     Reading { strict, rung, run_epochs, ratio, ratio_error, births_ratio, births_error, recent, spread, lasted, shut }
 }

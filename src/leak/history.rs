@@ -26,10 +26,8 @@ pub(crate) const COHORTS_U32: u32 = 32;
 const _: () = assert!(COHORTS_U32 as usize == COHORTS);
 /// A sample is 256 units, so that a part of one can count.
 pub(crate) const SAMPLE: u32 = 256;
-/// Bins of the histogram of lifetimes: 0, 1, 2 to 3, 4 to 7, … 64 epochs and longer.
-pub(crate) const LIFETIME_BINS: usize = 8;
 /// The reference interval falls by one octave in so many epochs at most.
-const REFERENCE_HOLD_EPOCHS: u32 = 64;
+pub(crate) const REFERENCE_HOLD_EPOCHS: u32 = 64;
 
 /// The order of frees tells a queue only where live blocks span so many cohorts.
 pub(crate) const QUEUE_COHORTS: usize = 2;
@@ -65,8 +63,6 @@ pub(crate) struct History {
     pub(crate) case: Case,
     /// Frees in the epoch under way of blocks that had reached each rung, in samples.
     died: [f32; RUNGS],
-    /// Lifetimes of freed blocks, in samples, saturating.
-    pub(crate) lifetimes: [u32; LIFETIME_BINS],
     /// The largest table.
     pub(crate) spine: Spine,
     /// Live bytes over time.
@@ -114,7 +110,6 @@ impl History {
         occasions: [0; COHORTS],
         case: Case::NEW,
         died: [0.0; RUNGS],
-        lifetimes: [0; LIFETIME_BINS],
         spine: Spine::NONE,
         trend: Marks::EMPTY,
         live_total: 0,
@@ -203,15 +198,11 @@ impl History {
         let more_32 = u32::try_from(more).unwrap_or(u32::MAX);
         self.born[cohort] = self.born[cohort].saturating_add(SAMPLE.saturating_mul(more_32));
         self.born_total = self.born_total.saturating_add(block.weight.bytes.saturating_mul(more));
-        self.lifetimes[0] = self.lifetimes[0].saturating_add(more_32);
     }
 
     /// A sampled block that was born in epoch `birth` was freed in epoch `now`.
     pub(crate) fn freed(&mut self, birth: u32, now: u32, block: &Block) {
         self.left(birth, now, block);
-        let bin = (u32::BITS - now.saturating_sub(birth).leading_zeros()).min(7);
-        let bin = &mut self.lifetimes[bin as usize];
-        *bin = bin.saturating_add(1);
         self.spine.freed(block.size, block.thread, now);
     }
 
@@ -365,15 +356,29 @@ impl History {
     #[cold]
     fn measure_by(&mut self, interval: f32) {
         if self.reference_interval > 0.0 {
-            let size = u64::from(to_units(self.usual_size));
-            let before = probability(size, f64::from(self.reference_interval)).max(f64::MIN_POSITIVE);
-            let scale = narrow(probability(size, f64::from(interval)) / before);
+            let scale = self.in_measure_of(interval);
             for units in self.live.iter_mut().chain(&mut self.born) {
                 *units = if *units == 0 { 0 } else { to_units(*units as f32 * scale).max(1) };
             }
             self.case.rescale(scale);
         }
         self.reference_interval = interval;
+    }
+
+    /// The interval that a sample of this site is measured by, in bytes; 0.0 in exact mode.
+    pub(crate) fn reference_interval(&self) -> f32 {
+        self.reference_interval
+    }
+
+    /// What a sample of this site is worth where samples are measured by `interval`: exactly so for its usual size.
+    pub(crate) fn in_measure_of(&self, interval: f32) -> f32 {
+        #[expect(clippy::float_cmp, reason = "the very same interval, not a computed one")]
+        if interval == self.reference_interval {
+            return 1.0;
+        }
+        let size = u64::from(to_units(self.usual_size));
+        let own = probability(size, f64::from(self.reference_interval)).max(f64::MIN_POSITIVE);
+        narrow(probability(size, f64::from(interval)) / own)
     }
 
     fn evidence_of_death(&self, block: &Block) -> u32 {
@@ -499,7 +504,7 @@ mod tests {
             other.begin(3);
             for now in 3..120 {
                 for _ in 0..random(4) {
-                    let block = Block { thread: random(2) as u32, ..block(16 << random(5), 0.0) };
+                    let block = Block { thread: u32::from(random(2) == 1), ..block(16 << random(5), 0.0) };
                     let times = 1 + random(6);
                     if random(3) == 0 {
                         (0..times).for_each(|_| one.born(now, &block));

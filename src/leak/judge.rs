@@ -96,21 +96,25 @@ impl Judge {
                 continue;
             }
             self.admit(history);
-            if let Some(group) = (history.group as usize).checked_sub(1).and_then(|g| self.groups.get_mut(g)) {
-                group.add(&steps, idle);
-                continue;
+            // A group has the evidence of its members' ages; a table that grows is a site's own, and judged as such.
+            match (history.group as usize).checked_sub(1).and_then(|g| self.groups.get_mut(g)) {
+                Some(group) => group.add(history, &steps, idle),
+                None => history.case.advance(now, &steps, idle),
             }
-            history.case.advance(now, &steps, idle);
             let change = self.judge_site(history);
             tell(change, Subject::Site(index), on_change);
         }
         self.end_groups(histories, on_change);
     }
 
-    /// Gives a site its order once it has enough samples; out of its group, if it was in one.
+    /// Gives a site its order once it has enough samples; out of its group, if it was in one that lets it go.
     fn admit(&mut self, history: &mut History) {
         #[expect(clippy::cast_precision_loss, reason = "at most 1,000")]
         if history.case.order != 0 || history.matured < self.config.minimum_samples as f32 {
+            return;
+        }
+        let group = (history.group as usize).checked_sub(1).and_then(|group| self.groups.get(group));
+        if group.is_some_and(|group| group.keeps(history, &self.config)) {
             return;
         }
         self.orders = self.orders.saturating_add(1);
@@ -119,6 +123,7 @@ impl Judge {
             if let Some(group) = self.groups.get_mut(history.group as usize - 1) {
                 self.orders = self.orders.saturating_add(1);
                 group.case.restart(self.orders);
+                group.matured -= history.matured;
             }
             history.group = 0;
             history.case.restart(history.case.order);
@@ -135,7 +140,7 @@ impl Judge {
         let at = self.moment();
         let held = history.case.tier();
         let spine = history.spine.tier(at.now, held, at.config);
-        let quiet = history.case.rungs.iter().all(|rung| f64::from(rung.ln_e) < self.least_threshold);
+        let quiet = history.case.rungs.iter().all(|rung| rung.log_evidence() < self.least_threshold);
         if quiet && held == Tier::None && spine == Tier::None {
             history.case.rest();
             return None;

@@ -3,20 +3,35 @@
 //! Leaf-first: outermost frames are dropped until the stacks that share the rest have enough samples. Groups are
 //! disjoint, so a sample is evidence once. A group's key must name a frame outside the libraries, or it would say
 //! nothing ('everything that a `Vec` allocated'). A site may join a group at any time (which group takes a future event
-//! is settled before the event, so the test stays valid); a site that gains enough samples of its own leaves, and
+//! is settled before the event, so the test stays valid); a site that gains enough samples of its own may leave (`keeps`), and
 //! then the group begins anew, as a case of its own in the order.
 //!
 //! Runs off the aggregator's lock: it allocates. Cost: a sort of the thin sites' stacks, every few epochs.
 
 use super::case::Case;
+use super::config::LeakConfig;
 use super::gates::{Moment, Survivors};
-use super::history::{COHORTS_U32, History};
+use super::history::{COHORTS_U32, History, REFERENCE_HOLD_EPOCHS};
 use super::judge::Judge;
 use super::ladder::{RUNGS, Step};
 use super::state::{Change, Tier};
 
 /// At most so many groups; then thin sites stay unjudged.
 const MOST_GROUPS: usize = 4096;
+
+/// Whose code a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// The allocator's, or the way into it: every stack begins there.
+    Allocator,
+    /// The standard library's or the runtime's, or unknown.
+    Library,
+    /// The program's.
+    Program,
+}
+
+/// With so many times the fewest samples a site leaves a group that found nothing.
+const ALONE: f32 = 4.0;
 
 /// One frame of a site's key, as the caller numbers frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,43 +57,92 @@ pub(crate) struct Group {
     pub(crate) case: Case,
     steps: [Step; RUNGS],
     idle: bool,
-    samples: f32,
+    /// Samples of its members that reached the first rung.
+    pub(crate) matured: f32,
+    /// The interval that its samples are measured by, whatever its members are by themselves; bytes.
+    reference_interval: f32,
 }
 
 impl Group {
+    /// No evidence yet.
+    fn new(frames: Vec<KeyFrame>, order: u32) -> Group {
+        let mut case = Case::NEW;
+        case.order = order;
+        Group {
+            frames,
+            members: Vec::new(),
+            case,
+            steps: [Step::default(); RUNGS],
+            idle: false,
+            matured: 0.0,
+            reference_interval: 0.0,
+        }
+    }
+
     /// Forgets the last epoch's events.
     pub(crate) fn begin_epoch(&mut self) {
         (self.steps, self.idle) = ([Step::default(); RUNGS], true);
     }
 
+    /// Does a member that could be judged alone stay? It does where the evidence is spread, as over the stacks of an
+    /// unrolled loop, until it has so much that it needs nobody; and in any case once balance is refuted together.
+    pub(crate) fn keeps(&self, member: &History, config: &LeakConfig) -> bool {
+        let enough = config.minimum_samples as f32;
+        let leads = member.matured * 2.0 >= self.matured || member.matured >= enough * ALONE;
+        self.case.tier() != Tier::None || !leads
+    }
+
     /// Adds a member's events.
-    pub(crate) fn add(&mut self, steps: &[Step; RUNGS], idle: bool) {
+    pub(crate) fn add(&mut self, history: &History, steps: &[Step; RUNGS], idle: bool) {
         self.idle &= idle;
+        self.matured += steps[0].matured;
+        let worth = history.in_measure_of(self.reference_interval);
         for (sum, step) in self.steps.iter_mut().zip(steps) {
-            sum.matured += step.matured;
-            sum.died += step.died;
+            sum.matured += step.matured * worth;
+            sum.died += step.died * worth;
             // Members' births of one epoch move together: an occasion is one, whoever had it.
             sum.occasions = sum.occasions.max(step.occasions);
             sum.width = sum.width.max(step.width);
         }
-        self.samples += steps[0].matured;
     }
 
     /// Closes the epoch.
     pub(crate) fn end_epoch(&mut self, at: Moment<'_>, histories: &[History]) -> Option<Change> {
         let steps = self.steps;
         self.case.advance(at.now, &steps, self.idle);
-        let members = &self.members;
-        self.case.judge(&|| survivors(members, histories), Tier::None, false, at)
+        self.measure(at.now, histories);
+        let (members, reference) = (&self.members, self.reference_interval);
+        self.case.judge(&|| survivors(members, histories, reference), Tier::None, false, at)
+    }
+
+    /// Members are measured by the interval of their own last births, and most have none for long: their sum is measured
+    /// by the largest one of those that were born into lately. When that changes, what was counted so far is
+    /// converted, as what is live now is.
+    fn measure(&mut self, now: u32, histories: &[History]) {
+        let members = || self.members.iter().filter_map(|&member| histories.get(member));
+        let lately = members().filter(|history| history.last_birth.saturating_add(REFERENCE_HOLD_EPOCHS) > now);
+        let wanted = lately.map(History::reference_interval).fold(0.0, f32::max);
+        #[expect(clippy::float_cmp, reason = "the very same interval, not a computed one")]
+        if wanted == 0.0 || wanted == self.reference_interval {
+            return;
+        }
+        if self.reference_interval > 0.0 {
+            let live = |interval| members().map(|member| member.live_samples() * member.in_measure_of(interval)).sum();
+            let (before, after): (f32, f32) = (live(self.reference_interval), live(wanted));
+            if before > 0.0 {
+                self.case.rescale(after / before);
+            }
+        }
+        self.reference_interval = wanted;
     }
 
     /// Its members' survivors.
     pub(crate) fn survivors(&self, histories: &[History]) -> Survivors {
-        survivors(&self.members, histories)
+        survivors(&self.members, histories, self.reference_interval)
     }
 }
 
-fn survivors(members: &[usize], histories: &[History]) -> Survivors {
+fn survivors(members: &[usize], histories: &[History], reference_interval: f32) -> Survivors {
     let members = || members.iter().filter_map(|&member| histories.get(member));
     let origin = members().map(|history| history.origin).min().unwrap_or(0);
     let end = members().map(|history| history.origin + (COHORTS_U32 << history.width_shift)).max().unwrap_or(1);
@@ -87,7 +151,7 @@ fn survivors(members: &[usize], histories: &[History]) -> Survivors {
         width *= 2;
     }
     let mut sum = Survivors::empty(origin, width);
-    members().for_each(|history| sum.add(history));
+    members().for_each(|history| sum.add(history, history.in_measure_of(reference_interval)));
     sum
 }
 
@@ -149,18 +213,11 @@ fn form(
         return left;
     }
     let order = judge.next_order();
-    let mut case = Case::NEW;
-    case.order = order;
-    judge.groups.push(Group {
-        frames: key.to_vec(),
-        members: Vec::new(),
-        case,
-        steps: [Step::default(); RUNGS],
-        idle: false,
-        samples: 0.0,
-    });
+    judge.groups.push(Group::new(key.to_vec(), order));
     let g = judge.groups.len() - 1;
     left.into_iter().for_each(|index| join(judge, histories, g, index));
+    let now = judge.now;
+    judge.groups[g].measure(now, histories);
     Vec::new()
 }
 
@@ -168,5 +225,6 @@ fn join(judge: &mut Judge, histories: &mut [History], group: usize, index: usize
     #[expect(clippy::cast_possible_truncation, reason = "at most MOST_GROUPS")]
     let number = group as u32 + 1;
     histories[index].group = number;
+    judge.groups[group].matured += histories[index].matured;
     judge.groups[group].members.push(index);
 }

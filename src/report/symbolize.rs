@@ -17,17 +17,30 @@ use std::sync::Arc;
 use super::frame::{Frame, Symbol};
 use super::module_file;
 use super::trim::{Role, role};
+use crate::leak::pool::Whose;
 use crate::store::picture::{Life, ModulePicture, Picture};
 use crate::units::FrameKey;
 
 /// Functions inlined into one another at one address; compilers stop long before.
 const INLINED_MAX: usize = 64;
 
-/// Which of these frames are the standard library's, the runtime's or nobody's: the answer for each, in order.
-pub(crate) fn library_frames(keys: &[FrameKey], picture: &Picture) -> Vec<bool> {
+/// Whose code these frames are, in order. The standard library's, the runtime's and nobody's are a library's.
+pub(crate) fn owners(keys: &[FrameKey], picture: &Picture) -> Vec<Whose> {
     let table = SymbolTable::of(keys.to_vec(), picture);
+    keys.iter().map(|&key| owner(table.frames(key))).collect()
+}
+
+/// Whose code one address is, by the functions inlined there, innermost first.
+fn owner(frames: &[Frame]) -> Whose {
+    // What lies within the allocator's entry is the allocator's, whatever crate it is of; what that was inlined into is not.
+    let shim = frames.iter().rposition(|frame| frame.symbol.role == Role::Shim);
+    let outside = shim.map_or(frames, |shim| frames.get(shim + 1..).unwrap_or_default());
     let says_nothing = |frame: &Frame| frame.symbol.role != Role::Code || frame.is_std() || frame.name().is_none();
-    keys.iter().map(|&key| table.frames(key).iter().all(says_nothing)).collect()
+    match (shim.is_some(), outside.iter().all(says_nothing)) {
+        (_, false) => Whose::Program,
+        (true, true) if outside.is_empty() => Whose::Allocator,
+        _ => Whose::Library,
+    }
 }
 
 /// Every distinct frame of a picture, symbolized.
@@ -304,6 +317,21 @@ mod tests {
 
     fn position(frames: &[Frame], name: &str) -> Option<usize> {
         frames.iter().position(|frame| frame.name().is_some_and(|found| found.ends_with(name)))
+    }
+
+    #[test]
+    fn the_allocators_frames_are_told_from_libraries_and_the_programs() {
+        let frame = |role| {
+            let symbol = Symbol { name: Some("f".into()), role, ..Symbol::default() };
+            Frame { address: 1, symbol: Arc::new(symbol) }
+        };
+        let whose = |roles: &[Role]| owner(&roles.iter().map(|&role| frame(role)).collect::<Vec<_>>());
+        // The hook, and a program's own allocator around it, inlined into the entry.
+        assert_eq!(whose(&[Role::Own, Role::Code, Role::Shim]), Whose::Allocator);
+        assert_eq!(whose(&[Role::Own, Role::Shim, Role::Std]), Whose::Library);
+        assert_eq!(whose(&[Role::Own, Role::Shim, Role::Std, Role::Code]), Whose::Program);
+        assert_eq!((whose(&[Role::Std]), whose(&[])), (Whose::Library, Whose::Library));
+        assert_eq!(whose(&[Role::Std, Role::Code]), Whose::Program);
     }
 
     #[test]
