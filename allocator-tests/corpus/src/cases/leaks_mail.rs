@@ -1,5 +1,7 @@
 //! A mail service, after the first user's: what it fetches is parsed, and one kind of what that makes is kept.
 
+#![expect(clippy::vec_box, reason = "a box a message is what the case is about")]
+
 use std::hint::black_box;
 
 use crate::case::{Case, Program};
