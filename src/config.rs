@@ -3,13 +3,12 @@
 //! Promises: a bad value is an error that names the method or variable, the value and what is allowed; nothing is
 //! started then. The environment is ignored in a process with raised privileges (AT_SECURE).
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::leak::LeakConfig;
-use crate::profiler::VerdictChange;
 
 /// 1% of the process's CPU time.
 const DEFAULT_BUDGET: f64 = 0.01;
@@ -43,22 +42,12 @@ pub(crate) enum Epochs {
     Manual,
 }
 
-/// Whoever is told of verdicts.
-#[derive(Clone)]
-pub(crate) struct OnVerdict(pub(crate) Arc<dyn Fn(&VerdictChange) + Send + Sync>);
-
-impl std::fmt::Debug for OnVerdict {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("OnVerdict")
-    }
-}
-
 /// A profile's configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) sampling: Sampling,
     /// `None`: no file at the end.
-    pub(crate) output: Option<PathBuf>,
+    pub(crate) output: Option<Cow<'static, Path>>,
     pub(crate) store: StorePlace,
     pub(crate) keep_store: bool,
     pub(crate) epochs: Epochs,
@@ -71,8 +60,6 @@ pub(crate) struct Config {
     pub(crate) testing: bool,
     /// The judge's thresholds.
     pub(crate) leaks: LeakConfig,
-    /// Told when a verdict begins, worsens or is withdrawn.
-    pub(crate) on_verdict: Option<OnVerdict>,
     /// Unwind every stack twice and count disagreements.
     pub(crate) check_stacks: bool,
 }
@@ -81,7 +68,8 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             sampling: Sampling::Governed(DEFAULT_BUDGET),
-            output: Some(PathBuf::from("dhat-heap.json")),
+            // Borrowed: what a start allocates is not the program's.
+            output: Some(Cow::Borrowed(Path::new("dhat-heap.json"))),
             store: StorePlace::Default,
             keep_store: false,
             epochs: Epochs::Every(Duration::from_secs(5)),
@@ -91,7 +79,6 @@ impl Default for Config {
             trim: Some(usize::MAX),
             testing: false,
             leaks: LeakConfig::default(),
-            on_verdict: None,
             check_stacks: false,
         }
     }
@@ -189,7 +176,7 @@ impl Config {
             config.output = match value.as_str() {
                 "" => return Err(Error::Value { name: "UNFREED_OUTPUT", value, allowed: "a file's path, or none" }),
                 "none" => None,
-                path => Some(PathBuf::from(path)),
+                path => Some(PathBuf::from(path).into()),
             };
         }
         if let Some(value) = get("UNFREED_EPOCH") {
@@ -253,7 +240,7 @@ mod tests {
         let c = config(&[("UNFREED", "sampled"), ("UNFREED_SAMPLE_INTERVAL", "512K"), ("UNFREED_OUTPUT", "/tmp/x")]);
         let c = c.expect("ok").expect("some");
         assert_eq!(c.sampling, Sampling::Fixed(512 * 1024));
-        assert_eq!(c.output, Some(PathBuf::from("/tmp/x")));
+        assert_eq!(c.output.as_deref(), Some(Path::new("/tmp/x")));
         let c = config(&[("UNFREED", "sampled"), ("UNFREED_OVERHEAD", "2.5"), ("UNFREED_EPOCH", "0.5")]);
         let c = c.expect("ok").expect("some");
         assert_eq!(c.sampling, Sampling::Governed(0.025));
@@ -289,7 +276,7 @@ mod tests {
             Config { sampling: Sampling::Governed(f64::NAN), ..Config::default() },
             Config { max_frames: 2, ..Config::default() },
             Config { epochs: Epochs::Every(Duration::ZERO), ..Config::default() },
-            Config { output: Some(PathBuf::new()), ..Config::default() },
+            Config { output: Some(PathBuf::new().into()), ..Config::default() },
         ];
         for config in bad {
             let text = config.check().expect_err("bad").to_string();

@@ -195,6 +195,15 @@ pub(crate) fn may_be_held_up() -> bool {
     is_outside() && crate::slots::RANGE.bounds().1 != 0
 }
 
+/// Runs `f`, whose allocations are the profiler's questions to the program's allocator: they go where the program's go,
+/// and count nowhere. While no profile runs.
+pub(crate) fn uncounted<T>(f: impl FnOnce() -> T) -> T {
+    let before = HOT.with(hot::Hot::counters);
+    let result = f();
+    HOT.with(|hot| hot.take_back(hot.counters().minus(before)));
+    result
+}
+
 /// Seeds the calling thread's sampling: see `internals`.
 pub(crate) fn seed(seed: u64) {
     cold::seed(seed);
@@ -235,11 +244,8 @@ pub(crate) fn outside<T>(f: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Is an [`Alloc`] the global allocator of this process? Makes one allocation to see.
-pub(crate) fn is_installed() -> bool {
-    let seen = || HOT.with(|hot| hot.counters().alloc_blocks).wrapping_add(thread::late_blocks());
-    let before = seen();
-    let probe = std::hint::black_box(Box::new(0u8));
-    drop(probe);
-    seen() != before
+/// Is an [`Alloc`] the global allocator of this process? Then a block that is made inside is recognised as ours.
+pub(crate) fn is_installed(_inside: &Inside) -> bool {
+    let mut probe = std::hint::black_box(Box::new(0u8));
+    is_own(&raw mut *probe)
 }

@@ -31,7 +31,7 @@
 //! goes on (`gates`); tables that grow while their predecessors are freed are judged by their rate (`spine`); a case keeps
 //! how far its verdict has got, and withdraws it when its grounds go (`case`). Thin sites are pooled (`pool`). A
 //! state is a word for all that (`classify`), a severity for the burden (`severity`), advice for the evidence
-//! (`advice`). `simulation` scores it on programs of known guilt; `docs/leak-detection.md` tells users what it means.
+//! (`advice`). Where resident memory is that is not live, `memory` tells. `simulation` scores it on programs of known guilt; `docs/leak-detection.md` tells users what it means.
 
 mod advice;
 pub(crate) mod assemble;
@@ -43,8 +43,9 @@ pub(crate) mod history;
 pub(crate) mod judge;
 mod ladder;
 mod marks;
+pub(crate) mod memory;
 pub(crate) mod pool;
-mod recommend;
+pub(crate) mod recommend;
 mod report;
 mod severity;
 #[cfg(test)]
@@ -53,6 +54,7 @@ mod spine;
 pub(crate) mod state;
 
 pub use config::{LeakConfig, LeakConfigError};
+pub use memory::{Memory, MemoryCause, Unexplained};
 pub(crate) use report::LeakReport;
 pub use report::{Evidence, Leak, Unjudged, Withdrawn};
 pub use severity::Severity;

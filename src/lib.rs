@@ -74,7 +74,10 @@ mod public {
     pub use crate::error::Error;
     pub use crate::export::FileError;
     pub use crate::hook::Alloc;
-    pub use crate::leak::{Evidence, Leak, LeakConfig, LeakConfigError, Severity, State, Unjudged, Withdrawn};
+    pub use crate::leak::{
+        Evidence, Leak, LeakConfig, LeakConfigError, Memory, MemoryCause, Severity, State, Unexplained, Unjudged,
+        Withdrawn,
+    };
     pub use crate::profiler::{
         Bounded, Builder, EnteredScopes, LeakReport, Profiler, ScopeHandle, VerdictChange, VerdictKind, bounded,
     };

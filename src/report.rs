@@ -12,7 +12,7 @@
 //! | `trim`, `points` | which frames to show, and which sites are then one |
 //! | `scope` | what is live in a declared scope |
 //! | `diff` | what changed between two snapshots |
-//! | `summary`, `name`, `chain` | the same for people, on a page |
+//! | `summary`, `leaks`, `name`, `chain`, `text` | the same for people, on a page |
 
 mod chain;
 mod diff;
@@ -32,6 +32,7 @@ pub(crate) mod summary;
 mod symbolize;
 #[cfg(any(test, feature = "_synthetic"))]
 pub(crate) mod synthetic;
+mod text;
 pub(crate) mod trim;
 
 pub(crate) use chain::short_chain;

@@ -13,6 +13,8 @@ pub(crate) mod file;
 #[cfg(not(loom))]
 pub(crate) mod fork;
 #[cfg(not(loom))]
+pub(crate) mod heap;
+#[cfg(not(loom))]
 pub(crate) mod limits;
 #[cfg(not(loom))]
 pub(crate) mod lock;

@@ -81,3 +81,28 @@ pub struct Estimate {
     /// The upper end of the 95% interval.
     pub high: f64,
 }
+
+/// `46.5 MB`: powers of a thousand, three digits.
+#[cfg(not(loom))]
+pub(crate) fn size(bytes: f64) -> String {
+    let mut value = bytes;
+    for unit in ["bytes", "kB", "MB", "GB"] {
+        if value < 999.5 {
+            let decimals = if unit == "bytes" || value >= 99.95 { 0 } else { 1 };
+            return format!("{value:.decimals$} {unit}");
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}
+
+/// `4.3 h`: the largest unit of which there are two.
+#[cfg(not(loom))]
+pub(crate) fn duration(seconds: f64) -> String {
+    for (unit, length) in [("days", 86_400.0), ("h", 3600.0), ("min", 60.0)] {
+        if seconds >= 2.0 * length {
+            return format!("{:.1} {unit}", seconds / length);
+        }
+    }
+    format!("{seconds:.1} s")
+}

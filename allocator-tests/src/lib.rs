@@ -3,4 +3,5 @@
 pub mod cost;
 pub mod costs;
 pub mod load;
+pub mod memory;
 pub mod runner;

@@ -35,9 +35,8 @@ const MAY_USE: [(&str, &str); 18] = [
 const MAY_USE_ALL: [&str; 3] = ["profiler", "lib", "internals"];
 
 /// Beyond the table: the importer, what it imports, and why that is no breach of the layers.
-const EXCEPTIONS: [(&str, &str, &str); 21] = [
+const EXCEPTIONS: [(&str, &str, &str); 20] = [
     ("config", "leak::LeakConfig", "the judge's values are among the builder's"),
-    ("config", "profiler::VerdictChange", "the listener that the builder is given hears of the handle's own type"),
     ("config", "sys::process::is_privileged", "the environment is ignored in a process with raised privileges"),
     ("drain", "sampler::interval", "the worker writes down which interval held when"),
     ("drain", "sampler::weight", "the code of an interval is a unit"),

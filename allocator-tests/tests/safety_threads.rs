@@ -53,3 +53,8 @@ fn start_stop() {
 fn drop_order() {
     case("drop-order");
 }
+
+#[test]
+fn own_starts() {
+    case_in("own-starts", &["exact", "governed"]);
+}

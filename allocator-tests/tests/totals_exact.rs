@@ -336,8 +336,6 @@ fn builders() -> Vec<(&'static str, Builder, bool)> {
 
 #[test]
 fn totals_are_exact() {
-    let long = std::env::var_os("UNFREED_TEST_LONG").is_some();
-    let short = if long { 10_000 } else { 2000 };
     for (round, (mode, builder, is_exact)) in builders().into_iter().enumerate() {
         let check = |profiler: &Profiler, start: Counts, when: &str| {
             let when = format!("{mode}, {when}");
@@ -345,7 +343,7 @@ fn totals_are_exact() {
         };
         // Not started: what happens here is in the totals of the next profile.
         storm(round as u64 * 2 + 1);
-        // The ten thousand: while nothing runs, and a part of them in each mode.
+        // While nothing runs, and in each mode.
         short_threads(if round == 0 { 10_000 } else { 200 });
         refusals(1 << 17);
         let before = counted();
@@ -356,7 +354,7 @@ fn totals_are_exact() {
         check(&profiler, start, "after refusals");
         storm(round as u64 * 2 + 2);
         check(&profiler, start, "after a storm");
-        short_threads(short);
+        short_threads(10_000);
         check(&profiler, start, "after short threads");
         only_frees();
         check(&profiler, start, "after a thread that only frees");

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
+use super::memory::Answer;
 use super::verdict::Evidence;
+use crate::leak::memory::Memory;
 use crate::store::picture::{ExactTotals, Picture};
 use crate::sys::lock;
 
@@ -22,6 +24,10 @@ pub(crate) enum Order {
     EndEpoch(Sender<()>),
     /// What a report of leaks is made from.
     Evidence(Sender<Option<Box<Evidence>>>),
+    /// What the allocator answered a thread of the program just now. Nobody waits for this.
+    Answered(Answer),
+    /// Where the process's memory is.
+    Memory(Sender<Memory>),
     /// From here on growth is measured against now.
     Baseline(Sender<()>),
     /// Look for modules that were loaded.
@@ -36,6 +42,20 @@ pub(crate) enum Order {
 /// and after each sleep, which costs an idle thread several times what its tick does.
 static BELL: AtomicU32 = AtomicU32::new(0);
 
+/// Sends an order that has no reply.
+pub(crate) fn tell(orders: &Sender<Order>, order: Order) {
+    // A thread that is gone needs no telling.
+    if orders.send(order).is_ok() {
+        ring();
+    }
+}
+
+fn ring() {
+    // Release: pairs with the Acquire in `next`; who hears the bell finds the order.
+    BELL.fetch_add(1, Ordering::Release);
+    lock::wake(&BELL, i32::MAX);
+}
+
 /// Sends an order made by `make` and waits for its reply. `None`: the thread is gone.
 ///
 /// Takes the Sender, and lets it go before it waits: an order that nobody took up is dropped with the channel, and its
@@ -46,9 +66,7 @@ pub(crate) fn ask<T>(orders: Sender<Order>, make: impl FnOnce(Sender<T>) -> Orde
     let sent = orders.send(make(reply));
     drop(orders);
     sent.ok()?;
-    // Release: pairs with the Acquire in `next`; who hears the bell finds the order.
-    BELL.fetch_add(1, Ordering::Release);
-    lock::wake(&BELL, i32::MAX);
+    ring();
     answer.recv().ok()
 }
 

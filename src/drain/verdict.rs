@@ -7,16 +7,17 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::aggregator::AGGREGATOR;
+use super::memory::{Answer, Books};
 use super::watch::Watch;
 use crate::leak::assemble::{Course, Process};
 use crate::leak::history::History;
 use crate::leak::judge::{Judge, Subject};
+use crate::leak::memory::{Memory, Moment};
 use crate::leak::pool::{self, KeyFrame, Whose};
 use crate::leak::state::Change;
 use crate::leak::{LeakConfig, LeakConfigError};
 use crate::store::picture::{ExactTotals, Picture};
 use crate::store::tables::Tables;
-use crate::sys::limits;
 use crate::units::{FrameKey, StackId, Ticks};
 
 /// Changes of verdicts that one epoch can tell of; more are seen in the next report.
@@ -31,8 +32,10 @@ pub(crate) type Owners = fn(&[FrameKey], &Picture) -> Vec<Whose>;
 #[derive(Debug)]
 pub(crate) struct Bench {
     judge: Judge,
-    /// Exact live bytes and resident bytes at the ends of the last epochs, oldest first.
-    past: VecDeque<Moment>,
+    /// What was live, resident and held, for the reports.
+    books: Books,
+    /// Exact live bytes of the profile at the ends of the epochs that `books` has.
+    live_past: VecDeque<u64>,
     baseline: Option<u64>,
     blocks_before: u64,
     changes: Vec<(Subject, Change)>,
@@ -41,13 +44,6 @@ pub(crate) struct Bench {
     epoch_length: Option<Duration>,
     /// Epochs that have ended.
     epochs: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Moment {
-    at_ns: u64,
-    live: u64,
-    resident: u64,
 }
 
 /// What a report of leaks is made from: copies, so that it is made outside the drain thread.
@@ -69,7 +65,8 @@ impl Bench {
     ) -> Result<Bench, LeakConfigError> {
         Ok(Bench {
             judge: Judge::new(config)?,
-            past: VecDeque::new(),
+            books: Books::default(),
+            live_past: VecDeque::new(),
             baseline: None,
             blocks_before: 0,
             changes: Vec::with_capacity(MOST_CHANGES),
@@ -96,12 +93,13 @@ impl Bench {
     }
 
     /// After the lock: remembers the process's course, and pools what is thin now and then. True: verdicts changed.
-    pub(crate) fn after_epoch(&mut self, totals: &ExactTotals, at_ns: u64, resident: u64) -> bool {
+    pub(crate) fn after_epoch(&mut self, totals: &ExactTotals, moment: Moment) -> bool {
         let window = usize::try_from(self.judge.config.window_epochs).unwrap_or(usize::MAX).clamp(1, 1_000_000);
-        if self.past.len() > window {
-            self.past.pop_front();
+        if self.live_past.len() > window {
+            self.live_past.pop_front();
         }
-        self.past.push_back(Moment { at_ns, live: live_of(totals), resident });
+        self.live_past.push_back(live_of(totals));
+        self.books.end_epoch(moment, window);
         !self.changes.is_empty()
     }
 
@@ -177,28 +175,36 @@ impl Bench {
         std::mem::replace(&mut self.changes, Vec::with_capacity(MOST_CHANGES))
     }
 
+    /// A thread of the program asked the allocator just now.
+    pub(crate) fn note_answer(&mut self, answer: Answer, now: Moment) {
+        self.books.note(answer, now);
+    }
+
+    /// Where the process's memory is.
+    pub(crate) fn memory(&self, now: &Moment) -> Memory {
+        self.books.memory(now, self.judge.config.growth_threshold_percent).0
+    }
+
     /// Copies everything that a report needs.
-    pub(crate) fn evidence(&self, totals: &ExactTotals, at_ns: u64, picture: Box<Picture>) -> Option<Evidence> {
+    pub(crate) fn evidence(&self, totals: &ExactTotals, now: &Moment, picture: Box<Picture>) -> Option<Evidence> {
         let (histories, stacks) = copy_histories()?;
         let unwatched = AGGREGATOR.watched(|_, watch, _| watch.unwatched())?;
-        let limit = limits::memory_limit();
-        let first = self.past.front().copied().unwrap_or_default();
-        let resident = crate::sys::process::resident_bytes();
-        let epochs = u32::try_from(self.past.len()).unwrap_or(u32::MAX);
+        let (memory, limit) = self.books.memory(now, self.judge.config.growth_threshold_percent);
         #[expect(clippy::cast_precision_loss, reason = "seconds")]
-        let window_seconds = at_ns.saturating_sub(first.at_ns) as f64 / 1e9;
+        let window_seconds = now.at_ns.saturating_sub(self.books.first().at_ns) as f64 / 1e9;
+        let epochs = u32::try_from(self.books.epochs()).unwrap_or(u32::MAX);
         let epoch_seconds = match self.epoch_length {
             Some(length) => length.as_secs_f64(),
             None => window_seconds / f64::from(epochs.max(1)),
         };
+        let before_bytes = self.live_past.front().copied().unwrap_or_default();
         let process = Process {
             epoch_seconds,
             epochs: self.epochs,
             window_seconds,
-            live: Course { now_bytes: live_of(totals), before_bytes: first.live },
-            resident: (first.resident > 0).then_some(Course { now_bytes: resident, before_bytes: first.resident }),
-            // Asking glibc takes its locks, which a thread that was interrupted by a signal and waits for us may hold.
-            allocator: None,
+            live: Course { now_bytes: live_of(totals), before_bytes },
+            allocated_bytes: totals.total_bytes,
+            memory,
             limit_bytes: limit.limit_bytes,
             used_bytes: limit.used_bytes,
             baseline_bytes: self.baseline,

@@ -53,6 +53,11 @@ impl Watch {
         unsafe { std::slice::from_raw_parts_mut(self.histories.as_ptr(), self.used) }
     }
 
+    /// The memory that histories take.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        (self.used * size_of::<History>()) as u64
+    }
+
     /// The open epoch's number.
     pub(crate) fn epoch(&self) -> u32 {
         self.epochs.open

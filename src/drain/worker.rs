@@ -11,6 +11,7 @@ use super::aggregator::{AGGREGATOR, Aggregator};
 use super::orders::{self, Order};
 use super::verdict::{Bench, Evidence};
 use crate::leak::judge::Subject;
+use crate::leak::memory::Moment;
 use crate::leak::state::Change;
 use crate::sampler::interval;
 use crate::sampler::weight::IntervalCode;
@@ -30,6 +31,10 @@ pub(crate) type Listener = Box<dyn Fn(Box<Evidence>, &[(Subject, Change)]) + Sen
 pub(crate) struct Surroundings {
     /// The exact totals now: of the profile in exact mode, of the process otherwise.
     pub(crate) totals: fn(exact_mode: bool) -> Option<ExactTotals>,
+    /// What the whole process requested and has not freed, in every mode.
+    pub(crate) requested: fn() -> u64,
+    /// The most memory that the hook's slots and our own blocks take: of the program, and ours.
+    pub(crate) hooks_memory: fn() -> (u64, u64),
     /// Looks for modules that came or went.
     pub(crate) refresh_modules: fn(store: &'static Store),
     /// The governor's tick; takes live bytes and the CPU time that draining took since the last, returns the interval.
@@ -40,8 +45,8 @@ pub(crate) struct Surroundings {
     pub(crate) end_by_signal: Box<dyn Fn(Option<Box<Evidence>>, i32) + Send>,
     /// Verdicts changed: whoever listens is told.
     pub(crate) verdicts_changed: Listener,
-    /// Does anyone listen?
-    pub(crate) someone_listens: bool,
+    /// Does anyone listen? What nobody hears is not made: symbols take long.
+    pub(crate) someone_listens: Box<dyn Fn() -> bool + Send>,
 }
 
 /// The thread's state.
@@ -174,6 +179,14 @@ impl Worker {
             Order::Evidence(reply) => {
                 let _ = reply.send(self.evidence(memory).map(Box::new));
             }
+            Order::Answered(answer) => {
+                let now = self.moment(process::resident_bytes());
+                self.bench.note_answer(answer, now);
+            }
+            Order::Memory(reply) => {
+                let now = self.moment(process::resident_bytes());
+                let _ = reply.send(self.bench.memory(&now));
+            }
             Order::Baseline(reply) => {
                 let totals = self.settle(memory, false);
                 self.bench.set_baseline(&totals);
@@ -269,14 +282,14 @@ impl Worker {
 
     /// After an epoch: the process's course, pools of thin sites, and news for whoever listens.
     fn judge(&mut self, memory: &mut Memory, totals: &ExactTotals, point: &HistoryPoint) {
-        let changed = self.bench.after_epoch(totals, point.at_ns, point.resident_bytes);
+        let changed = self.bench.after_epoch(totals, self.moment(point.resident_bytes));
         if self.bench.regroups_now() {
             let store = self.store;
             self.bench.regroup(|| copy(store));
         }
         if changed {
             let changes = self.bench.take_changes();
-            if self.surroundings.someone_listens
+            if (self.surroundings.someone_listens)()
                 && let Some(evidence) = self.evidence(memory)
             {
                 (self.surroundings.verdicts_changed)(Box::new(evidence), &changes);
@@ -287,9 +300,23 @@ impl Worker {
     /// Everything that a report of leaks needs.
     fn evidence(&mut self, memory: &mut Memory) -> Option<Evidence> {
         let totals = self.settle(memory, false);
+        // Before the picture, which is ours and adds to it.
+        let now = self.moment(process::resident_bytes());
         let picture = self.picture(memory)?;
-        let at_ns = clock::monotonic_ns().saturating_sub(self.base.1);
-        self.bench.evidence(&totals, at_ns, picture)
+        self.bench.evidence(&totals, &now, picture)
+    }
+
+    /// The process's memory now.
+    fn moment(&self, resident_bytes: u64) -> Moment {
+        let (slots, own) = (self.surroundings.hooks_memory)();
+        let histories = AGGREGATOR.watched(|_, watch, _| watch.memory_bytes()).unwrap_or(0);
+        Moment {
+            at_ns: clock::monotonic_ns().saturating_sub(self.base.1),
+            requested: (self.surroundings.requested)(),
+            resident: resident_bytes,
+            own: own + self.store.memory_bytes() + histories,
+            slots,
+        }
     }
 
     fn history_point(&self, totals: &ExactTotals, resident_bytes: u64) -> HistoryPoint {

@@ -378,6 +378,16 @@ impl Hot {
         bump(&self.reallocs, u64::MAX);
     }
 
+    /// Uncounts what this thread counted.
+    pub(super) fn take_back(&self, counted: Counters) {
+        bump(&self.granted, counted.alloc_bytes.wrapping_neg());
+        bump(&self.alloc_blocks, counted.alloc_blocks.wrapping_neg());
+        bump(&self.kept_bytes, counted.kept_bytes.wrapping_neg());
+        bump(&self.reallocs, counted.reallocs.wrapping_neg());
+        bump(&self.free_bytes, counted.free_bytes.wrapping_neg());
+        bump(&self.free_blocks, counted.free_blocks.wrapping_neg());
+    }
+
     /// Reads the frees alone: to be done for all threads before any [`Hot::allocs`].
     pub(crate) fn frees(&self) -> Counters {
         Counters {

@@ -4,6 +4,8 @@
 //! what it still allocates or frees afterwards (other libraries' destructors run after ours) is counted by shared
 //! atomics. Whoever reads another thread's hot words holds the registry's lock, which that thread takes to end.
 
+mod counts;
+
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -19,6 +21,7 @@ use crate::sys::lock::{Held, Lock};
 use crate::sys::thread::ExitKey;
 use crate::sys::{barrier, clock, fork, map, thread};
 use crate::unwind::ThreadStacks;
+use counts::{Baseline, Shared};
 
 /// The cold state of one thread. Lives in a slab of ours; reused when the thread has ended.
 pub(super) struct ThreadBlock {
@@ -35,13 +38,8 @@ pub(super) struct ThreadBlock {
     busy: AtomicU32,
     /// The state that the thread has adopted (`State` as a word). By the owner; read by `stop`.
     seen: AtomicU64,
-    /// The profile whose baseline `base` is. By the owner, Release after `base` was written.
-    profile: AtomicU32,
-    /// The counters when the thread adopted that profile. By the owner, before `profile`.
-    base: UnsafeCell<Counters>,
-    /// Exact mode: frees of older blocks since the profile's start. By the owner.
-    older_bytes: AtomicU64,
-    older_blocks: AtomicU64,
+    /// What the profile's counts begin with. By the owner.
+    baseline: Baseline,
     /// The state in which exact mode's lean way is open: adopted, and with a ring. Otherwise `State::NONE`. The owner's.
     pub(super) lean: Cell<State>,
     /// What only the owner touches.
@@ -110,59 +108,10 @@ const ZERO: Counters = Counters {
     older_blocks: 0,
 };
 
-/// Counts for threads that have no block: ended ones, and those that could not register.
-pub(super) struct Shared {
-    fields: [AtomicU64; 8],
-}
-
 /// Since the process's start.
-pub(super) static LATE: Shared = Shared { fields: [const { AtomicU64::new(0) }; 8] };
+pub(super) static LATE: Shared = Shared::new();
 /// Since the profile's start.
-pub(super) static LATE_IN_PROFILE: Shared = Shared { fields: [const { AtomicU64::new(0) }; 8] };
-
-impl Shared {
-    pub(super) fn add(&self, c: Counters) {
-        let values = [
-            c.alloc_bytes,
-            c.alloc_blocks,
-            c.kept_bytes,
-            c.reallocs,
-            c.free_bytes,
-            c.free_blocks,
-            c.older_bytes,
-            c.older_blocks,
-        ];
-        for (field, value) in self.fields.iter().zip(values) {
-            if value != 0 {
-                // Release: pairs with the Acquire in `read`, as the hot counters do.
-                field.fetch_add(value, Ordering::Release);
-            }
-        }
-    }
-
-    fn read(&self) -> Counters {
-        let [a, b, c, d, e, f, g, h] = &self.fields;
-        // The frees first, as in `totals`.
-        let get = |field: &AtomicU64| field.load(Ordering::Acquire);
-        let (free_bytes, free_blocks, older_bytes, older_blocks) = (get(e), get(f), get(g), get(h));
-        Counters {
-            alloc_bytes: get(a),
-            alloc_blocks: get(b),
-            kept_bytes: get(c),
-            reallocs: get(d),
-            free_bytes,
-            free_blocks,
-            older_bytes,
-            older_blocks,
-        }
-    }
-
-    fn zero(&self) {
-        for field in &self.fields {
-            field.store(0, Ordering::Relaxed);
-        }
-    }
-}
+pub(super) static LATE_IN_PROFILE: Shared = Shared::new();
 
 /// What `hot.block` says after the thread's end: no block any more, and none to be made.
 pub(super) fn retired() -> *mut ThreadBlock {
@@ -214,10 +163,7 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
             id,
             busy: AtomicU32::new(0),
             seen: AtomicU64::new(State::NONE.word()),
-            profile: AtomicU32::new(0),
-            base: UnsafeCell::new(ZERO),
-            older_bytes: AtomicU64::new(0),
-            older_blocks: AtomicU64::new(0),
+            baseline: Baseline::new(),
             lean: Cell::new(State::NONE),
             own: UnsafeCell::new(Own {
                 rounds: 0,
@@ -381,47 +327,23 @@ impl ThreadBlock {
 
     /// Begins a profile for this thread: what is counted from here on is the profile's.
     pub(super) fn begin_profile(&self, profile: u32, counted: Counters) {
-        // 0 is no profile: a reader between the two stores takes neither the old baseline nor half of the new one.
-        self.profile.store(0, Ordering::Release);
-        // SAFETY: by the owner; readers hold the registry's lock and look at `profile` first.
-        unsafe { *self.base.get() = counted };
-        self.older_bytes.store(0, Ordering::Relaxed);
-        self.older_blocks.store(0, Ordering::Relaxed);
-        // Release: pairs with the Acquire in `totals`.
-        self.profile.store(profile, Ordering::Release);
+        self.baseline.begin(profile, counted);
     }
 
     /// Exact mode: a block older than the profile left.
     pub(super) fn count_older(&self, bytes: usize) {
-        self.older_bytes.store(self.older_bytes.load(Ordering::Relaxed).wrapping_add(bytes as u64), Ordering::Release);
-        self.older_blocks.store(self.older_blocks.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        self.baseline.count_older(bytes as u64);
     }
 
     /// What this thread counted since it adopted `profile`; nothing if it has not yet. By the owner.
     fn in_profile(&self, hot: &Hot, profile: u32) -> Counters {
-        if self.profile.load(Ordering::Relaxed) != profile {
-            return ZERO;
-        }
-        hot.counters().minus(self.base()).plus(self.older())
+        self.baseline.of(profile).map_or(ZERO, |correction| hot.counters().plus(correction))
     }
 
     fn hot(&self) -> &Hot {
         // SAFETY: the block is registered and the registry's lock held (or this is its own thread): the thread can't
         // end, so its words exist.
         unsafe { &*self.hot }
-    }
-
-    fn base(&self) -> Counters {
-        // SAFETY: the caller has seen `profile` as the running one: `base` was written before that and not since.
-        unsafe { *self.base.get() }
-    }
-
-    fn older(&self) -> Counters {
-        Counters {
-            older_bytes: self.older_bytes.load(Ordering::Acquire),
-            older_blocks: self.older_blocks.load(Ordering::Acquire),
-            ..ZERO
-        }
     }
 }
 
@@ -445,12 +367,12 @@ pub(crate) fn totals() -> Option<AllCounters> {
     for_each(|block| {
         let frees = block.hot().frees();
         process = process.plus(frees);
-        // Acquire: pairs with the Release in `begin_profile`. A thread that adopts the profile between the two rounds
-        // is left out of both: what it counted since is younger than this sum.
-        let counts = block.profile.load(Ordering::Acquire) == profile;
-        block.marked.set(counts);
-        if counts {
-            in_profile = in_profile.plus(frees).minus(block.base()).plus(block.older());
+        // A thread that adopts the profile between the two rounds is left out of both: what it counted since is younger
+        // than this sum.
+        let correction = block.baseline.of(profile);
+        block.marked.set(correction.is_some());
+        if let Some(correction) = correction {
+            in_profile = in_profile.plus(frees).plus(correction);
         }
     });
     for_each(|block| {
@@ -462,11 +384,6 @@ pub(crate) fn totals() -> Option<AllCounters> {
     });
     REGISTRY.latest.set(process);
     Some(AllCounters { process, profile: in_profile })
-}
-
-/// Blocks allocated by threads without a block.
-pub(super) fn late_blocks() -> u64 {
-    LATE.read().alloc_blocks
 }
 
 /// Visits every registered thread. The lock must be held.

@@ -80,11 +80,10 @@ fn leak(evidence: &Evidence, around: Surroundings) -> String {
             .into();
     }
     if evidence.freed_share > 1.0 - EXCEPTION_SHARE {
-        return format!(
-            "{:.1}% of what this chain allocates is freed; the rest is kept for ever. Look for the path that keeps it: \
-             an error or early return, a map entry that is never removed, a clone held by a long-lived owner.",
-            evidence.freed_share * 100.0
-        );
+        // The share stands in the site's figures: sites of one cause are to read the same here.
+        return "Most of what this chain allocates is freed; the rest is kept for ever. Look for the path that keeps it: \
+                an error or early return, a map entry that is never removed, a clone held by a long-lived owner."
+            .into();
     }
     if around.in_lockstep && !around.a_table_grows && evidence.freed_share < 0.01 {
         return "It is born together with another leaking site, none of either is ever freed, and no table grows: this \

@@ -12,6 +12,7 @@ use super::gates::Reading;
 use super::history::{History, SAMPLE, bytes};
 use super::judge::{Judge, Subject};
 use super::ladder::{RUNG_EPOCHS, threshold};
+use super::memory::Memory;
 use super::pool::Group;
 use super::recommend::recommend;
 use super::report::{Evidence, Interval, Leak, LeakReport, Unjudged, Withdrawn};
@@ -62,18 +63,18 @@ pub(crate) struct Course {
 
 impl Course {
     /// Growth in bytes, negative where it shrank.
-    pub(super) fn growth(self) -> f64 {
+    fn growth(self) -> f64 {
         self.now_bytes as f64 - self.before_bytes as f64
     }
 
     /// The same in percent.
-    pub(super) fn percent(self) -> f64 {
+    fn percent(self) -> f64 {
         100.0 * self.growth() / (self.before_bytes.max(1) as f64)
     }
 }
 
 /// The process as a whole.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Process {
     pub(crate) epoch_seconds: f64,
     /// Epochs that have ended.
@@ -82,9 +83,10 @@ pub(crate) struct Process {
     pub(crate) window_seconds: f64,
     /// Exact live bytes.
     pub(crate) live: Course,
-    pub(crate) resident: Option<Course>,
-    /// What the allocator holds from the system, used or not (glibc: arena + hblkhd; jemalloc: resident).
-    pub(crate) allocator: Option<Course>,
+    /// Exact bytes ever allocated.
+    pub(crate) allocated_bytes: u64,
+    /// Where its memory is.
+    pub(crate) memory: Memory,
     /// The smallest limit that applies, and what counts against it now.
     pub(crate) limit_bytes: Option<u64>,
     pub(crate) used_bytes: u64,
@@ -138,9 +140,12 @@ pub(crate) fn report<F>(
         .collect();
     sites.sort_by(worst_first);
     let unknown = sites.iter().filter(|site| site.state == State::Unknown);
+    // No more can hide than is live beside what the others hold at least.
+    let judged = sites.iter().filter(|site| site.state != State::Unknown).map(|site| site.live_bytes.low).sum::<f64>();
+    let room = (process.live.now_bytes as f64 - judged).max(0.0);
     let unjudged = Unjudged {
         sites: unknown.clone().count(),
-        bytes: unknown.map(|site| site.live_bytes.high).sum(),
+        bytes: unknown.map(|site| site.live_bytes.high).sum::<f64>().min(room),
         unwatched_records: process.unwatched_records,
         smallest_visible_bytes: visible_bytes(judge.config.minimum_samples, process.interval_bytes),
     };
@@ -148,6 +153,7 @@ pub(crate) fn report<F>(
     let growth_per_minute = process.live.growth() / minutes;
     let mut report = LeakReport {
         has_leaks: sites.iter().any(|site| site.state == State::Leak),
+        is_growing: process.live.percent() >= judge.config.growth_threshold_percent,
         growth_percent: process.live.percent(),
         growth_mb_per_minute: growth_per_minute / 1e6,
         window_seconds: process.window_seconds,
@@ -155,13 +161,15 @@ pub(crate) fn report<F>(
         suspect_after_epochs: judge.config.suspect_after_epochs,
         baseline_bytes: process.baseline_bytes,
         current_bytes: process.live.now_bytes,
+        allocated_bytes: process.allocated_bytes,
         limit_bytes: process.limit_bytes,
+        memory: process.memory.clone(),
         exhaustion_seconds: process.exhaustion(growth_per_minute),
         unjudged,
         sites,
         recommendations: Vec::new(),
     };
-    report.recommendations = recommend(&report, process, judge.config.growth_threshold_percent);
+    report.recommendations = recommend(&report);
     report
 }
 
@@ -299,6 +307,7 @@ fn of_group<F>(
         let own = growth_of(history, reading, at.now, judge.config.window_epochs, process.epoch_seconds);
         growth.per_minute = sum(growth.per_minute, own.per_minute);
         growth.low_percent = growth.low_percent.max(own.low_percent);
+        growth.seconds = growth.seconds.max(own.seconds);
         evidence.matured_samples += f64::from(history.matured);
         evidence.live_samples += f64::from(history.live_samples());
         oldest = oldest.max(history.oldest_age(at.now).unwrap_or(0));
@@ -338,6 +347,7 @@ fn finding(
         live_bytes: figures.live_bytes,
         live_blocks: figures.live_blocks,
         growth_bytes_per_minute: growth.per_minute,
+        growth_seconds: growth.seconds,
         since_seconds: seconds(case.since),
         oldest_seconds,
         exhaustion_seconds: process.exhaustion(growth.per_minute.value),
@@ -367,6 +377,8 @@ fn evidence_of(case: &Case, reading: Option<Reading>, judge: &Judge) -> Evidence
 #[derive(Clone, Copy, Debug, Default)]
 struct Growth {
     per_minute: Interval,
+    /// The time that it was measured over.
+    seconds: f64,
     /// Lower end over the window, in percent of what was live at its start.
     low_percent: f64,
 }
@@ -392,7 +404,8 @@ fn growth_of(history: &History, reading: Option<Reading>, now: u32, window_epoch
         high: interval.high / minutes,
     };
     let (over_window, start) = grown(window_epochs.min(length));
-    Growth { per_minute: scale(over_run), low_percent: (100.0 * over_window.low / start.max(1.0)).min(1e4) }
+    let seconds = f64::from(run) * epoch_seconds;
+    Growth { per_minute: scale(over_run), seconds, low_percent: (100.0 * over_window.low / start.max(1.0)).min(1e4) }
 }
 
 fn freed_share(figures: &SiteFigures) -> f64 {

@@ -35,8 +35,8 @@ pub struct LeakConfig {
     /// A run must also last this many times the longest earlier run that a clean-up ended. 1 to 10. Default 1.5:
     /// a periodic clean-up is waited for.
     pub cleanup_factor: f64,
-    /// Growth of the whole process, in percent over the window, that the report calls growth at all. In [0, 1000].
-    /// Default 5.
+    /// Growth of the whole process, in percent over the window, that the report calls growth at all: of live bytes, and of
+    /// resident memory beyond them. In [0, 1000]. Default 5.
     pub growth_threshold_percent: f64,
     /// The window of the report's overall growth rate. 2 to 1,000,000 epochs. Default 120 (10 minutes).
     pub window_epochs: u32,

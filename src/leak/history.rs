@@ -504,7 +504,7 @@ mod tests {
             other.begin(3);
             for now in 3..120 {
                 for _ in 0..random(4) {
-                    let block = Block { thread: random(2) as u32, ..block(16 << random(5), 0.0) };
+                    let block = Block { thread: u32::from(random(2) == 1), ..block(16 << random(5), 0.0) };
                     let times = 1 + random(6);
                     if random(3) == 0 {
                         (0..times).for_each(|_| one.born(now, &block));

@@ -1,62 +1,87 @@
 //! What to do overall, most urgent first: the leaks, the time that is left, and memory that is not live at all.
 
-use super::assemble::Process;
 use super::report::{Leak, LeakReport};
+use crate::units::{duration, size};
 
 /// Exhaustion further away than this is no recommendation.
 const WEEK_SECONDS: f64 = 7.0 * 86_400.0;
-const HOUR_SECONDS: f64 = 3600.0;
 /// What could hide in unjudged sites is mentioned from this share of live bytes on.
 const UNJUDGED_SHARE: f64 = 0.01;
+/// Below this a rate by the minute would be an extrapolation.
+const MINUTE: f64 = 60.0;
+/// A forecast reaches this many times as far as what was observed.
+const FORECAST_REACH: f64 = 10.0;
 
-/// The recommendations of a report that lacks only these.
-pub(super) fn recommend<F>(report: &LeakReport<F>, process: &Process, growth_threshold_percent: f64) -> Vec<String> {
+/// The recommendations of a report that lacks only these. If there are leaks the first is about them.
+pub(super) fn recommend<F>(report: &LeakReport<F>) -> Vec<String> {
     let mut words = Vec::new();
     let worst: Vec<&Leak<F>> = report.leaks().collect();
     if let Some(first) = worst.first() {
-        let together: f64 = worst.iter().map(|site| site.growth_bytes_per_minute.value).sum();
+        let together: f64 = worst.iter().map(|site| site.live_bytes.value).sum();
         words.push(format!(
-            "{} call chain{} hold{} ever more memory, together {:.2} MB a minute. Begin with the first ({}): {}",
+            "{} call chain{} hold{} ever more memory, {} now. Begin with the first ({}): {}",
             worst.len(),
             if worst.len() == 1 { "" } else { "s" },
             if worst.len() == 1 { "s" } else { "" },
-            together / 1e6,
+            size(together),
             first.state,
             first.advice
         ));
     }
-    if let Some(seconds) = report.exhaustion_seconds.filter(|&seconds| seconds < WEEK_SECONDS) {
-        let left = if seconds < 2.0 * HOUR_SECONDS {
-            format!("{:.1} minutes", seconds / 60.0)
-        } else {
-            format!("{:.1} hours", seconds / HOUR_SECONDS)
-        };
-        words.push(format!("At this rate the memory limit is reached in {left}."));
+    if let Some(seconds) = report.forecast_seconds().filter(|&seconds| seconds < WEEK_SECONDS) {
+        words.push(format!("At this rate the memory limit is reached in {}.", duration(seconds)));
     }
-    let flat = report.growth_percent < growth_threshold_percent;
-    if let Some(resident) = process.resident.filter(|course| flat && course.percent() >= growth_threshold_percent) {
-        let seen = format!("Resident memory grew by {:.1} MB while live bytes did not", resident.growth() / 1e6);
-        let outside = process.allocator.map(|held| held.growth() < resident.growth() / 2.0);
-        words.push(match outside {
-            Some(true) => {
-                format!("{seen}, and the allocator holds no more than before: it is memory of C libraries or mappings.")
-            }
-            Some(false) => {
-                format!("{seen}: the allocator keeps freed memory. Set its decay, trim, or use fewer arenas.")
-            }
-            // Without the allocator's own figures the two can't be told apart.
-            None => format!(
-                "{seen}: either the allocator keeps freed memory (set its decay, trim, or use fewer arenas), or C \
-                 libraries and mappings hold it."
-            ),
-        });
+    if let Some(unexplained) = report.memory.unexplained {
+        words.push(unexplained.advice(report.memory.allocator));
     }
     if report.unjudged.bytes > UNJUDGED_SHARE * report.current_bytes as f64 {
         words.push(format!(
-            "{} sites with up to {:.1} MB could not be judged; a smaller sampling interval shows more.",
+            "{} sites with up to {} could not be judged; a smaller sampling interval shows more.",
             report.unjudged.sites,
-            report.unjudged.bytes / 1e6
+            size(report.unjudged.bytes)
         ));
     }
     words
+}
+
+impl<F> LeakReport<F> {
+    /// When memory runs out, where what was observed allows to say so: a minute at least, or a tenth of that time.
+    pub(crate) fn forecast_seconds(&self) -> Option<f64> {
+        let reach = FORECAST_REACH * self.window_seconds;
+        self.exhaustion_seconds.filter(|&seconds| self.window_seconds >= MINUTE || seconds <= reach)
+    }
+}
+
+/// `+3.4 MB a minute`; of what was observed for less than a minute, `+3.4 MB in 2.9 s`.
+pub(crate) fn rate(bytes_per_minute: f64, observed_seconds: f64) -> String {
+    let (bytes, per) = if observed_seconds < MINUTE {
+        (bytes_per_minute * observed_seconds / MINUTE, format!("in {}", duration(observed_seconds)))
+    } else {
+        (bytes_per_minute, "a minute".into())
+    };
+    let sign = if bytes < 0.0 { '-' } else { '+' };
+    format!("{sign}{} {per}", size(bytes.abs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_do_not_reach_beyond_what_was_observed() {
+        assert_eq!(rate(29_662e6, 0.6), "+297 MB in 0.6 s");
+        assert_eq!(rate(1.2e6, 600.0), "+1.2 MB a minute");
+        assert_eq!(rate(-6e6, 30.0), "-3.0 MB in 30.0 s");
+    }
+
+    #[test]
+    fn forecasts_do_not_either() {
+        let report = |window, left| {
+            LeakReport::<()> { window_seconds: window, exhaustion_seconds: Some(left), ..LeakReport::default() }
+                .forecast_seconds()
+        };
+        assert_eq!(report(3.0, 300.0), None);
+        assert_eq!(report(3.0, 20.0), Some(20.0));
+        assert_eq!(report(60.0, 1e6), Some(1e6));
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Plain data, made by `assemble`. `F` is whatever the caller shows as a frame.
 
+use super::memory::Memory;
 use super::severity::Severity;
 use super::state::State;
 pub(crate) use crate::units::Estimate as Interval;
@@ -68,6 +69,7 @@ pub struct Leak<F> {
     pub(super) live_bytes: Interval,
     pub(super) live_blocks: Interval,
     pub(super) growth_bytes_per_minute: Interval,
+    pub(super) growth_seconds: f64,
     /// Since when it has this verdict.
     pub(super) since_seconds: f64,
     pub(super) oldest_seconds: f64,
@@ -106,6 +108,14 @@ impl<F> Leak<F> {
     /// Net growth over the run, or over the window where none is under way.
     pub fn growth_bytes_per_minute(&self) -> Interval {
         self.growth_bytes_per_minute
+    }
+    /// How long it has had its verdict.
+    pub fn since_seconds(&self) -> f64 {
+        self.since_seconds
+    }
+    /// The time that growth was measured over.
+    pub fn growth_seconds(&self) -> f64 {
+        self.growth_seconds
     }
     /// Age of the oldest live blocks, to within a birth cohort's half width.
     pub fn oldest_seconds(&self) -> f64 {
@@ -147,6 +157,7 @@ pub struct Unjudged {
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct LeakReport<F> {
     pub(super) has_leaks: bool,
+    pub(super) is_growing: bool,
     pub(super) growth_percent: f64,
     pub(super) growth_mb_per_minute: f64,
     pub(super) window_seconds: f64,
@@ -154,7 +165,9 @@ pub struct LeakReport<F> {
     pub(super) suspect_after_epochs: u32,
     pub(super) baseline_bytes: Option<u64>,
     pub(super) current_bytes: u64,
+    pub(super) allocated_bytes: u64,
     pub(super) limit_bytes: Option<u64>,
+    pub(super) memory: Memory,
     pub(super) exhaustion_seconds: Option<f64>,
     pub(super) unjudged: Unjudged,
     pub(super) sites: Vec<Leak<F>>,
@@ -166,6 +179,7 @@ impl<F> Default for LeakReport<F> {
     fn default() -> LeakReport<F> {
         LeakReport {
             has_leaks: false,
+            is_growing: false,
             growth_percent: 0.0,
             growth_mb_per_minute: 0.0,
             window_seconds: 0.0,
@@ -173,7 +187,9 @@ impl<F> Default for LeakReport<F> {
             suspect_after_epochs: 0,
             baseline_bytes: None,
             current_bytes: 0,
+            allocated_bytes: 0,
             limit_bytes: None,
+            memory: Memory::default(),
             exhaustion_seconds: None,
             unjudged: Unjudged::default(),
             sites: Vec::new(),
@@ -186,6 +202,10 @@ impl<F> LeakReport<F> {
     /// Is any site a leak?
     pub fn has_leaks(&self) -> bool {
         self.has_leaks
+    }
+    /// Did exact live bytes grow over the window by at least `LeakConfig::growth_threshold_percent`?
+    pub fn is_growing(&self) -> bool {
+        self.is_growing
     }
     /// Growth of exact live bytes over the window, in percent.
     pub fn growth_percent(&self) -> f64 {
@@ -215,6 +235,14 @@ impl<F> LeakReport<F> {
     pub fn current_bytes(&self) -> u64 {
         self.current_bytes
     }
+    /// Where the process's memory is: requested, usable, resident, its cgroup's, the limit.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+    /// Bytes ever allocated, exactly.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.allocated_bytes
+    }
     /// The memory limit that applies.
     pub fn limit_bytes(&self) -> Option<u64> {
         self.limit_bytes
@@ -239,6 +267,44 @@ impl<F> LeakReport<F> {
     pub fn recommendations(&self) -> &[String] {
         &self.recommendations
     }
+
+    /// The same with other frames: what `frame` makes of each.
+    pub(crate) fn with_frames<'a, G>(&'a self, mut frame: impl FnMut(&'a F) -> G) -> LeakReport<G> {
+        let site = |leak: &'a Leak<F>| Leak {
+            state: leak.state,
+            severity: leak.severity,
+            frames: leak.frames.iter().map(&mut frame).collect(),
+            live_bytes: leak.live_bytes,
+            live_blocks: leak.live_blocks,
+            growth_bytes_per_minute: leak.growth_bytes_per_minute,
+            growth_seconds: leak.growth_seconds,
+            scope: leak.scope.clone(),
+            since_seconds: leak.since_seconds,
+            oldest_seconds: leak.oldest_seconds,
+            exhaustion_seconds: leak.exhaustion_seconds,
+            withdrawn: leak.withdrawn.clone(),
+            evidence: leak.evidence,
+            advice: leak.advice.clone(),
+        };
+        LeakReport {
+            has_leaks: self.has_leaks,
+            is_growing: self.is_growing,
+            growth_percent: self.growth_percent,
+            growth_mb_per_minute: self.growth_mb_per_minute,
+            window_seconds: self.window_seconds,
+            epochs: self.epochs,
+            suspect_after_epochs: self.suspect_after_epochs,
+            baseline_bytes: self.baseline_bytes,
+            current_bytes: self.current_bytes,
+            allocated_bytes: self.allocated_bytes,
+            limit_bytes: self.limit_bytes,
+            memory: self.memory.clone(),
+            exhaustion_seconds: self.exhaustion_seconds,
+            unjudged: self.unjudged,
+            sites: self.sites.iter().map(site).collect(),
+            recommendations: self.recommendations.clone(),
+        }
+    }
 }
 
 impl Leak<()> {
@@ -252,6 +318,7 @@ impl Leak<()> {
             live_bytes: self.live_bytes,
             live_blocks: self.live_blocks,
             growth_bytes_per_minute: self.growth_bytes_per_minute,
+            growth_seconds: self.growth_seconds,
             since_seconds: self.since_seconds,
             oldest_seconds: self.oldest_seconds,
             exhaustion_seconds: self.exhaustion_seconds,

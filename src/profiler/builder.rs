@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Profiler, VerdictChange, start_with};
-use crate::config::{Config, Epochs, OnVerdict, Sampling, StorePlace};
+use super::leaks::OnVerdict;
+use super::{Profiler, VerdictChange, running};
+use crate::config::{Config, Epochs, Sampling, StorePlace};
 use crate::error::Error;
 use crate::leak::LeakConfig;
 
@@ -24,15 +25,16 @@ use crate::leak::LeakConfig;
 #[must_use = "nothing is started before start()"]
 pub struct Builder {
     config: Config,
+    on_verdict: Option<OnVerdict>,
 }
 
 impl Builder {
     pub(super) fn new() -> Builder {
-        Builder { config: Config::default() }
+        Builder { config: Config::default(), on_verdict: None }
     }
 
     pub(super) fn from_env() -> Result<Option<Builder>, Error> {
-        Ok(Config::from_env()?.map(|config| Builder { config }))
+        Ok(Config::from_env()?.map(|config| Builder { config, on_verdict: None }))
     }
 
     /// Records every block: figures equal to the dhat crate's on a single-threaded program. For tests, development and
@@ -58,7 +60,7 @@ impl Builder {
 
     /// The file of the DHAT JSON that is written at the end; the default is `dhat-heap.json` in the current directory.
     pub fn output(mut self, path: impl Into<PathBuf>) -> Builder {
-        self.config.output = Some(path.into());
+        self.config.output = Some(path.into().into());
         self
     }
 
@@ -132,9 +134,11 @@ impl Builder {
     }
 
     /// Calls `listener` on the profiler's thread when a verdict begins, worsens or is withdrawn. It should return soon:
-    /// meanwhile nothing is attributed, and threads that fill their rings help themselves.
+    /// meanwhile nothing is attributed, and threads that fill their rings help themselves. There the profile's own
+    /// methods do nothing, and its reports are empty: what changed is in the argument. With the feature `log` a line is
+    /// logged as well (target `unfreed`; a leak is an error, a suspicion a warning, a withdrawal an info), on that thread.
     pub fn on_verdict(mut self, listener: impl Fn(&VerdictChange) + Send + Sync + 'static) -> Builder {
-        self.config.on_verdict = Some(OnVerdict(Arc::new(listener)));
+        self.on_verdict = Some(OnVerdict(Arc::new(listener)));
         self
     }
 
@@ -149,6 +153,6 @@ impl Builder {
     /// # Errors
     /// A bad value, by the method's name, the value and what is allowed; and those of [`Profiler::start`].
     pub fn start(self) -> Result<Profiler, Error> {
-        start_with(self.config)
+        running::start(self.config, self.on_verdict).map(Profiler::of_ticket)
     }
 }

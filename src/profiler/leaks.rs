@@ -2,6 +2,7 @@
 //! judge.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::drain::verdict::Evidence;
 use crate::leak::assemble::{self, Bound, SiteFigures, Source};
@@ -36,10 +37,21 @@ pub enum VerdictKind {
     Withdrawn,
 }
 
+/// Whoever is told of verdicts.
+#[derive(Clone)]
+pub(super) struct OnVerdict(pub(super) Arc<dyn Fn(&VerdictChange) + Send + Sync>);
+
+impl std::fmt::Debug for OnVerdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnVerdict")
+    }
+}
+
 /// Splits the evidence: the snapshot, and the report that rests on it.
 pub(super) fn report(evidence: Evidence, trim: Trim) -> (Snapshot, LeakReport) {
     let Evidence { judge, histories, stacks, process, picture } = evidence;
-    let snapshot = Snapshot::trimmed(*picture, trim);
+    let mut snapshot = Snapshot::trimmed(*picture, trim);
+    snapshot.set_memory(process.memory.clone());
     let source = FromSnapshot::new(&snapshot, &stacks, &judge);
     let report = assemble::report(&judge, &histories, &process, &source);
     (snapshot, report)
@@ -59,11 +71,9 @@ pub(super) fn changes(evidence: Evidence, changes: &[(Subject, Change)]) -> Vec<
                 Change::Withdrawn(_) => VerdictKind::Withdrawn,
             };
             let leak = assemble::one(&judge, &histories, &process, &source, subject)?;
-            // Within its stated bound growth is no news.
-            let is_news = match kind {
-                VerdictKind::Withdrawn => true,
-                _ => matches!(leak.state(), State::Suspected | State::Leak | State::Backlog),
-            };
+            // Within its stated bound growth is no news, nor is its end.
+            let stands = matches!(leak.state(), State::Suspected | State::Leak | State::Backlog);
+            let is_news = stands || (kind == VerdictKind::Withdrawn && leak.evidence().bound_bytes.is_none());
             if !is_news {
                 return None;
             }
@@ -146,13 +156,23 @@ impl Source<Frame> for FromSnapshot<'_> {
     }
 }
 
+/// Does the application's log take any line of ours?
+pub(super) fn is_logged() -> bool {
+    #[cfg(feature = "log")]
+    return log::max_level() > log::LevelFilter::Off;
+    #[cfg(not(feature = "log"))]
+    return false;
+}
+
 /// One line to the application's log.
 #[cfg(feature = "log")]
 pub(super) fn log(change: &VerdictChange) {
     let leak = &change.leak;
     let chain = crate::report::summary::chain_of(leak.frames());
     match change.kind {
-        VerdictKind::Suspected => log::warn!(target: "unfreed", "suspected leak ({}): {chain}", leak.severity()),
+        VerdictKind::Suspected => {
+            log::warn!(target: "unfreed", "suspected leak ({}): {chain}; {}", leak.severity(), leak.advice())
+        }
         VerdictKind::Leak => log::error!(target: "unfreed", "leak ({}): {chain}; {}", leak.severity(), leak.advice()),
         VerdictKind::Withdrawn => {
             let why = leak.withdrawn().map_or("", |withdrawn| withdrawn.reason);

@@ -9,7 +9,9 @@ use super::leaks;
 use super::running::{self, Finished};
 use crate::config::Config;
 use crate::drain::verdict::Evidence;
+use crate::export::dhat::write_file;
 use crate::report::Snapshot;
+use crate::report::points::Points;
 use crate::report::summary::Summary;
 use crate::sys::lock::Lock;
 use crate::sys::process;
@@ -87,11 +89,13 @@ fn write_kept(config: &Config, snapshot: &Snapshot, store: Option<&Path>) {
 }
 
 fn write_files(config: &Config, snapshot: &Snapshot, store: Option<&Path>) {
-    let written = config.output.as_deref().map(|path| (path, snapshot.write_dhat_file(path)));
+    let _inside = crate::hook::inside();
+    let points = Points::of(snapshot);
+    let written = config.output.as_deref().map(|path| (path, write_file(snapshot, &points, path)));
     let mut text = String::new();
     if !config.quiet {
         let saved = written.as_ref().and_then(|(path, result)| result.is_ok().then_some(*path));
-        text = Summary { snapshot, saved }.to_string();
+        text = Summary { snapshot, points: &points, saved }.to_string();
     }
     if let Some((_, Err(error))) = &written {
         text.push_str(&format!("unfreed: {error}\n"));

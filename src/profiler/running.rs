@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, unbounded};
 
+use super::leaks::OnVerdict;
 use super::link;
 use super::output;
 use super::scopes;
-use crate::config::{Config, Epochs, OnVerdict, Sampling, StorePlace};
+use crate::config::{Config, Epochs, Sampling, StorePlace};
 use crate::drain::aggregator::AGGREGATOR;
-use crate::drain::orders::{Order, ask};
+use crate::drain::orders::{self, Order, ask};
 use crate::drain::verdict::{Bench, Evidence};
 use crate::drain::watch::Watch;
 use crate::drain::worker::{Surroundings, Worker};
@@ -29,12 +30,12 @@ use crate::leak::state::Change;
 use crate::live::LIVE;
 use crate::sampler::weight::IntervalCode;
 use crate::sampler::{governor, interval};
-use crate::slots::RANGE;
+use crate::slots::{Half, RANGE};
 use crate::store::attribution::Attribution;
 use crate::store::picture::{ExactTotals, ModulePicture, Picture};
 use crate::store::{Place, Store, StoreOptions};
 use crate::sys::thread::OwnThread;
-use crate::sys::{barrier, clock, fork, lock, process, thread};
+use crate::sys::{barrier, clock, fork, heap, lock, process, thread};
 use crate::units::{FrameKey, ModuleId};
 use crate::unwind::{self, LoadedModule, ModuleSink};
 
@@ -65,6 +66,15 @@ static TICKETS: AtomicU32 = AtomicU32::new(1);
 /// stopped by a debugger is not waited for.
 const LONGEST_QUIESCE: Duration = Duration::from_secs(2);
 
+/// The kernel's number of the drain thread; of an earlier profile's, once it ended. 0: none yet.
+static OWN_THREAD: AtomicU32 = AtomicU32::new(0);
+
+/// Is this the drain thread, which runs listeners?
+fn on_own_thread() -> bool {
+    // Relaxed: the drain thread compares with what it stored itself; `stop` resets it when that thread has ended.
+    OWN_THREAD.load(Ordering::Relaxed) == thread::id()
+}
+
 fn with_running<T>(f: impl FnOnce(&mut Option<Running>) -> T) -> Option<T> {
     let held = RUNNING.lock.take()?;
     // SAFETY: the lock is held.
@@ -74,27 +84,35 @@ fn with_running<T>(f: impl FnOnce(&mut Option<Running>) -> T) -> Option<T> {
 }
 
 /// Starts a profile. Returns its ticket.
-pub(super) fn start(config: Config) -> Result<u32, Error> {
+pub(super) fn start(config: Config, listener: Option<OnVerdict>) -> Result<u32, Error> {
     config.check()?;
-    if !hook::is_installed() {
-        return Err(Error::NotInstalled);
-    }
-    clock::choose();
+    // Nothing is recorded yet; its few requests go to the allocator that it asks, and are not the program's.
+    hook::uncounted(heap::recognise);
     if fork::in_child() {
         begin_anew_in_child();
     }
     fork::arm();
     barrier::register();
-    if !crate::config::slots_off() {
-        RANGE.reserve();
-    }
     hook::prepare();
     let inside = hook::inside();
+    clock::choose();
+    let inside = if RANGE.bounds().1 == 0 && !crate::config::slots_off() {
+        // Nothing of ours is alive here: blocks of ours are known by the range from now on.
+        RANGE.reserve();
+        drop(inside);
+        hook::prepare();
+        hook::inside()
+    } else {
+        inside
+    };
+    if !hook::is_installed(&inside) {
+        return Err(Error::NotInstalled);
+    }
     let started = with_running(|running| {
         if running.is_some() {
             return Err(Error::AlreadyRunning);
         }
-        let begun = begin(config)?;
+        let begun = begin(config, listener)?;
         *running = Some(begun);
         let ticket = TICKETS.fetch_add(1, Ordering::Relaxed).max(1);
         TICKET.store(ticket, Ordering::SeqCst);
@@ -103,11 +121,26 @@ pub(super) fn start(config: Config) -> Result<u32, Error> {
     drop(inside);
     let ticket = started.unwrap_or(Err(Error::AlreadyRunning))?;
     process::at_exit(at_exit);
+    ask_allocator(ticket);
     Ok(ticket)
 }
 
+/// Asks the allocator what it holds, on this thread of the program, and tells the drain thread, which must not ask: the
+/// allocator's locks may be held by a thread that a signal interrupted and that waits for the drain thread. Nothing that
+/// the drain thread needs to serve signals is held meanwhile, so if this waits for such a thread, it ends all the same.
+pub(super) fn ask_allocator(ticket: u32) {
+    if fork::in_child() || TICKET.load(Ordering::SeqCst) != ticket || on_own_thread() {
+        return;
+    }
+    let answer = heap::ask();
+    let _inside: Inside = hook::inside();
+    if let Some(orders) = with_running(|running| running.as_ref().map(|running| running.orders.clone())).flatten() {
+        orders::tell(&orders, Order::Answered(answer));
+    }
+}
+
 /// Everything that `start` does, but for refusing.
-fn begin(config: Config) -> Result<Running, Error> {
+fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> {
     let exact_mode = config.sampling == Sampling::Exact;
     let ns_per_tick = measure_clock();
     let (code, fixed) = match config.sampling {
@@ -151,7 +184,7 @@ fn begin(config: Config) -> Result<Running, Error> {
 
     let (orders, inbox) = unbounded();
     let signal_config = config.clone();
-    let listener = config.on_verdict.clone();
+    let has_listener = listener.is_some();
     let epoch_length = match config.epochs {
         Epochs::Every(length) => Some(length),
         Epochs::Manual => None,
@@ -161,6 +194,8 @@ fn begin(config: Config) -> Result<Running, Error> {
         orders: inbox,
         surroundings: Surroundings {
             totals: exact_totals,
+            requested,
+            hooks_memory,
             refresh_modules: |store| unwind::refresh(&mut Modules(store)),
             govern: |live, drained_ns| {
                 governor::drained(drained_ns);
@@ -168,7 +203,7 @@ fn begin(config: Config) -> Result<Running, Error> {
             },
             store_is_full: governor::store_is_full,
             end_by_signal: Box::new(move |evidence, signal| end_by_signal(&signal_config, store, evidence, signal)),
-            someone_listens: listener.is_some() || cfg!(feature = "log"),
+            someone_listens: Box::new(move || has_listener || super::leaks::is_logged()),
             verdicts_changed: Box::new(move |evidence, changes| tell(listener.as_ref(), *evidence, changes)),
         },
         exact_mode,
@@ -181,6 +216,8 @@ fn begin(config: Config) -> Result<Running, Error> {
         c"unfreed",
         Box::new(move || {
             let inside = hook::inside();
+            // Relaxed: only that thread itself compares it with its own number.
+            OWN_THREAD.store(thread::id(), Ordering::Relaxed);
             if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run())).is_err() {
                 switch_off();
             }
@@ -279,6 +316,16 @@ fn exact_totals(exact_mode: bool) -> Option<ExactTotals> {
     })
 }
 
+/// What the process requested and has not freed.
+fn requested() -> u64 {
+    exact_totals(false).map_or(0, |totals| totals.total_bytes.saturating_sub(totals.freed_bytes))
+}
+
+/// The most memory that the program's slots, and our own blocks, take.
+fn hooks_memory() -> (u64, u64) {
+    (RANGE.memory_bytes(Half::Sampled) as u64, RANGE.memory_bytes(Half::Own) as u64)
+}
+
 /// The unwinder's modules, listed in the store.
 struct Modules(&'static Store);
 
@@ -301,7 +348,8 @@ impl ModuleSink for Modules {
 
 /// Asks the drain thread something. `None`: no profile of this ticket runs in this process.
 pub(super) fn order<T>(ticket: u32, make: impl FnOnce(Sender<T>) -> Order) -> Option<T> {
-    if fork::in_child() || TICKET.load(Ordering::SeqCst) != ticket {
+    // A listener that asks the thread it is called on would wait for itself.
+    if fork::in_child() || TICKET.load(Ordering::SeqCst) != ticket || on_own_thread() {
         return None;
     }
     let _inside: Inside = hook::inside();
@@ -332,6 +380,8 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
     let quiet = quiesce(off);
     let evidence = ask(orders, Order::Stop).flatten();
     thread.join();
+    // Relaxed: joined, and nobody else stores until the next start.
+    OWN_THREAD.store(0, Ordering::Relaxed);
     link::disconnect();
     AGGREGATOR.end();
     let quiet = quiet && quiesce(off);
@@ -366,12 +416,9 @@ impl Finished {
 fn tell(listener: Option<&OnVerdict>, evidence: Evidence, changes: &[(Subject, Change)]) {
     for change in super::leaks::changes(evidence, changes) {
         #[cfg(feature = "log")]
-        hook::outside(|| super::leaks::log(&change));
+        as_the_program(|| super::leaks::log(&change));
         if let Some(listener) = listener {
-            hook::outside(|| {
-                // A panic of the program's code must not end the profile.
-                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (listener.0)(&change)));
-            });
+            as_the_program(|| (listener.0)(&change));
         }
     }
 }
@@ -379,6 +426,13 @@ fn tell(listener: Option<&OnVerdict>, evidence: Evidence, changes: &[(Subject, C
 /// Whose code these frames are.
 fn owners(keys: &[FrameKey], picture: &Picture) -> Vec<Whose> {
     crate::report::owners(keys, picture)
+}
+
+/// Runs code of the program's: what it allocates is the program's, and its panic does not end the profile.
+fn as_the_program(f: impl FnOnce()) {
+    hook::outside(|| {
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+    });
 }
 
 /// The drain thread failed: nothing is recorded any more, memory is served on.

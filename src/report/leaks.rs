@@ -1,104 +1,196 @@
-//! A report of leaks as text that a person reads in half a minute: totals, the share that leaks, the worst sites with
-//! their chains (the program's own functions in front), what to do.
+//! A report of leaks as text that a person reads in half a minute: how much leaks, the worst chains (the program's own
+//! functions in front), and what to do, each advice once.
+//!
+//! Sites that read the same are one. Rates are by the minute only where a minute was observed.
 
 use std::fmt;
 
 use super::frame::Frame;
-use super::summary::{chain_of, grouped, size};
+use super::summary::{chain_of, grouped, sizes};
+use super::text::{chain, memory_line, wrapped};
+use crate::leak::recommend::rate;
 use crate::leak::{Leak, LeakReport, State};
+use crate::units::{duration, size};
 
-/// Sites shown in full; the rest is counted.
-const SITES_SHOWN: usize = 5;
-/// Width that advice is wrapped to.
-const WIDTH: usize = 110;
+/// Chains shown in full; the rest is counted.
+const CHAINS_SHOWN: usize = 5;
+/// A forecast beyond a year says nothing.
+const LONGEST_FORECAST: f64 = 365.0 * 86_400.0;
 
 impl fmt::Display for LeakReport<Frame> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown: Vec<&Leak<Frame>> = self.leaks().collect();
+        if self.sites().next().is_none() {
+            return Ok(());
+        }
+        let chains = self.chains();
+        memory_line(f, self.memory())?;
+        self.findings(f, &chains)?;
+        self.what_to_do(f, &chains)
+    }
+}
+
+/// Sites to look at that read the same: the gravest stands for all.
+pub(super) struct Chain<'a> {
+    pub(super) text: String,
+    leak: &'a Leak<Frame>,
+    bytes: f64,
+    /// Squares of the half widths of the interval.
+    below: f64,
+    above: f64,
+    blocks: f64,
+    growth_per_minute: f64,
+    /// Share freed, times what lives.
+    freed: f64,
+}
+
+impl Chain<'_> {
+    fn add(&mut self, leak: &Leak<Frame>) {
+        let bytes = leak.live_bytes();
+        self.bytes += bytes.value;
+        self.below += (bytes.value - bytes.low).powi(2);
+        self.above += (bytes.high - bytes.value).powi(2);
+        self.blocks += leak.live_blocks().value;
+        self.growth_per_minute += leak.growth_bytes_per_minute().value;
+        self.freed += leak.evidence().freed_share * bytes.value;
+    }
+}
+
+impl LeakReport<Frame> {
+    /// What is to be shown as leaking, worst first; nothing before verdicts are possible.
+    pub(super) fn chains(&self) -> Vec<Chain<'_>> {
+        let mut chains: Vec<Chain<'_>> = Vec::new();
+        for leak in self.leaks() {
+            let text = chain_of(leak.frames());
+            match chains.iter_mut().find(|chain| chain.text == text) {
+                Some(chain) => chain.add(leak),
+                None => {
+                    let (bytes, below, above, blocks, growth_per_minute, freed) = Default::default();
+                    let mut chain = Chain { text, leak, bytes, below, above, blocks, growth_per_minute, freed };
+                    chain.add(leak);
+                    chains.push(chain);
+                }
+            }
+        }
+        // What was merged may outgrow what stood before it.
+        chains.sort_by(|a, b| {
+            (b.leak.severity().cmp(&a.leak.severity()))
+                .then((b.leak.state() == State::Leak).cmp(&(a.leak.state() == State::Leak)))
+                .then(b.growth_per_minute.total_cmp(&a.growth_per_minute))
+        });
+        chains
+    }
+
+    /// How much leaks, and where.
+    pub(super) fn findings(&self, f: &mut fmt::Formatter<'_>, chains: &[Chain<'_>]) -> fmt::Result {
         let judged = self.sites().count();
         if judged == 0 {
             return Ok(());
         }
         // That a scope exceeds its bound is known at once.
-        if self.epochs() < self.suspect_after_epochs() && !self.has_leaks() {
+        if chains.is_empty() && self.epochs() < self.suspect_after_epochs() {
             return writeln!(
                 f,
-                "unfreed: Which of them leak is told after {} epochs; this run had {}",
+                "unfreed: Which of them leak can be told after {} epochs; this run had {}",
                 self.suspect_after_epochs(),
                 self.epochs()
             );
         }
-        let named = |state: State| self.sites().filter(|site| site.state() == state).count();
-        let (leaks, suspects) = (named(State::Leak), named(State::Suspected));
-        match (leaks, suspects) {
-            (0, 0) => writeln!(f, "unfreed: No leak found in {} judged sites", grouped(judged as u64))?,
-            (leaks, suspects) => writeln!(
-                f,
-                "unfreed: {leaks} {}, {suspects} suspected, of {} judged sites",
-                if leaks == 1 { "LEAK" } else { "LEAKS" },
-                grouped(judged as u64)
-            )?,
+        self.headline(f, judged, chains)?;
+        for (i, one) in chains.iter().take(CHAINS_SHOWN).enumerate() {
+            Self::chain(f, i + 1, one)?;
         }
-        let leaking: f64 = shown.iter().map(|site| site.live_bytes().value).sum();
-        write!(f, "unfreed: Live {}", size(whole(self.current_bytes())))?;
-        if leaking > 0.0 {
-            let share = 100.0 * leaking / whole(self.current_bytes()).max(1.0);
-            write!(f, ", of which {} ({:.0}%) in these sites", size(leaking), share.min(100.0))?;
-        }
-        write!(f, "; {:+.2} MB a minute over {}", self.growth_mb_per_minute(), duration(self.window_seconds()))?;
-        if let Some(limit) = self.limit_bytes() {
-            write!(f, "; limit {}", size(whole(limit)))?;
-        }
-        if let Some(seconds) = self.exhaustion_seconds().filter(|seconds| *seconds < LONGEST_FORECAST) {
-            write!(f, ", reached in about {}", duration(seconds))?;
-        }
-        writeln!(f)?;
-        for (i, leak) in shown.iter().take(SITES_SHOWN).enumerate() {
-            self.site(f, i + 1, leak)?;
-        }
-        if shown.len() > SITES_SHOWN {
-            writeln!(f, "unfreed: and {} more sites", shown.len() - SITES_SHOWN)?;
-        }
-        let unjudged = self.unjudged();
-        if unjudged.sites > 0 {
-            writeln!(
-                f,
-                "unfreed: {} sites are not judged; up to {} could hide there",
-                unjudged.sites,
-                size(unjudged.bytes)
-            )?;
-        }
-        for line in self.recommendations() {
-            wrapped(f, "→ ", line)?;
+        if chains.len() > CHAINS_SHOWN {
+            let rest: f64 = chains.iter().skip(CHAINS_SHOWN).map(|chain| chain.bytes).sum();
+            writeln!(f, "unfreed: and {} more with {}", chains.len() - CHAINS_SHOWN, size(rest))?;
         }
         Ok(())
     }
-}
 
-/// A forecast beyond a year says nothing.
-const LONGEST_FORECAST: f64 = 365.0 * 86_400.0;
-
-impl LeakReport<Frame> {
-    fn site(&self, f: &mut fmt::Formatter<'_>, number: usize, leak: &Leak<Frame>) -> fmt::Result {
-        let bytes = leak.live_bytes();
-        write!(f, "unfreed: {number}. {} ({}): {}", leak.state(), leak.severity(), size(bytes.value))?;
-        if bytes.low < bytes.high {
-            write!(f, " (95%: {} to {})", size(bytes.low), size(bytes.high))?;
+    fn headline(&self, f: &mut fmt::Formatter<'_>, judged: usize, chains: &[Chain<'_>]) -> fmt::Result {
+        let named = |state: State, one: &str, many: &str| {
+            let count = chains.iter().filter(|chain| chain.leak.state() == state).count();
+            (count > 0).then(|| format!("{count} {}", if count == 1 { one } else { many }))
+        };
+        let found: Vec<String> = [
+            named(State::Leak, "LEAK", "LEAKS"),
+            named(State::Suspected, "SUSPECT", "SUSPECTS"),
+            named(State::Backlog, "BACKLOG", "BACKLOGS"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let live = whole(self.current_bytes());
+        if found.is_empty() {
+            writeln!(f, "unfreed: No leak found in {} judged sites", grouped(judged as u64))?;
+        } else {
+            let held: f64 = chains.iter().map(|chain| chain.bytes).sum();
+            let share = (100.0 * held / live.max(1.0)).min(100.0);
+            writeln!(f, "unfreed: {}: {}, {share:.0}% of what is live", found.join(", "), size(held))?;
         }
-        let evidence = leak.evidence();
+        write!(f, "unfreed: Live: {}", size(live))?;
+        if self.allocated_bytes() > 0 {
+            write!(f, ", {:.1}% of all that was allocated", 100.0 * live / whole(self.allocated_bytes()))?;
+        }
+        if !self.is_growing() {
+            return writeln!(f, "; not growing over {}", duration(self.window_seconds()));
+        }
+        write!(f, "; {}", rate(self.growth_mb_per_minute() * 1e6, self.window_seconds()))?;
+        if self.window_seconds() >= 60.0 {
+            write!(f, " over {}", duration(self.window_seconds()))?;
+        }
+        if let Some(seconds) = self.forecast_seconds().filter(|seconds| *seconds < LONGEST_FORECAST) {
+            write!(f, "; the limit is reached in about {}", duration(seconds))?;
+        }
+        writeln!(f)
+    }
+
+    fn chain(f: &mut fmt::Formatter<'_>, number: usize, one: &Chain<'_>) -> fmt::Result {
+        let leak = one.leak;
+        write!(f, "unfreed: {number}. {}, {}: {}", leak.state(), leak.severity(), size(one.bytes))?;
+        if one.below + one.above > 0.0 {
+            write!(f, " (95%: {})", sizes(one.bytes - one.below.sqrt(), one.bytes + one.above.sqrt()))?;
+        }
         writeln!(
             f,
-            " in {:.0} blocks, {:.1}% ever freed, {:+.2} MB a minute",
-            leak.live_blocks().value,
-            evidence.freed_share * 100.0,
-            leak.growth_bytes_per_minute().value / 1e6
+            " in {} blocks, {:.1}% freed, {}",
+            grouped(rounded(one.blocks)),
+            100.0 * one.freed / one.bytes.max(1.0),
+            rate(one.growth_per_minute, leak.growth_seconds())
         )?;
-        writeln!(f, "unfreed:    {}", chain_of(leak.frames()))?;
-        if let (Some(scope), Some(bound)) = (leak.scope(), evidence.bound_bytes) {
-            let held = evidence.scope_live_bytes.unwrap_or_default().value;
-            writeln!(f, "unfreed:    in scope {scope}, which holds {} of at most {}", size(held), size(whole(bound)))?;
+        chain(f, &one.text)?;
+        if let (Some(scope), Some(bound)) = (leak.scope(), leak.evidence().bound_bytes) {
+            let held = leak.evidence().scope_live_bytes.unwrap_or_default().value;
+            writeln!(
+                f,
+                "unfreed:      in scope {scope}, which holds {} of at most {}",
+                size(held),
+                size(whole(bound))
+            )?;
         }
-        wrapped(f, "  ", leak.advice())
+        Ok(())
+    }
+
+    /// Each advice once, with the numbers of the chains that it is for; then what concerns the whole process.
+    pub(super) fn what_to_do(&self, f: &mut fmt::Formatter<'_>, chains: &[Chain<'_>]) -> fmt::Result {
+        let mut advice: Vec<(&str, Vec<String>)> = Vec::new();
+        for (i, one) in chains.iter().take(CHAINS_SHOWN).enumerate() {
+            let words = one.leak.advice();
+            match advice.iter_mut().find(|(known, _)| *known == words) {
+                Some((_, numbers)) => numbers.push((i + 1).to_string()),
+                None => advice.push((words, vec![(i + 1).to_string()])),
+            }
+        }
+        // The first is about the leaks, which stand above.
+        let about_leaks = usize::from(!chains.is_empty());
+        let by_chain = advice.into_iter().map(|(words, numbers)| format!("{}: {words}", numbers.join(", ")));
+        let general = self.recommendations().iter().skip(about_leaks).cloned();
+        for (i, line) in by_chain.chain(general).enumerate() {
+            if i == 0 {
+                writeln!(f, "unfreed: What to do:")?;
+            }
+            wrapped(f, &line)?;
+        }
+        Ok(())
     }
 }
 
@@ -107,27 +199,7 @@ fn whole(bytes: u64) -> f64 {
     bytes as f64
 }
 
-/// `4.3 h`: the largest unit that fits.
-fn duration(seconds: f64) -> String {
-    for (unit, length) in [("days", 86_400.0), ("h", 3600.0), ("min", 60.0)] {
-        if seconds >= 2.0 * length {
-            return format!("{:.1} {unit}", seconds / length);
-        }
-    }
-    format!("{seconds:.1} s")
-}
-
-fn wrapped(f: &mut fmt::Formatter<'_>, mark: &str, text: &str) -> fmt::Result {
-    let mut line = String::new();
-    for word in text.split_whitespace() {
-        if !line.is_empty() && line.len() + word.len() >= WIDTH {
-            writeln!(f, "unfreed:  {mark}{line}")?;
-            line.clear();
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    if line.is_empty() { Ok(()) } else { writeln!(f, "unfreed:  {mark}{line}") }
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "non-negative; such a cast saturates")]
+fn rounded(blocks: f64) -> u64 {
+    blocks.round() as u64
 }

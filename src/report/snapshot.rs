@@ -14,7 +14,7 @@ use super::scope::{self, Scope};
 use super::site::Site;
 use super::symbolize::SymbolTable;
 use super::trim::Trim;
-use crate::leak::LeakReport;
+use crate::leak::{LeakReport, Memory};
 use crate::sampler::weight::IntervalCode;
 use crate::store::picture::{Amount, Picture};
 use crate::units::FrameKey;
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub(crate) scope_frames: Box<[Option<Frame>]>,
     /// The verdicts, where they were asked for.
     pub(crate) leaks: Option<LeakReport<Frame>>,
+    /// Where the process's memory was, where the process itself was asked.
+    memory: Option<Memory>,
 }
 
 impl Snapshot {
@@ -63,6 +65,7 @@ impl Snapshot {
             site_frames,
             scope_frames,
             leaks: None,
+            memory: None,
         }
     }
 
@@ -185,6 +188,21 @@ impl Snapshot {
     /// From the profiler's start to this snapshot.
     pub fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.picture.elapsed_ns)
+    }
+
+    /// Where the process's memory was: requested, usable, resident, its cgroup's, the limit. Of a store's file only what
+    /// is in the file is known: live bytes, and resident memory at the last epoch's end.
+    pub fn memory(&self) -> Memory {
+        self.memory.clone().unwrap_or_else(|| Memory {
+            requested_bytes: self.totals().live_bytes,
+            resident_bytes: self.picture.history.iter().map(|point| point.resident_bytes).rfind(|&bytes| bytes > 0),
+            not_asked: Some("this was read from the store's file, not from the process"),
+            ..Memory::default()
+        })
+    }
+
+    pub(crate) fn set_memory(&mut self, memory: Memory) {
+        self.memory = Some(memory);
     }
 
     /// How old the exact totals may be at most: zero but for the file of another, or dead, process.

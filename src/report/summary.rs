@@ -9,17 +9,22 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
-use super::estimate::Estimate;
 use super::facts::{Losses, Mode, ProcessState};
 use super::frame::{Frame, file_name};
+use super::leaks::Chain as LeakChain;
 use super::name::short_name;
 use super::points::{Point, Points};
 use super::snapshot::{Snapshot, add};
+use super::text::{self, THROUGH, memory_line};
 use super::trim::Role;
 use crate::store::picture::Amount;
+use crate::units::size;
 
 /// Sites shown.
 const SITES_SHOWN: usize = 5;
+/// Sites shown beside leaks, if they hold one part in so many of what is live.
+const BESIDES_SHOWN: usize = 3;
+const BESIDES_PART: u64 = 20;
 /// Functions shown of one chain; a page is read, not studied.
 const FUNCTIONS_SHOWN: usize = 12;
 /// Library functions shown of one chain.
@@ -29,6 +34,8 @@ const LIBRARY_SHOWN: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Summary<'a> {
     pub(crate) snapshot: &'a Snapshot,
+    /// The snapshot's.
+    pub(crate) points: &'a Points<'a>,
     pub(crate) saved: Option<&'a Path>,
 }
 
@@ -59,14 +66,26 @@ impl fmt::Display for Summary<'_> {
             writeln!(f, "unfreed: The process was killed; its totals may be {age:.1} s older than its end")?;
         }
         write_losses(f, &self.snapshot.losses())?;
-        self.largest(f)?;
-        if let Some(leaks) = &self.snapshot.leaks {
-            write!(f, "{leaks}")?;
+        memory_line(f, &self.snapshot.memory())?;
+        match &self.snapshot.leaks {
+            Some(leaks) => {
+                let chains = leaks.chains();
+                if chains.is_empty() {
+                    self.largest(f, &[])?;
+                    leaks.findings(f, &chains)?;
+                } else {
+                    leaks.findings(f, &chains)?;
+                    self.largest(f, &chains)?;
+                }
+                leaks.what_to_do(f, &chains)?;
+            }
+            None => self.largest(f, &[])?,
         }
         if let Some(path) = self.saved {
             writeln!(
                 f,
-                "unfreed: Saved to {}: load it in dh_view.html (Valgrind's, or https://nnethercote.github.io/dh_view/dh_view.html) and sort by 'At t-end (bytes)'",
+                "unfreed: Saved to {}: load it in dh_view.html and sort by 'At t-end (bytes)'\n\
+                 unfreed:   (Valgrind's, or https://nnethercote.github.io/dh_view/dh_view.html)",
                 path.display()
             )?;
         }
@@ -79,38 +98,49 @@ impl Summary<'_> {
         let (live, total) = self.snapshot.attributed();
         writeln!(
             f,
-            "unfreed: Call sites below are estimated from a sample (mean interval {} bytes, {}); they sum to",
+            "unfreed: Call sites below are estimated from a sample (mean interval {} bytes, {});",
             grouped(self.snapshot.sample_interval_bytes()),
             if self.snapshot.is_interval_fixed() { "fixed" } else { "governed" }
         )?;
+        let (total, live) = (self.snapshot.bytes(&total), self.snapshot.bytes(&live));
         writeln!(
             f,
-            "unfreed:   total {} bytes (95%: {}), at t-end {} bytes (95%: {})",
-            grouped(total.whole_bytes()),
-            range(self.snapshot.bytes(&total)),
-            grouped(live.whole_bytes()),
-            range(self.snapshot.bytes(&live))
+            "unfreed:   they sum to a total of {} (95%: {}), and {} at t-end (95%: {})",
+            size(total.value),
+            sizes(total.low, total.high),
+            size(live.value),
+            sizes(live.low, live.high)
         )
     }
 
-    fn largest(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let points = Points::of(self.snapshot);
-        let (chains, all) = merged_by_name(&points);
-        let shown = chains.iter().filter(|chain| chain.live.bytes > 0).take(SITES_SHOWN);
+    /// The largest live chains; of those beside leaks, fewer.
+    fn largest(&self, f: &mut fmt::Formatter<'_>, leaks: &[LeakChain<'_>]) -> fmt::Result {
+        let (chains, all) = merged_by_name(self.points);
+        let (heading, most) = match leaks {
+            [] => ("Largest live at t-end:", SITES_SHOWN),
+            _ => ("Largest live at t-end besides:", BESIDES_SHOWN),
+        };
+        let least = if leaks.is_empty() { 1 } else { (all.bytes / BESIDES_PART).max(1) };
+        let is_besides = |text: &str| leaks.iter().all(|leak| leak.text != text);
+        let shown = chains.iter().filter(|chain| chain.live.bytes >= least && is_besides(&chain.text)).take(most);
         let mut is_first = true;
         for (i, chain) in shown.enumerate() {
             if is_first {
-                writeln!(f, "unfreed: Largest live at t-end:")?;
+                writeln!(f, "unfreed: {heading}")?;
                 is_first = false;
             }
             let estimate = self.snapshot.bytes(&chain.live);
-            write!(f, "unfreed: {}. {} ({})", i + 1, size(estimate.value), percent(&chain.live, &all))?;
+            match leaks {
+                [] => write!(f, "unfreed: {}. ", i + 1)?,
+                _ => write!(f, "unfreed: -  ")?,
+            }
+            write!(f, "{} ({})", size(estimate.value), percent(&chain.live, &all))?;
             if self.snapshot.mode() == Mode::Sampled {
-                write!(f, ", 95%: {} to {}", size(estimate.low), size(estimate.high))?;
+                write!(f, ", 95%: {}", sizes(estimate.low, estimate.high))?;
             }
             write!(f, ", in {} blocks", grouped(chain.live.whole_blocks()))?;
             writeln!(f, "{}", if chain.unknown { ", UNKNOWN: records were lost" } else { "" })?;
-            writeln!(f, "unfreed:    {}", chain.text)?;
+            text::chain(f, &chain.text)?;
         }
         Ok(())
     }
@@ -178,11 +208,27 @@ impl Name {
             None if frame.symbol.role == Role::Cut => "[callers not captured]".into(),
             None => format!("{:#x}", frame.address()),
         };
-        let krate = match frame.name().unwrap_or_default().trim_start_matches(['<', '&']).split_once("::") {
-            Some((krate, _)) if krate.chars().all(|c| c.is_alphanumeric() || c == '_') => format!("{krate}: "),
-            _ => String::new(),
-        };
+        let krate = krate_of(frame.name().unwrap_or_default()).map_or_else(String::new, |krate| format!("{krate}: "));
         Name { owner, short, krate }
+    }
+}
+
+/// Whose a function is, by its name; `<alloc::vec::Vec<T> as byte_pool::Realloc>::realloc` is `byte_pool`'s, since the
+/// standard library knows no such trait.
+fn krate_of(name: &str) -> Option<&str> {
+    let first = |path: &'_ str| -> Option<usize> {
+        let (krate, _) = path.split_once("::")?;
+        krate.chars().all(|c| c.is_alphanumeric() || c == '_').then_some(krate.len())
+    };
+    let path = name.trim_start_matches(['<', '&']);
+    let of_type = first(path).and_then(|length| path.get(..length));
+    let of_trait = name.strip_prefix('<').and_then(|rest| rest.split_once(" as ")).and_then(|(_, path)| {
+        let length = first(path)?;
+        path.get(..length)
+    });
+    match (of_type, of_trait) {
+        (None | Some("alloc" | "core" | "std"), Some(krate)) => Some(krate),
+        (of_type, _) => of_type,
     }
 }
 
@@ -206,7 +252,7 @@ fn text_of<'n, I: Iterator<Item = &'n Name>>(names: impl Fn() -> I) -> String {
         (true, true) => joined(names(), FUNCTIONS_SHOWN),
         (of_library, false) => {
             let krate = through().next().map_or("", |name| &name.krate);
-            if of_library { format!("{krate}{library}") } else { format!("{user}, through {krate}{library}") }
+            if of_library { format!("{krate}{library}") } else { format!("{user}{THROUGH}{krate}{library}") }
         }
     }
 }
@@ -277,22 +323,13 @@ pub(crate) fn grouped(number: u64) -> String {
     out
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "non-negative; such a cast saturates")]
-fn range(estimate: Estimate) -> String {
-    format!("{} to {}", grouped(estimate.low.round() as u64), grouped(estimate.high.round() as u64))
-}
-
-/// `46.5 MB`: powers of a thousand, three digits.
-pub(crate) fn size(bytes: f64) -> String {
-    let mut value = bytes;
-    for unit in ["bytes", "kB", "MB", "GB"] {
-        if value < 999.5 {
-            let decimals = if unit == "bytes" || value >= 99.95 { 0 } else { 1 };
-            return format!("{value:.decimals$} {unit}");
-        }
-        value /= 1000.0;
+/// `64.1 to 87.6 MB`.
+pub(super) fn sizes(low: f64, high: f64) -> String {
+    let (low, high) = (size(low.max(0.0)), size(high));
+    match (low.split_once(' '), high.split_once(' ')) {
+        (Some((number, unit)), Some((_, same))) if unit == same => format!("{number} to {high}"),
+        _ => format!("{low} to {high}"),
     }
-    format!("{value:.1} TB")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a percentage")]
@@ -343,17 +380,22 @@ mod tests {
                 _ => format!("mail::other_{offset}"),
             })
         });
-        let text = Summary { snapshot: &snapshot, saved: Some(Path::new("dhat-heap.json")) }.to_string();
+        let text =
+            Summary { snapshot: &snapshot, points: &Points::of(&snapshot), saved: Some(Path::new("dhat-heap.json")) }
+                .to_string();
         let expected = "\
 unfreed: Total:     81,200 bytes in 92 blocks
 unfreed: At t-gmax: 75,300 bytes in 78 blocks
 unfreed: At t-end:  75,300 bytes in 78 blocks
+unfreed: Memory:    75.3 kB requested, usable not asked (this was read from the store's file, not from the process),
+unfreed:            limit unknown
 unfreed: Largest live at t-end:
 unfreed: 1. 75.0 kB (99.6% of live), in 75 blocks
 unfreed:    decode_base64_mime ← Email::from ← fetch_emails ← start_background_sync
 unfreed: 2. 300 bytes (0.4% of live), in 3 blocks
 unfreed:    other_20 ← Email::from ← fetch_emails ← start_background_sync
-unfreed: Saved to dhat-heap.json: load it in dh_view.html (Valgrind's, or https://nnethercote.github.io/dh_view/dh_view.html) and sort by 'At t-end (bytes)'
+unfreed: Saved to dhat-heap.json: load it in dh_view.html and sort by 'At t-end (bytes)'
+unfreed:   (Valgrind's, or https://nnethercote.github.io/dh_view/dh_view.html)
 ";
         assert_eq!(text, expected);
     }
@@ -361,7 +403,7 @@ unfreed: Saved to dhat-heap.json: load it in dh_view.html (Valgrind's, or https:
     #[test]
     fn a_sampled_page_has_intervals_and_losses() {
         let snapshot = synthetic::snapshot("unknown").expect("known");
-        let text = Summary { snapshot: &snapshot, saved: None }.to_string();
+        let text = Summary { snapshot: &snapshot, points: &Points::of(&snapshot), saved: None }.to_string();
         let has = |line: &str| assert!(text.contains(line), "no '{line}' in\n{text}");
         has("bytes in 458,082 blocks (exact)");
         has("estimated from a sample (mean interval 65,536 bytes, fixed)");
@@ -370,6 +412,19 @@ unfreed: Saved to dhat-heap.json: load it in dh_view.html (Valgrind's, or https:
         has(", UNKNOWN: records were lost");
         assert_eq!(text.matches(" of live)").count(), SITES_SHOWN, "{text}");
         assert!(text.lines().all(|line| line.starts_with("unfreed: ")), "{text}");
+    }
+
+    #[test]
+    fn a_function_is_of_its_types_crate_or_of_its_traits() {
+        for (name, krate) in [
+            ("mail_parser::decode", Some("mail_parser")),
+            ("<byte_pool::pool::BytePool<T>>::alloc", Some("byte_pool")),
+            ("<alloc::vec::Vec<T> as byte_pool::poolable::Realloc>::realloc", Some("byte_pool")),
+            ("<mail::Email as core::convert::From<imap::Fetch>>::from", Some("mail")),
+            ("main", None),
+        ] {
+            assert_eq!(krate_of(name), krate, "{name}");
+        }
     }
 
     #[test]

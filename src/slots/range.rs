@@ -93,6 +93,8 @@ pub(crate) struct Range {
     /// log2 of a class's span.
     span_shift: AtomicU8,
     bytes: AtomicUsize,
+    /// In slots that give their pages back when freed, and are in use.
+    large_bytes: AtomicUsize,
     classes: [Class; CLASSES],
 }
 
@@ -112,6 +114,7 @@ impl Range {
             base: AtomicPtr::new(null_mut()),
             span_shift: AtomicU8::new(0),
             bytes: AtomicUsize::new(0),
+            large_bytes: AtomicUsize::new(0),
             classes: [const { Class::new() }; CLASSES],
         }
     }
@@ -160,6 +163,24 @@ impl Range {
         if base.is_null() { (0, 0) } else { (base.addr(), self.bytes.load(Ordering::Relaxed)) }
     }
 
+    /// The most memory that a half can take now: what is open of it, and the entries of its slots. What is open but was
+    /// never touched costs nothing.
+    pub(crate) fn memory_bytes(&self, half: Half) -> usize {
+        let classes = match half {
+            Half::Own => 0..HALF,
+            Half::Sampled => HALF..CLASSES,
+        };
+        let opened: usize = classes
+            .map(|class| {
+                let slots = self.classes.get(class).map_or(0, |state| state.opened.load(Ordering::Relaxed) as usize);
+                let shift = Self::slot_shift(class);
+                let memory = if shift >= DISCARD_SHIFT { 0 } else { slots << shift };
+                memory + slots * size_of::<Entry>()
+            })
+            .sum();
+        opened + if half == Half::Own { self.large_bytes.load(Ordering::Relaxed) } else { 0 }
+    }
+
     /// Is `ptr` a slot? For tests.
     #[cfg(test)]
     pub(crate) fn contains(&self, ptr: *mut u8) -> bool {
@@ -185,6 +206,10 @@ impl Range {
         let offset = (class << span_shift) + ((index as usize) << slot_shift);
         // SAFETY: offset is below CLASSES << span_shift, the reservation's length.
         let at = unsafe { base.as_ptr().add(offset) };
+        if slot_shift >= DISCARD_SHIFT {
+            // Relaxed: a sum that only reports read.
+            self.large_bytes.fetch_add(1 << slot_shift, Ordering::Relaxed);
+        }
         #[expect(clippy::cast_possible_truncation, reason = "below 64")]
         Some((NonNull::new(at)?, Slot { class: class as u8, index }))
     }
@@ -260,6 +285,8 @@ impl Range {
             let offset = (class << self.span_shift.load(Ordering::Relaxed)) + ((slot.index as usize) << slot_shift);
             // SAFETY: whole pages of an unused slot, which its owner gave up.
             unsafe { map::discard(std::ptr::with_exposed_provenance_mut(base + offset), 1 << slot_shift) };
+            // Relaxed: as in `take`.
+            self.large_bytes.fetch_sub(1 << slot_shift, Ordering::Relaxed);
         }
         let opened = state.opened.load(Ordering::Acquire);
         state.free.push(state.entries(opened), slot.index);

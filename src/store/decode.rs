@@ -150,9 +150,11 @@ fn modules(tables: &Tables<'_>) -> Result<Vec<ModulePicture>, StoreError> {
 fn sites(tables: &Tables<'_>, modules: usize) -> Result<Vec<SitePicture>, StoreError> {
     let (generation, at_peak) = tables.peak();
     let nodes = in_use(tables, Region::Nodes, tables.nodes);
-    let mut sites = Vec::new();
-    let mut all_frames = 0;
-    for row in in_use(tables, Region::Sites, tables.sites) {
+    let rows = in_use(tables, Region::Sites, tables.sites);
+    // A site is about as large here as its row in the image, which is in memory already.
+    let mut sites = Vec::with_capacity(rows.len());
+    let (mut frames, mut all_frames) = (Vec::new(), 0);
+    for row in rows {
         let figures = row.figures(generation, at_peak);
         if figures.total.blocks == 0 && figures.live.blocks == 0 {
             continue;
@@ -160,7 +162,8 @@ fn sites(tables: &Tables<'_>, modules: usize) -> Result<Vec<SitePicture>, StoreE
         let key = get(&row.key);
         let stack = u32::try_from(key).map_err(|_| corrupt("a site's stack", key, u64::from(u32::MAX)))?;
         let node = nodes.get(stack as usize).ok_or_else(|| corrupt("a site's stack", key, nodes.len() as u64))?;
-        let (mut frames, mut scopes, mut depth) = (Vec::new(), Vec::new(), 0);
+        frames.clear();
+        let (mut scopes, mut depth) = (Vec::new(), 0);
         let mut id = stack;
         while id != 0 {
             let limit = nodes.len() as u64;
@@ -191,10 +194,9 @@ fn sites(tables: &Tables<'_>, modules: usize) -> Result<Vec<SitePicture>, StoreE
         }
         // Relaxed: as above.
         let flags = node.site.load(Ordering::Relaxed);
-        frames.shrink_to_fit();
         sites.push(SitePicture {
             stack: StackId(stack),
-            frames,
+            frames: frames.clone(),
             figures,
             tainted: flags & TAINTED != 0,
             folded: flags & FOLDED != 0,

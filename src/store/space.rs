@@ -5,7 +5,7 @@
 //! it is never called under the aggregator's lock.
 
 use crate::ring::RingId;
-use crate::store::layout::{PAGE_BYTES, Region};
+use crate::store::layout::{PAGE_BYTES, REGIONS, Region};
 use crate::store::row::get;
 use crate::store::writer::Store;
 use crate::sys::file;
@@ -48,6 +48,11 @@ impl Store {
             let refused = self.tables.header.state.refused_growth.load(Ordering::Relaxed) > 0;
             used >= self.layout.place(region).capacity || (refused && used >= all)
         })
+    }
+
+    /// The memory that it takes at most: what is laid out.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        REGIONS.into_iter().map(|region| self.tables.laid_out(region) * self.layout.place(region).row_bytes).sum()
     }
 
     pub(super) fn grow(&self, region: Region, ahead_bytes: u64) -> std::io::Result<()> {

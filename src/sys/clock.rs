@@ -15,6 +15,9 @@ const MONOTONIC: u8 = 2;
 
 /// Decides once by which clock events are stamped. Reads one small file; called by `start()`, not by the hook.
 pub(crate) fn choose() {
+    if SOURCE.load(Ordering::Relaxed) != UNKNOWN {
+        return;
+    }
     let counter = if cfg!(target_arch = "x86_64") {
         std::fs::read("/sys/devices/system/clocksource/clocksource0/current_clocksource")
             .is_ok_and(|name| name.starts_with(b"tsc"))

@@ -19,9 +19,9 @@ use super::step::{Cache, registers};
 use crate::sys::stack::{self, Bounds};
 use crate::units::FrameKey;
 
-/// Return addresses that a workspace knows; of two that meet in one place the later stays. framehop's own cache has 509.
-/// 64 kB, of which a program touches what it needs.
-pub(super) const PLACES: usize = 2_048;
+/// Return addresses that a workspace knows, two in a place; of three that meet in one the last two stay. framehop's own
+/// cache has 509. 64 kB, of which a program touches what it needs.
+pub(super) const PLACES: usize = 1_024;
 
 /// A learned rule, and the address's key in the tree. Zeroed memory is 'no rule'.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,10 @@ pub(super) struct Rule {
     flags: u32,
 }
 
-const _: () = assert!(size_of::<Rule>() == 32, "two a cache line");
+/// A cache line.
+pub(super) type Place = [Rule; 2];
+
+const _: () = assert!(size_of::<Place>() == 64, "two rules a cache line");
 
 /// There is a rule; else framehop has to be asked each time, and the key alone is known.
 const PLAIN: u32 = 1;
@@ -55,7 +58,7 @@ const PROBE_WORD: u64 = 1 << 20;
 
 /// A workspace's rules, for walks with one set.
 pub(super) struct Rules<'w> {
-    places: &'w mut [Rule; PLACES],
+    places: &'w mut [Place; PLACES],
     generation: u32,
 }
 
@@ -70,24 +73,28 @@ pub(super) enum Known {
 }
 
 impl<'w> Rules<'w> {
-    pub(super) fn new(places: &'w mut [Rule; PLACES], set: &Set) -> Rules<'w> {
+    pub(super) fn new(places: &'w mut [Place; PLACES], set: &Set) -> Rules<'w> {
         #[allow(clippy::cast_possible_truncation, reason = "the lower half tells 2^32 publications apart")]
         Rules { places, generation: set.generation as u32 }
     }
 
     #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "taken modulo the number of places")]
     fn place(address: u64) -> usize {
-        (address ^ (address >> 11)) as usize % PLACES
+        (address ^ (address >> 10)) as usize % PLACES
+    }
+
+    #[inline]
+    fn find(&self, address: u64) -> Option<&Rule> {
+        let ours = |rule: &&Rule| rule.address == address && rule.generation == self.generation;
+        self.places[Self::place(address)].iter().find(ours)
     }
 
     /// Steps from the return address `state` to its caller, and notes in `frame` (begun, with this state) the words read and
     /// the key. Only on a stack with known bounds. 4 to 5 ns.
     #[inline]
     pub(super) fn step(&self, state: &State, bounds: &Bounds, frame: &mut Frame) -> Known {
-        let rule = &self.places[Self::place(state.address)];
-        if rule.address != state.address || rule.generation != self.generation {
-            return Known::Unknown;
-        }
+        let Some(rule) = self.find(state.address) else { return Known::Unknown };
         if rule.flags & PLAIN == 0 {
             return Known::Opaque;
         }
@@ -122,7 +129,8 @@ impl<'w> Rules<'w> {
         if let Some((sp, fp, flags)) = probe(set, cache, address) {
             (rule.sp, rule.fp, rule.flags) = (sp, fp, PLAIN | flags);
         }
-        self.places[Self::place(address)] = rule;
+        let place = &mut self.places[Self::place(address)];
+        *place = [rule, place[0]];
     }
 }
 

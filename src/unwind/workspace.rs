@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use super::frame::Frame;
-use super::rules::{PLACES, Rule};
+use super::rules::{PLACES, Place};
 use super::set::Set;
 use super::step::Cache;
 use crate::sys::stack;
@@ -37,8 +37,8 @@ pub(super) struct Workspace {
     pub(super) scratch: *mut Frame,
     pub(super) check: *mut Frame,
     pub(super) capacity: usize,
-    /// `PLACES` rules, learned or zeroed.
-    pub(super) rules: *mut [Rule; PLACES],
+    /// Learned, or zeroed.
+    pub(super) rules: *mut [Place; PLACES],
     /// The private stack's upper end.
     pub(super) stack_top: u64,
     mapping: core::ptr::NonNull<u8>,
@@ -148,7 +148,7 @@ impl Workspace {
 
     fn new(capacity: usize, rules_generation: u64) -> Option<Workspace> {
         let frames_bytes = capacity * size_of::<Frame>();
-        let mapping_bytes = GUARD_BYTES + STACK_BYTES + 2 * frames_bytes + size_of::<[Rule; PLACES]>();
+        let mapping_bytes = GUARD_BYTES + STACK_BYTES + 2 * frames_bytes + size_of::<[Place; PLACES]>();
         let mapping = stack::map_pages(mapping_bytes)?;
         // SAFETY: whole pages of our new mapping (64 KiB is a multiple of every page size in use).
         unsafe { stack::guard_pages(mapping.as_ptr(), GUARD_BYTES) };

@@ -367,6 +367,27 @@ fn drop_order(mode: &str) {
     assert!(matches!(builder(mode).start(), Err(unfreed::Error::AlreadyRunning)));
 }
 
+/// Starting, looking and stopping allocate nothing that would be counted as the program's.
+fn own_starts(mode: &str) {
+    let totals = || {
+        // With a file at the end: the whole of a default profile.
+        let builder = unfreed::Profiler::builder().quiet();
+        let profiler = if mode == "exact" { builder.exact() } else { builder }.start().expect("starts");
+        let totals = profiler.snapshot().totals();
+        drop(profiler);
+        totals
+    };
+    let (first, second, third) = (totals(), totals(), totals());
+    if mode == "exact" {
+        assert_eq!(first, unfreed::Totals::default(), "an exact profile begins at zero");
+        assert_eq!(second, first);
+    }
+    let counted =
+        |totals: unfreed::Totals| (totals.total_bytes, totals.total_blocks, totals.live_bytes, totals.live_blocks);
+    assert_eq!(counted(second), counted(first), "the process's totals, before and after a profile");
+    assert_eq!(counted(third), counted(second));
+}
+
 fn main() {
     end_within(80);
     let arguments: Vec<String> = std::env::args().collect();
@@ -379,6 +400,7 @@ fn main() {
         "panics" => panics(mode),
         "start-stop" => start_stop(mode),
         "drop-order" => drop_order(mode),
+        "own-starts" => own_starts(mode),
         other => panic!("no case {other}"),
     }
 }

@@ -12,9 +12,9 @@ use crate::hook::own;
 use crate::hook::session::{self, Mode};
 use crate::live::{LIVE, LargeBlock};
 use crate::ring::record::{Kind, Record};
-use crate::sampler::interval;
 use crate::sampler::regrow::regrown_interval;
 use crate::sampler::weight::{IntervalCode, probability};
+use crate::sampler::{governor, interval};
 use crate::slots::entry::Identity;
 use crate::slots::{RANGE, Range, SLOT_MAX_BYTES, Slot};
 use crate::sys::stack::Registers;
@@ -162,6 +162,10 @@ unsafe fn move_block(
     registers: &Registers,
 ) -> *mut u8 {
     let Ok(new_layout) = Layout::from_size_align(new_size, layout.align()) else { return null_mut() };
+    // What tracking costs is the governor's to know: all of it, but for what the inner allocator does anyway.
+    let governed = cold.state.mode() == Mode::Sampled && !cold.child;
+    let now = || if governed { clock::now() } else { Ticks(0) };
+    let started = now();
     let (before, slot) = match found {
         Found::Slot(slot, identity) => (identity, Some(slot)),
         _ if cold.child => (None, None),
@@ -184,8 +188,10 @@ unsafe fn move_block(
             None => None,
         },
     };
+    let decided = now();
     // SAFETY: the caller's block and sizes.
     let moved = unsafe { carry(cold, inner, ptr, layout, new_layout, slot, after.is_some()) };
+    let carried = now();
     let Some((moved, place)) = moved else {
         // Refused: the old block stays as it was.
         if slot.is_none()
@@ -195,7 +201,16 @@ unsafe fn move_block(
         }
         return null_mut();
     };
+    let by_hand = slot.is_some() || matches!(place, Some(Place::Slot(_)));
     cold.resettle(moved, place, layout.size(), new_size, before, before_current, after);
+    if governed
+        && (before_current.is_some() || after.is_some())
+        && let Some((_, own)) = cold.block.as_mut()
+    {
+        let others = if by_hand { 0 } else { carried.0.saturating_sub(decided.0) };
+        let spent = clock::now().0.saturating_sub(started.0).saturating_sub(others);
+        governor::sampled(&mut own.unreported_samples, &mut own.unreported_ticks, spent);
+    }
     moved
 }
 

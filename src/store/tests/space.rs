@@ -226,8 +226,18 @@ fn rewrite(path: &Path, word: usize, change: impl Fn(u64) -> u64) {
     file.write_all_at(&changed.to_le_bytes(), word as u64 * 8).expect("inside");
 }
 
+/// In a process of its own: this one's other tests take ranges that were given back, and write into them.
 #[test]
 fn start_and_stop_in_a_loop_uses_the_same_addresses() {
+    assert_passed(&child("in_a_loop", "", &temporary("loop")));
+}
+
+#[test]
+#[ignore = "the child of `start_and_stop_in_a_loop_uses_the_same_addresses`"]
+fn in_a_loop() {
+    if child_path().is_none() {
+        return;
+    }
     let mut addresses = std::collections::HashSet::new();
     for _ in 0..50 {
         let store = Store::create(&options(Place::Memory)).expect("a store");
@@ -241,6 +251,5 @@ fn start_and_stop_in_a_loop_uses_the_same_addresses() {
         assert_eq!(tables.nodes[1].key.load(Ordering::Relaxed), 0);
         tables.nodes[1].key.store(9, Ordering::Relaxed);
     }
-    // Other tests run beside this one and take ranges as well.
-    assert!(addresses.len() < 25, "{}", addresses.len());
+    assert!(addresses.len() < 5, "{}", addresses.len());
 }

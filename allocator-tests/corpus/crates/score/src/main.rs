@@ -45,8 +45,14 @@ fn run() -> Result<Vec<String>, String> {
             let [leaking, fixed] = [Kind::Leaking, Kind::Fixed].map(|kind| Row::new(case, kind, mode));
             let (mut leaking, mut fixed) = (leaking, fixed);
             for seed in 1..=options.seeds {
-                for row in [&mut leaking, &mut fixed] {
-                    let outcome = programs.run(case.name, row.kind, mode, seed, options.rounds)?;
+                // Side by side: epochs are rounds, so that no verdict depends on how long one takes.
+                let run = |kind| programs.run(case.name, kind, mode, seed, options.rounds);
+                let outcomes = std::thread::scope(|scope| {
+                    let other = scope.spawn(|| run(Kind::Fixed));
+                    [run(Kind::Leaking), other.join().unwrap_or(Err("a run panicked".to_owned()))]
+                });
+                for (row, outcome) in [&mut leaking, &mut fixed].into_iter().zip(outcomes) {
+                    let outcome = outcome?;
                     eprintln!("{:<17} {:<8} {mode:<5} seed {seed}: {}", case.name, row.version(), outcome.in_words());
                     row.outcomes.push(outcome);
                 }

@@ -1,0 +1,389 @@
+//! The page of a run, `docs/benchmarks/DATE-machine.md`, and the short table in the root's README.
+
+use std::fmt::Write as _;
+
+use crate::bounds::{PROMISES, Row, Verdict, governed, shown};
+use crate::machine::Machine;
+use crate::plan::{Group, Scale, Variant, Work};
+use crate::results::{Figure, Results, cpu, p50, p99, peak_rss, wall};
+
+/// All that a page tells.
+pub struct Page<'a> {
+    pub machine: &'a Machine,
+    pub scale: &'a Scale,
+    pub works: &'a [Work],
+    pub results: &'a Results,
+    pub rows: &'a [Row],
+    /// What a reader has to know before believing the figures.
+    pub warnings: &'a [String],
+    pub plot: &'a str,
+    pub minutes: u64,
+}
+
+impl Page<'_> {
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // writing to a String cannot fail
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let Machine { cpu, cores, kernel, compiler, commit, date, .. } = self.machine;
+        writeln!(out, "# unfreed beside its peers, {date}\n")?;
+        writeln!(out, "{cpu}, {cores} cores; {kernel}; {compiler}; commit {commit}.")?;
+        writeln!(
+            out,
+            "Written by `cargo run --release --manifest-path allocator-tests/peers/Cargo.toml`, scale '{}': {} rounds, {} of the exact profilers, {} minutes.\n",
+            self.scale.name, self.scale.rounds, self.scale.exact_rounds, self.minutes
+        )?;
+        for warning in self.warnings {
+            writeln!(out, "> **{warning}**\n")?;
+        }
+        writeln!(out, "![ratios of wall time to no profiler, by workload and profiler]({})\n", self.plot)?;
+        self.explain(out)?;
+        self.bounds(out)?;
+        self.ratios(out)?;
+        self.server(out)?;
+        self.governor(out)?;
+        self.instructions(out)?;
+        self.memory(out)?;
+        self.ends(out)?;
+        self.agreement(out)?;
+        self.failures(out)
+    }
+
+    fn explain(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "How to read it: all variants run in turn, round after round, every second round backwards; each figure is the median over the rounds of the ratio \
+             within a round to the same workload without a profiler over the same allocator, and in brackets the interval that holds the true median with 95% \
+             probability (with fewer than six rounds: all that was seen). Measured is the workload alone, after a warm-up, the profiler having started before; \
+             the final dump is timed apart. All variants did the same work, by checksum, or have no figure. All are built with frame pointers, which unfreed, dhat, \
+             jemalloc and heaptrack do not need and the others do. Sampling profilers sample every 512 KiB, but for the governed one.\n"
+        )
+    }
+
+    fn bounds(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "## Bounds\n\n| what | aim | at most | measured | |\n|---|---|---|---|---|")?;
+        for Row { what, aim, at_most, measured, verdict, .. } in self.rows {
+            writeln!(out, "| {what} | {aim} | {at_most} | {measured} | {} |", verdict.text())?;
+        }
+        writeln!(out)
+    }
+
+    fn profilers(&self, group: Group) -> Vec<Variant> {
+        let mut variants: Vec<Variant> = Vec::new();
+        for variant in self.works.iter().flat_map(|work| group.variants(work)) {
+            let was_run = self.works.iter().any(|work| self.results.cell(group, work, variant.name).is_some());
+            if was_run && !variants.contains(&variant) {
+                variants.push(variant);
+            }
+        }
+        variants
+    }
+
+    fn head(out: &mut String, first: &str, columns: &[Variant]) -> std::fmt::Result {
+        let names: Vec<&str> = columns.iter().map(|variant| variant.name).collect();
+        writeln!(out, "| {first} | {} |\n|---|{}", names.join(" | "), "--:|".repeat(columns.len()))
+    }
+
+    fn table(&self, out: &mut String, group: Group, figure: Figure, with_interval: bool) -> std::fmt::Result {
+        let columns: Vec<Variant> = self.profilers(group).into_iter().filter(|variant| !variant.is_base()).collect();
+        Self::head(out, "workload", &columns)?;
+        for work in self.works {
+            write!(out, "| {} |", work.label())?;
+            let runs = group.variants(work);
+            for variant in &columns {
+                let text = match self.results.ratio(group, work, variant.name, variant.base, figure) {
+                    Some(middle) if with_interval => shown(&middle),
+                    Some(middle) => format!("{:.2}", middle.median),
+                    None if !runs.contains(variant) => String::new(),
+                    None => self.results.why_not(group, work, variant.name),
+                };
+                write!(out, " {text} |")?;
+            }
+            writeln!(out)?;
+        }
+        writeln!(out)
+    }
+
+    fn ratios(&self, out: &mut String) -> std::fmt::Result {
+        for (group, name) in [(Group::Sampled, "Sampling profilers"), (Group::Exact, "Exact profilers")] {
+            writeln!(out, "## {name}: wall time over no profiler's\n")?;
+            self.table(out, group, wall, true)?;
+            writeln!(out, "CPU time of the whole process, the profiler's threads included, over no profiler's:\n")?;
+            self.table(out, group, cpu, false)?;
+        }
+        writeln!(out, "One operation without a profiler, ns of wall time (ratios count, not these):\n")?;
+        writeln!(out, "| workload | system | jemalloc | mimalloc |\n|---|--:|--:|--:|")?;
+        for work in self.works {
+            let operations = Group::Sampled.operations(work, self.scale) as f64;
+            let of = |base| {
+                let ns = self.results.median(Group::Sampled, work, base, wall);
+                ns.map_or_else(
+                    || self.results.why_not(Group::Sampled, work, base),
+                    |ns| format!("{:.1}", ns / operations),
+                )
+            };
+            writeln!(out, "| {} | {} | {} | {} |", work.label(), of("none"), of("jemalloc"), of("mimalloc"))?;
+        }
+        writeln!(out)
+    }
+
+    fn server(&self, out: &mut String) -> std::fmt::Result {
+        let Some(work) = self.works.iter().find(|work| work.name == "server") else { return Ok(()) };
+        writeln!(out, "## The server: axum on two worker threads, eight keep-alive connections on loopback\n")?;
+        writeln!(
+            out,
+            "| profiler | requests/s | throughput | p50, ms | p50 | p99, ms | p99 | CPU time |\n|---|--:|--:|--:|--:|--:|--:|--:|"
+        )?;
+        for group in [Group::Sampled, Group::Exact] {
+            for variant in self.profilers(group).into_iter().filter(|variant| group.variants(work).contains(variant)) {
+                if group == Group::Exact && variant.is_base() && variant.under.is_none() {
+                    continue;
+                }
+                let Some(ns) = self.results.median(group, work, variant.name, wall) else {
+                    writeln!(
+                        out,
+                        "| {} | {} | | | | | | |",
+                        variant.name,
+                        self.results.why_not(group, work, variant.name)
+                    )?;
+                    continue;
+                };
+                let ratio = |figure: Figure| {
+                    let middle = self.results.ratio(group, work, variant.name, variant.base, figure);
+                    middle.map_or_else(
+                        String::new,
+                        |middle| if variant.is_base() { String::new() } else { shown(&middle) },
+                    )
+                };
+                let ms = |figure: Figure| {
+                    self.results
+                        .median(group, work, variant.name, figure)
+                        .map_or_else(String::new, |ns| format!("{:.2}", ns / 1e6))
+                };
+                let rate = group.operations(work, self.scale) as f64 / ns * 1e9;
+                // a throughput's ratio is the inverse of the time's
+                let throughput =
+                    self.results.ratio(group, work, variant.name, variant.base, wall).filter(|_| !variant.is_base());
+                let throughput = throughput.map_or_else(String::new, |m| {
+                    format!("{:.2} ({:.2}\u{2013}{:.2})", 1.0 / m.median, 1.0 / m.high, 1.0 / m.low)
+                });
+                writeln!(
+                    out,
+                    "| {} | {rate:.0} | {throughput} | {} | {} | {} | {} | {} |",
+                    variant.name,
+                    ms(p50),
+                    ratio(p50),
+                    ms(p99),
+                    ratio(p99),
+                    ratio(cpu)
+                )?;
+            }
+        }
+        writeln!(out)
+    }
+
+    fn governor(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "## The governed interval at the end of a run\n\n| workload | allocates, MB/s | interval, KiB |\n|---|--:|--:|"
+        )?;
+        for work in self.works {
+            if let Some((rate, interval)) = governed(self.results, work) {
+                writeln!(out, "| {} | {rate:.0} | {:.0} |", work.label(), interval / 1024.0)?;
+            }
+        }
+        writeln!(out)
+    }
+
+    fn instructions(&self, out: &mut String) -> std::fmt::Result {
+        if self.results.instructions.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            out,
+            "## Instructions an operation, one thread (callgrind)\n\nThe difference between two runs, without the dump. What a profiler's own threads do by the \
+             clock is counted some fifty times too often, since valgrind is that slow.\n"
+        )?;
+        for group in [Group::Sampled, Group::Exact] {
+            writeln!(
+                out,
+                "| workload | profiler | instructions | added | in the profiler's threads |\n|---|---|--:|--:|--:|"
+            )?;
+            for work in self.works.iter().filter(|work| work.counted_sampled > 0) {
+                for variant in group.variants(work) {
+                    let key = (group, work.label(), variant.name.to_owned());
+                    let Some(count) = self.results.instructions.get(&key) else { continue };
+                    let added = self.results.instructions_added(group, work, variant.name, variant.base);
+                    let (all, own) = match added.filter(|_| !variant.is_base()) {
+                        Some((all, own)) => (format!("{:+.2}%", all * 100.0), format!("{:.2}%", own * 100.0)),
+                        None => (String::new(), String::new()),
+                    };
+                    let count = count.as_ref().map_or_else(Clone::clone, |count| format!("{:.1}", count.all));
+                    writeln!(out, "| {} | {} | {count} | {all} | {own} |", work.label(), variant.name)?;
+                }
+            }
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+
+    fn memory(&self, out: &mut String) -> std::fmt::Result {
+        for (group, name) in [(Group::Sampled, "sampling"), (Group::Exact, "exact")] {
+            writeln!(out, "## Peak resident memory before the dump, MiB: {name}\n")?;
+            let columns: Vec<Variant> =
+                self.profilers(group).into_iter().filter(|variant| variant.under.is_none()).collect();
+            Self::head(out, "workload", &columns)?;
+            for work in self.works {
+                write!(out, "| {} |", work.label())?;
+                for variant in &columns {
+                    let kib = self.results.median(group, work, variant.name, peak_rss);
+                    write!(out, " {} |", kib.map_or_else(String::new, |kib| format!("{:.1}", kib / 1024.0)))?;
+                }
+                writeln!(out)?;
+            }
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+
+    fn ends(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "## The final dump, apart from the measured time\n\n| profiler | median, ms | longest, ms | on |\n|---|--:|--:|---|"
+        )?;
+        for group in [Group::Sampled, Group::Exact] {
+            for variant in self.profilers(group).into_iter().filter(|variant| variant.mode != "off") {
+                let mut all: Vec<(f64, String)> = self
+                    .works
+                    .iter()
+                    .filter_map(|work| {
+                        Some((self.results.median(group, work, variant.name, |s| Some(s.dump_ns))?, work.label()))
+                    })
+                    .collect();
+                all.sort_by(|a, b| a.0.total_cmp(&b.0));
+                if let Some((longest, on)) = all.last() {
+                    let median = all[all.len() / 2].0;
+                    writeln!(out, "| {} | {:.0} | {:.0} | {on} |", variant.name, median / 1e6, longest / 1e6)?;
+                }
+            }
+        }
+        writeln!(out)
+    }
+
+    /// Exact profilers count the same program: do they say the same?
+    fn agreement(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "## What the exact profilers counted\n\nBlocks, warm-up included. mod-alloc counts a reallocation otherwise than dhat.\n"
+        )?;
+        let columns: Vec<Variant> = crate::plan::EXACT.into_iter().filter(|variant| variant.mode == "exact").collect();
+        Self::head(out, "workload", &columns)?;
+        for work in self.works {
+            let count = |variant: &Variant| {
+                let blocks = self.results.fact(Group::Exact, work, variant.name, "total_blocks");
+                blocks.map_or_else(String::new, |blocks| format!("{blocks:.0}"))
+            };
+            writeln!(out, "| {} | {} |", work.label(), columns.iter().map(count).collect::<Vec<_>>().join(" | "))?;
+        }
+        writeln!(out)
+    }
+
+    fn failures(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "## What did not work\n")?;
+        let mut told = self.results.failures();
+        for group in [Group::Sampled, Group::Exact] {
+            for work in self.works {
+                for variant in self.profilers(group) {
+                    let lost =
+                        self.results.cell(group, work, variant.name).into_iter().flat_map(|cell| cell.samples.values());
+                    let lost = lost.filter(|sample| sample.facts["losses"].is_object()).next_back();
+                    if let Some(sample) = lost {
+                        let some = sample.facts["losses"]
+                            .as_object()
+                            .into_iter()
+                            .flatten()
+                            .filter(|(_, n)| n.as_u64() != Some(0));
+                        let some: Vec<String> = some.map(|(name, n)| format!("{name} {n}")).collect();
+                        told.push(format!("{}, {}: lost and told: {}", variant.name, work.label(), some.join(", ")));
+                    }
+                }
+            }
+        }
+        if told.is_empty() {
+            told.push("Nothing failed, and unfreed lost nothing.".to_owned());
+        }
+        told.iter().try_for_each(|line| writeln!(out, "- {line}"))
+    }
+}
+
+/// The README's table: a line a promise, how many rows kept it, and the worst.
+pub fn short_table(rows: &[Row], page: &str, machine: &Machine, warnings: &[String]) -> String {
+    let mut out = format!(
+        "{}, {} cores, {}: [the whole page]({page}), which says how it was measured.\n\n",
+        machine.cpu, machine.cores, machine.date
+    );
+    for warning in warnings {
+        out.push_str(&format!("**{warning}**\n\n"));
+    }
+    out.push_str(
+        "| what | aim | at most | rows | aim met | kept | missed | by at most |\n|---|---|---|--:|--:|--:|--:|---|\n",
+    );
+    for promise in PROMISES {
+        let of: Vec<&Row> = rows.iter().filter(|row| row.promise == promise).collect();
+        if let Some(first) = of.first() {
+            out.push_str(&short_row(promise, first, &of));
+        }
+    }
+    out
+}
+
+fn short_row(promise: &str, first: &Row, of: &[&Row]) -> String {
+    let count = |wanted: &dyn Fn(&Verdict) -> bool| of.iter().filter(|row| wanted(&row.verdict)).count();
+    let far = |row: &Row| if let Verdict::Missed { by, .. } = row.verdict { by } else { 0.0 };
+    let worst = of.iter().max_by(|a, b| far(a).total_cmp(&far(b))).filter(|row| far(row) > 0.0);
+    let mut told: Vec<String> =
+        worst.iter().map(|row| format!("{}: {}", row.verdict.text().replace("missed by ", ""), row.what)).collect();
+    let beyond = count(&|verdict| matches!(verdict, Verdict::Beyond(_)));
+    let unknown = count(&|verdict| matches!(verdict, Verdict::Unknown(_)));
+    for (count, what) in [(beyond, "that nothing could keep"), (unknown, "without a figure")] {
+        if count > 0 {
+            told.push(format!("{count} {what}"));
+        }
+    }
+    format!(
+        "| {promise} | {} | {} | {} | {} | {} | {} | {} |\n",
+        first.aim,
+        first.at_most,
+        of.len(),
+        count(&|verdict| *verdict == Verdict::Aim),
+        count(&|verdict| *verdict == Verdict::Kept),
+        count(&|verdict| matches!(verdict, Verdict::Missed { .. })),
+        told.join("; ")
+    )
+}
+
+const BEGIN: &str = "<!-- speed: written by allocator-tests/peers, not by hand -->";
+const END: &str = "<!-- /speed -->";
+
+/// The README with what stands between the markers replaced; `None` where it has no markers.
+pub fn with_table(readme: &str, table: &str) -> Option<String> {
+    let (before, rest) = readme.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n{table}{END}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BEGIN, END, with_table};
+
+    #[test]
+    fn only_what_stands_between_the_markers_is_replaced() {
+        let readme = format!("a\n{BEGIN}\nold\n{END}\nb\n");
+        assert_eq!(with_table(&readme, "new\n"), Some(format!("a\n{BEGIN}\nnew\n{END}\nb\n")));
+        assert_eq!(with_table("no markers", "new"), None);
+    }
+}

@@ -1,0 +1,157 @@
+//! What is run: the variants, the workloads, how much of each, and how often.
+
+/// A program (a build of `subject`) in a mode, and what it is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// As it is called in tables and by `--profilers`.
+    pub name: &'static str,
+    /// The cargo feature that builds it; empty for none.
+    pub build: &'static str,
+    pub mode: &'static str,
+    /// The variant without a profiler over the same allocator; its own name where it is one itself.
+    pub base: &'static str,
+    /// The depth of stacks that is asked for; 0 is the profiler's default.
+    pub frames: usize,
+    /// What it is run under: heaptrack, or nothing.
+    pub under: Option<&'static str>,
+}
+
+impl Variant {
+    pub fn is_base(&self) -> bool {
+        self.name == self.base
+    }
+}
+
+const fn variant(name: &'static str, build: &'static str, mode: &'static str, base: &'static str) -> Variant {
+    Variant { name, build, mode, base, frames: 0, under: None }
+}
+
+/// Neighbours are compared most closely, so each base stands beside unfreed. Odd rounds go backwards.
+pub const SAMPLED: [Variant; 13] = [
+    variant("none", "", "off", "none"),
+    variant("unfreed, not started", "unfreed", "off", "none"),
+    variant("unfreed, sampled", "unfreed", "sampled", "none"),
+    variant("unfreed, governed", "unfreed", "governed", "none"),
+    variant("dial9", "dial9", "sampled", "none"),
+    variant("heapscope, sampled", "heapscope", "sampled", "none"),
+    variant("pprof-alloc", "pprof-alloc", "sampled", "none"),
+    variant("jemalloc", "jemalloc", "off", "jemalloc"),
+    variant("unfreed over jemalloc", "unfreed-jemalloc", "sampled", "jemalloc"),
+    variant("jemalloc's profiler", "jemalloc-prof", "sampled", "jemalloc"),
+    variant("mimalloc", "mimalloc", "off", "mimalloc"),
+    variant("unfreed over mimalloc", "unfreed-mimalloc", "sampled", "mimalloc"),
+    variant("mimalloc-pprof", "mimalloc-pprof", "sampled", "mimalloc"),
+];
+
+pub const EXACT: [Variant; 6] = [
+    variant("none", "", "off", "none"),
+    variant("unfreed, exact", "unfreed", "exact", "none"),
+    variant("mod-alloc", "mod-alloc", "exact", "none"),
+    variant("heapscope, exact", "heapscope", "exact", "none"),
+    variant("dhat", "dhat", "exact", "none"),
+    Variant { under: Some("heaptrack"), ..variant("heaptrack", "", "off", "none") },
+];
+
+/// Beside the default depths, on deep stacks alone: unfreed keeps as many frames as the peer it is compared with.
+pub const EXACT_AT_DEPTH: [Variant; 4] = [
+    Variant { frames: 8, ..variant("unfreed, 8 frames", "unfreed", "exact", "none") },
+    Variant { frames: 10, ..variant("unfreed, 10 frames", "unfreed", "exact", "none") },
+    Variant { frames: 64, ..variant("unfreed, 64 frames", "unfreed", "exact", "none") },
+    Variant { frames: 64, ..variant("heapscope, 64 frames", "heapscope", "exact", "none") },
+];
+
+/// How much of a workload: for sampling profilers, for exact ones (up to 160 times slower), and for callgrind in the two modes
+/// (the difference between a fifth of it and all of it is counted; 0: not counted).
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    pub name: &'static str,
+    pub threads: usize,
+    pub sampled: u64,
+    pub exact: u64,
+    pub counted_sampled: u64,
+    pub counted_exact: u64,
+}
+
+impl Work {
+    /// Whether one thread does all of it.
+    pub fn is_single_threaded(&self) -> bool {
+        self.threads == 1 && !["server", "handoff", "threads"].contains(&self.name)
+    }
+
+    /// `pair`, or `pair ×4` on four threads.
+    pub fn label(&self) -> String {
+        if self.threads == 1 { self.name.to_owned() } else { format!("{} \u{d7}{}", self.name, self.threads) }
+    }
+}
+
+const fn work(name: &'static str, threads: usize, sampled: u64, exact: u64) -> Work {
+    Work { name, threads, sampled, exact, counted_sampled: 0, counted_exact: 0 }
+}
+
+const fn counted(work: Work, sampled: u64, exact: u64) -> Work {
+    Work { counted_sampled: sampled, counted_exact: exact, ..work }
+}
+
+/// The same total work on any number of threads. About 0.3 s each without a profiler, for the sampling ones.
+pub const WORKS: [Work; 19] = [
+    counted(work("pair", 1, 24_000_000, 400_000), 1_000_000, 10_000),
+    work("pair", 2, 24_000_000, 400_000),
+    work("pair", 4, 24_000_000, 400_000),
+    counted(work("churn", 1, 7_000_000, 400_000), 400_000, 10_000),
+    work("churn", 2, 7_000_000, 400_000),
+    work("churn", 4, 7_000_000, 400_000),
+    counted(work("json", 1, 220_000, 15_000), 50_000, 1_000),
+    work("json", 2, 220_000, 15_000),
+    work("json", 4, 220_000, 15_000),
+    counted(work("grow", 1, 280_000, 40_000), 10_000, 2_000),
+    work("grow", 2, 280_000, 40_000),
+    work("grow", 4, 280_000, 40_000),
+    work("handoff", 1, 4_000_000, 300_000),
+    work("buffers", 1, 1_500, 1_500),
+    work("deep", 1, 350_000, 20_000),
+    work("server", 1, 15_000, 4_000),
+    work("mail", 1, 350, 80),
+    work("batch", 1, 400_000, 60_000),
+    work("threads", 1, 20_000, 20_000),
+];
+
+/// How much in all.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    pub name: &'static str,
+    /// Operations are divided by this.
+    pub divisor: u64,
+    pub rounds: usize,
+    pub exact_rounds: usize,
+}
+
+pub const QUICK: Scale = Scale { name: "quick", divisor: 5, rounds: 3, exact_rounds: 2 };
+pub const DEFAULT: Scale = Scale { name: "default", divisor: 1, rounds: 9, exact_rounds: 5 };
+pub const LONG: Scale = Scale { name: "long", divisor: 1, rounds: 31, exact_rounds: 11 };
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    Sampled,
+    Exact,
+}
+
+impl Group {
+    pub fn operations(self, work: &Work, scale: &Scale) -> u64 {
+        let all = if self == Group::Sampled { work.sampled } else { work.exact };
+        (all / scale.divisor).max(40)
+    }
+
+    /// Which variants run this workload.
+    pub fn variants(self, work: &Work) -> Vec<Variant> {
+        match self {
+            Group::Sampled => SAMPLED.to_vec(),
+            Group::Exact if work.name == "deep" => EXACT.into_iter().chain(EXACT_AT_DEPTH).collect(),
+            Group::Exact => EXACT.to_vec(),
+        }
+    }
+}
+
+/// Operations that are run before the clock starts: caches fill, and a governor finds its interval.
+pub fn warm_up(operations: u64) -> u64 {
+    operations / 4
+}

@@ -1,0 +1,140 @@
+//! What was measured, by group, workload and variant, round by round; and the ratios that follow from it.
+
+use std::collections::BTreeMap;
+
+use crate::callgrind::Count;
+use crate::plan::{Group, Work};
+use crate::runs::Sample;
+use crate::statistics::{Middle, middle};
+
+/// Runs of one variant on one workload.
+#[derive(Debug, Default)]
+pub struct Cell {
+    /// By round.
+    pub samples: BTreeMap<usize, Sample>,
+    /// By what went wrong, how often.
+    pub failures: BTreeMap<String, usize>,
+}
+
+/// Everything.
+#[derive(Debug, Default)]
+pub struct Results {
+    cells: BTreeMap<(Group, String, String), Cell>,
+    /// Instructions an operation, by group, workload and variant; or a word.
+    pub instructions: BTreeMap<(Group, String, String), Result<Count, String>>,
+}
+
+/// A figure of a sample.
+pub type Figure = fn(&Sample) -> Option<f64>;
+
+pub fn wall(sample: &Sample) -> Option<f64> {
+    Some(sample.wall_ns)
+}
+
+pub fn cpu(sample: &Sample) -> Option<f64> {
+    Some(sample.cpu_ns)
+}
+
+pub fn peak_rss(sample: &Sample) -> Option<f64> {
+    Some(sample.peak_rss_kib)
+}
+
+pub fn p50(sample: &Sample) -> Option<f64> {
+    sample.p50_ns
+}
+
+pub fn p99(sample: &Sample) -> Option<f64> {
+    sample.p99_ns
+}
+
+impl Results {
+    pub fn cell(&self, group: Group, work: &Work, variant: &str) -> Option<&Cell> {
+        self.cells.get(&(group, work.label(), variant.to_owned()))
+    }
+
+    /// Notes a run. One that did other work than the first is a failure.
+    pub fn note(&mut self, group: Group, work: &Work, variant: &str, round: usize, run: Result<Sample, String>) {
+        // one checksum for all, or the figures are of different work
+        let other =
+            run.as_ref().is_ok_and(|sample| self.checksum(group, work).is_some_and(|first| first != sample.checksum));
+        let cell = self.cells.entry((group, work.label(), variant.to_owned())).or_default();
+        match run {
+            Ok(_) if other => *cell.failures.entry("did other work".to_owned()).or_default() += 1,
+            Ok(sample) => _ = cell.samples.insert(round, sample),
+            Err(why) => *cell.failures.entry(why).or_default() += 1,
+        }
+    }
+
+    fn checksum(&self, group: Group, work: &Work) -> Option<&str> {
+        let label = work.label();
+        let of_work = self.cells.iter().filter(|((g, w, _), _)| *g == group && *w == label);
+        of_work.flat_map(|(_, cell)| cell.samples.values()).map(|sample| sample.checksum.as_str()).next()
+    }
+
+    /// Two failures are no accident; another try would cost as long again.
+    pub fn is_given_up(&self, group: Group, work: &Work, variant: &str) -> bool {
+        self.cell(group, work, variant).is_some_and(|cell| cell.failures.values().sum::<usize>() >= 2)
+    }
+
+    /// The figure of `variant` over that of `base`, round by round.
+    pub fn ratio(&self, group: Group, work: &Work, variant: &str, base: &str, figure: Figure) -> Option<Middle> {
+        let (variant, base) = (self.cell(group, work, variant)?, self.cell(group, work, base)?);
+        let pairs = variant.samples.iter().filter_map(|(round, sample)| {
+            let base = figure(base.samples.get(round)?)?;
+            let value = figure(sample)?;
+            (base > 0.0).then(|| value / base)
+        });
+        middle(&pairs.collect::<Vec<_>>())
+    }
+
+    /// The figure of `variant` on one workload over the figure of the same variant on another, round by round.
+    pub fn ratio_of_works(&self, group: Group, of: &Work, to: &Work, variant: &str, figure: Figure) -> Option<Middle> {
+        let (of, to) = (self.cell(group, of, variant)?, self.cell(group, to, variant)?);
+        let pairs =
+            of.samples.iter().filter_map(|(round, sample)| Some(figure(sample)? / figure(to.samples.get(round)?)?));
+        middle(&pairs.collect::<Vec<_>>())
+    }
+
+    /// The median of a figure.
+    pub fn median(&self, group: Group, work: &Work, variant: &str, figure: Figure) -> Option<f64> {
+        let cell = self.cell(group, work, variant)?;
+        middle(&cell.samples.values().filter_map(figure).collect::<Vec<_>>()).map(|middle| middle.median)
+    }
+
+    /// A number among the facts, the median over the rounds.
+    pub fn fact(&self, group: Group, work: &Work, variant: &str, name: &str) -> Option<f64> {
+        let cell = self.cell(group, work, variant)?;
+        let values: Vec<f64> = cell.samples.values().filter_map(|sample| sample.facts[name].as_f64()).collect();
+        middle(&values).map(|middle| middle.median)
+    }
+
+    /// Why there is nothing, in a word.
+    pub fn why_not(&self, group: Group, work: &Work, variant: &str) -> String {
+        let cell = self.cell(group, work, variant);
+        let why = cell.and_then(|cell| cell.failures.keys().next().cloned());
+        let ran = cell.is_some_and(|cell| !cell.samples.is_empty());
+        why.unwrap_or_else(|| if ran { "ran" } else { "not run" }.to_owned())
+    }
+
+    /// All that went wrong: variant, workload, what, how often, and in how many runs.
+    pub fn failures(&self) -> Vec<String> {
+        let mut told = Vec::new();
+        for ((group, work, variant), cell) in &self.cells {
+            for (why, times) in &cell.failures {
+                let runs = cell.samples.len() + cell.failures.values().sum::<usize>();
+                told.push(format!("{variant}, {work} ({group:?}): {why}, {times} of {runs} runs"));
+            }
+        }
+        told
+    }
+
+    /// Added instructions of `variant` over `base`, as a share of `base`'s: in all, and in threads that the profiler started.
+    pub fn instructions_added(&self, group: Group, work: &Work, variant: &str, base: &str) -> Option<(f64, f64)> {
+        let count = |name: &str| {
+            let key = (group, work.label(), name.to_owned());
+            self.instructions.get(&key).and_then(|count| count.as_ref().ok()).copied()
+        };
+        let (variant, base) = (count(variant)?, count(base)?.all);
+        (base > 0.0).then(|| (variant.all / base - 1.0, variant.own_threads / base))
+    }
+}
