@@ -72,6 +72,8 @@ struct Memory {
     drained_ns: u64,
     max_live: (u64, u64),
     interval: IntervalCode,
+    /// The code of the coarsest that the history tells.
+    coarsest: u8,
     ticks: u64,
     /// Doublings of the interval because the store was full.
     steps_for_space: u32,
@@ -123,6 +125,7 @@ impl Worker {
             drained_ns: 0,
             max_live: (0, 0),
             interval: self.interval,
+            coarsest: 0,
             ticks: 0,
             steps_for_space: 0,
         };
@@ -271,12 +274,17 @@ impl Worker {
     /// Which interval held when is part of the profile. Looked at whenever figures are made: producers raise it between
     /// ticks, and a profile may end before the next one.
     fn note_interval(&self, memory: &mut Memory, totals: &ExactTotals) {
-        let interval = interval::get().0;
+        let (held, interval) = (interval::take_coarsest().0.max(memory.interval.0), interval::get().0);
+        let point = |interval| HistoryPoint { interval, ..self.history_point(totals, 0) };
+        // What was not seen is bounded by the coarsest that ever held, for however short a time.
+        if held > interval.0.max(memory.coarsest) {
+            memory.coarsest = held;
+            AGGREGATOR.drained(|_, _| self.store.push_history(&point(IntervalCode(held))));
+        }
         if interval != memory.interval {
             memory.interval = interval;
             self.store.set_interval(interval);
-            let point = self.history_point(totals, 0);
-            AGGREGATOR.drained(|_, _| self.store.push_history(&point));
+            AGGREGATOR.drained(|_, _| self.store.push_history(&point(interval)));
         }
     }
 

@@ -170,6 +170,8 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
     let watch = Watch::new(base.0, fixed).ok_or_else(|| Error::Thread(std::io::ErrorKind::OutOfMemory.into()))?;
     AGGREGATOR.begin(Attribution::new(base.0, fixed), store.tables(), watch);
     interval::set(code, fixed);
+    // Of this profile alone.
+    interval::take_coarsest();
     governor::begin(
         match config.sampling {
             Sampling::Governed(budget) => Some(budget),
