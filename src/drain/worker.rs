@@ -167,20 +167,20 @@ impl Worker {
         match order {
             Order::Flush(reply) => {
                 self.settle(memory, false);
-                let _ = reply.send(());
+                orders::answer(&reply, ());
             }
             Order::Totals(reply) => {
-                let _ = reply.send(self.settle(memory, false));
+                orders::answer(&reply, self.settle(memory, false));
             }
             Order::Picture(reply) => {
-                let _ = reply.send(self.picture(memory));
+                orders::answer(&reply, self.picture(memory));
             }
             Order::EndEpoch(reply) => {
                 self.settle(memory, true);
-                let _ = reply.send(());
+                orders::answer(&reply, ());
             }
             Order::Evidence(reply) => {
-                let _ = reply.send(self.evidence(memory).map(Box::new));
+                orders::answer(&reply, self.evidence(memory).map(Box::new));
             }
             Order::Answered(answer) => {
                 let now = self.moment(process::resident_bytes());
@@ -188,23 +188,23 @@ impl Worker {
             }
             Order::Memory(reply) => {
                 let now = self.moment(process::resident_bytes());
-                let _ = reply.send(self.bench.memory(&now));
+                orders::answer(&reply, self.bench.memory(&now));
             }
             Order::Baseline(reply) => {
                 let totals = self.settle(memory, false);
                 self.bench.set_baseline(&totals);
-                let _ = reply.send(());
+                orders::answer(&reply, ());
             }
             Order::LookAtModules(reply) => {
                 (self.surroundings.refresh_modules)(self.store);
-                let _ = reply.send(());
+                orders::answer(&reply, ());
             }
             Order::Pause(reply, until) => {
-                let _ = reply.send(());
+                orders::answer(&reply, ());
                 let _ = until.recv();
             }
             Order::Stop(reply) => {
-                let _ = reply.send(self.evidence(memory).map(Box::new));
+                orders::answer(&reply, self.evidence(memory).map(Box::new));
                 return true;
             }
         }

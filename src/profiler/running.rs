@@ -86,11 +86,11 @@ fn with_running<T>(f: impl FnOnce(&mut Option<Running>) -> T) -> Option<T> {
 /// Starts a profile. Returns its ticket.
 pub(super) fn start(config: Config, listener: Option<OnVerdict>) -> Result<u32, Error> {
     config.check()?;
-    // Nothing is recorded yet; its few requests go to the allocator that it asks, and are not the program's.
-    hook::uncounted(heap::recognise);
     if fork::in_child() {
         begin_anew_in_child();
     }
+    // Nothing is recorded yet; its few requests go to the allocator that it asks, and are not the program's.
+    hook::uncounted(heap::recognise);
     fork::arm();
     barrier::register();
     hook::prepare();
@@ -470,6 +470,7 @@ fn begin_anew_in_child() {
     // Its channel and thread are the parent's: not dropped, not joined.
     std::mem::forget(parents);
     TICKET.store(0, Ordering::SeqCst);
+    heap::ask_nobody();
     AGGREGATOR.reset_in_child();
     LIVE.reset_in_child(hook::OWN);
     link::reset_in_child();
