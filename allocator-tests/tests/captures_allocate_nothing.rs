@@ -2,7 +2,8 @@
 //!
 //! The allocator below the hook counts what it is asked for, and the profiler counts its own blocks. Captures are made in
 //! both ways: by themselves with no profile running, where whatever they allocated would be the heap's; and through the
-//! hook, where it would be the profiler's own. (Tried with a `Box` in `unwind::capture_changed`: both parts fail.)
+//! hook, where it would be the profiler's own. (Tried with a
+//! `Box` in `unwind::capture_changed`: the first part fails.)
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;

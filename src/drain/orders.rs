@@ -1,7 +1,7 @@
 //! What the drain thread can be told, and its replies.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 
@@ -38,9 +38,15 @@ pub(crate) enum Order {
     Stop(Sender<Option<Box<Evidence>>>),
 }
 
-/// Counts orders sent; the drain thread sleeps on it. The channel's own waiting spins and yields the processor before
-/// and after each sleep, which costs an idle thread several times what its tick does.
+/// Counts orders sent; the drain thread sleeps on it. The channels' own waiting is not used, on either side: it spins and
+/// yields the processor before and after each sleep, which costs an idle thread several times what its tick does; and it
+/// makes a thread-local value whose destructor the C library registers by its own malloc, whose lock a thread may hold
+/// that a signal interrupted and that waits for the results.
 static BELL: AtomicU32 = AtomicU32::new(0);
+/// Counts replies; who asked sleeps on it.
+static REPLIES: AtomicU32 = AtomicU32::new(0);
+/// An order that is dropped without a reply rings no bell.
+const LONGEST_DEAF: Duration = Duration::from_millis(100);
 
 /// Sends an order that has no reply.
 pub(crate) fn tell(orders: &Sender<Order>, order: Order) {
@@ -67,7 +73,24 @@ pub(crate) fn ask<T>(orders: Sender<Order>, make: impl FnOnce(Sender<T>) -> Orde
     drop(orders);
     sent.ok()?;
     ring();
-    answer.recv().ok()
+    loop {
+        // Acquire: pairs with the Release in `answer`. Before the look, as in `next`.
+        let heard = REPLIES.load(Ordering::Acquire);
+        match answer.try_recv() {
+            Ok(reply) => return Some(reply),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => lock::wait(&REPLIES, heard, LONGEST_DEAF),
+        }
+    }
+}
+
+/// Replies to an order.
+pub(super) fn answer<T>(reply: &Sender<T>, value: T) {
+    // Who asked may be gone, with a panic.
+    let _ = reply.send(value);
+    // Release: pairs with the Acquire in `ask`.
+    REPLIES.fetch_add(1, Ordering::Release);
+    lock::wake(&REPLIES, i32::MAX);
 }
 
 /// The next order, or `Timeout` at the deadline. That all senders are gone is noticed by then, not at once.
@@ -106,7 +129,7 @@ mod tests {
             scope.spawn(|| {
                 for _ in 0..1000 {
                     match next(&inbox, far) {
-                        Ok(Order::Flush(reply)) => reply.send(()).expect("waited for"),
+                        Ok(Order::Flush(reply)) => answer(&reply, ()),
                         other => panic!("{other:?}"),
                     }
                 }

@@ -72,6 +72,8 @@ struct Memory {
     drained_ns: u64,
     max_live: (u64, u64),
     interval: IntervalCode,
+    /// The code of the coarsest that the history tells.
+    coarsest: u8,
     ticks: u64,
     /// Doublings of the interval because the store was full.
     steps_for_space: u32,
@@ -123,6 +125,7 @@ impl Worker {
             drained_ns: 0,
             max_live: (0, 0),
             interval: self.interval,
+            coarsest: 0,
             ticks: 0,
             steps_for_space: 0,
         };
@@ -164,20 +167,20 @@ impl Worker {
         match order {
             Order::Flush(reply) => {
                 self.settle(memory, false);
-                let _ = reply.send(());
+                orders::answer(&reply, ());
             }
             Order::Totals(reply) => {
-                let _ = reply.send(self.settle(memory, false));
+                orders::answer(&reply, self.settle(memory, false));
             }
             Order::Picture(reply) => {
-                let _ = reply.send(self.picture(memory));
+                orders::answer(&reply, self.picture(memory));
             }
             Order::EndEpoch(reply) => {
                 self.settle(memory, true);
-                let _ = reply.send(());
+                orders::answer(&reply, ());
             }
             Order::Evidence(reply) => {
-                let _ = reply.send(self.evidence(memory).map(Box::new));
+                orders::answer(&reply, self.evidence(memory).map(Box::new));
             }
             Order::Answered(answer) => {
                 let now = self.moment(process::resident_bytes());
@@ -185,23 +188,23 @@ impl Worker {
             }
             Order::Memory(reply) => {
                 let now = self.moment(process::resident_bytes());
-                let _ = reply.send(self.bench.memory(&now));
+                orders::answer(&reply, self.bench.memory(&now));
             }
             Order::Baseline(reply) => {
                 let totals = self.settle(memory, false);
                 self.bench.set_baseline(&totals);
-                let _ = reply.send(());
+                orders::answer(&reply, ());
             }
             Order::LookAtModules(reply) => {
                 (self.surroundings.refresh_modules)(self.store);
-                let _ = reply.send(());
+                orders::answer(&reply, ());
             }
             Order::Pause(reply, until) => {
-                let _ = reply.send(());
+                orders::answer(&reply, ());
                 let _ = until.recv();
             }
             Order::Stop(reply) => {
-                let _ = reply.send(self.evidence(memory).map(Box::new));
+                orders::answer(&reply, self.evidence(memory).map(Box::new));
                 return true;
             }
         }
@@ -271,12 +274,17 @@ impl Worker {
     /// Which interval held when is part of the profile. Looked at whenever figures are made: producers raise it between
     /// ticks, and a profile may end before the next one.
     fn note_interval(&self, memory: &mut Memory, totals: &ExactTotals) {
-        let interval = interval::get().0;
+        let (held, interval) = (interval::take_coarsest().0.max(memory.interval.0), interval::get().0);
+        let point = |interval| HistoryPoint { interval, ..self.history_point(totals, 0) };
+        // What was not seen is bounded by the coarsest that ever held, for however short a time.
+        if held > interval.0.max(memory.coarsest) {
+            memory.coarsest = held;
+            AGGREGATOR.drained(|_, _| self.store.push_history(&point(IntervalCode(held))));
+        }
         if interval != memory.interval {
             memory.interval = interval;
             self.store.set_interval(interval);
-            let point = self.history_point(totals, 0);
-            AGGREGATOR.drained(|_, _| self.store.push_history(&point));
+            AGGREGATOR.drained(|_, _| self.store.push_history(&point(interval)));
         }
     }
 

@@ -89,11 +89,11 @@ pub(super) fn start(config: Config, listener: Option<OnVerdict>) -> Result<u32, 
     if !sys::IS_SUPPORTED {
         return Err(Error::Unsupported);
     }
-    // Nothing is recorded yet; its few requests go to the allocator that it asks, and are not the program's.
-    hook::uncounted(heap::recognise);
     if fork::in_child() {
         begin_anew_in_child();
     }
+    // Nothing is recorded yet; its few requests go to the allocator that it asks, and are not the program's.
+    hook::uncounted(heap::recognise);
     fork::arm();
     barrier::register();
     hook::prepare();
@@ -173,6 +173,8 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
     let watch = Watch::new(base.0, fixed).ok_or_else(|| Error::Thread(std::io::ErrorKind::OutOfMemory.into()))?;
     AGGREGATOR.begin(Attribution::new(base.0, fixed), store.tables(), watch);
     interval::set(code, fixed);
+    // Of this profile alone.
+    interval::take_coarsest();
     governor::begin(
         match config.sampling {
             Sampling::Governed(budget) => Some(budget),
@@ -471,6 +473,7 @@ fn begin_anew_in_child() {
     // Its channel and thread are the parent's: not dropped, not joined.
     std::mem::forget(parents);
     TICKET.store(0, Ordering::SeqCst);
+    heap::ask_nobody();
     AGGREGATOR.reset_in_child();
     LIVE.reset_in_child(hook::OWN);
     link::reset_in_child();

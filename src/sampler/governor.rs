@@ -29,11 +29,17 @@ const LOWER_BELOW: f64 = 0.25;
 /// Ticks that must have passed since the last change before R falls: a second at the drain thread's 100 ms.
 const QUIET_TICKS: u8 = 10;
 
+/// What a capture is charged with at most: 128 new frames and a few page faults take less. The event clock runs on while
+/// the thread is preempted, and on a busy machine those few captures that are would outweigh all others together.
+const LONGEST_CHARGE_NS: u64 = 20_000;
+
 static GOVERNED: AtomicBool = AtomicBool::new(false);
 /// The budget, in parts of 2^20 of the process's CPU time.
 static BUDGET: AtomicU64 = AtomicU64::new(0);
 /// Nanoseconds a tick, in 1/2^32.
 static NS_PER_TICK: AtomicU64 = AtomicU64::new(1 << 32);
+/// [`LONGEST_CHARGE_NS`] in ticks.
+static LONGEST_CHARGE: AtomicU64 = AtomicU64::new(u64::MAX);
 static SAMPLES: AtomicU64 = AtomicU64::new(0);
 /// Ticks spent on captures since the last look.
 static SPENT: AtomicU64 = AtomicU64::new(0);
@@ -58,6 +64,7 @@ static BYTES_AT_RAISE: AtomicI64 = AtomicI64::new(0);
 pub(crate) fn begin(budget: Option<f64>, ns_per_tick: f64) {
     BUDGET.store((budget.unwrap_or(0.0) * 1_048_576.0) as u64, Ordering::Relaxed);
     NS_PER_TICK.store((ns_per_tick * 4_294_967_296.0) as u64, Ordering::Relaxed);
+    LONGEST_CHARGE.store(ticks(LONGEST_CHARGE_NS), Ordering::Relaxed);
     SAMPLES.store(0, Ordering::Relaxed);
     SPENT.store(0, Ordering::Relaxed);
     TICK_SPENT_NS.store(0, Ordering::Relaxed);
@@ -82,7 +89,8 @@ pub(crate) fn sample_memory(bytes: i64) {
 #[inline]
 pub(crate) fn sampled(samples: &mut u32, spent: &mut u64, ticks: u64) {
     *samples += 1;
-    *spent = spent.saturating_add(ticks);
+    // Relaxed: set at the beginning of the profile.
+    *spent = spent.saturating_add(ticks.min(LONGEST_CHARGE.load(Ordering::Relaxed)));
     if *samples < BATCH || !GOVERNED.load(Ordering::Relaxed) {
         return;
     }
@@ -99,9 +107,12 @@ pub(crate) fn sampled(samples: &mut u32, spent: &mut u64, ticks: u64) {
 
 /// Draining cost `ns` of CPU time; charged with the captures.
 pub(crate) fn drained(ns: u64) {
+    SPENT.fetch_add(ticks(ns), Ordering::Relaxed);
+}
+
+fn ticks(ns: u64) -> u64 {
     let per_tick = NS_PER_TICK.load(Ordering::Relaxed).max(1);
-    let ticks = u128::from(ns) << 32;
-    SPENT.fetch_add(u64::try_from(ticks / u128::from(per_tick)).unwrap_or(0), Ordering::Relaxed);
+    u64::try_from((u128::from(ns) << 32) / u128::from(per_tick)).unwrap_or(0)
 }
 
 /// After 1,024 samples: raises R as far as their cost asks.
@@ -228,6 +239,15 @@ mod tests {
         assert_eq!(steps_up(39, 1000, budget), 2);
         assert_eq!(steps_up(500, 1000, budget), 4);
         assert_eq!(steps_up(0, 0, budget), 0);
+    }
+
+    #[test]
+    fn a_capture_that_was_preempted_is_charged_as_a_long_one() {
+        begin(None, 0.5);
+        let (mut samples, mut spent) = (0, 0);
+        sampled(&mut samples, &mut spent, 100);
+        sampled(&mut samples, &mut spent, 1 << 40);
+        assert_eq!((samples, spent), (2, 100 + 2 * LONGEST_CHARGE_NS));
     }
 
     #[test]

@@ -76,6 +76,12 @@ pub(crate) fn recognise() -> Option<Heap> {
     found
 }
 
+/// In a forked child: a raw fork copies locks that threads held which are not here, and malloc itself gets by without an
+/// arena that is locked for ever, where a question to all of them would not. Nobody is asked from here on.
+pub(crate) fn ask_nobody() {
+    RECOGNISED.store(NONE, Ordering::Relaxed);
+}
+
 /// The recognised allocator's figures now. Where the caller could call malloc.
 pub(crate) fn ask() -> Option<(Heap, HeapFigures)> {
     let heap = recognise()?;
