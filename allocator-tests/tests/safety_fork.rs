@@ -7,7 +7,7 @@ use allocator_tests::runner::{directory, run};
 fn forks(mode: &str, slots: &str) {
     let place = directory(env!("CARGO_TARGET_TMPDIR"), &format!("safety_fork_{mode}_{slots}"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_safety_fork"));
-    run(command.arg(mode).env("UNFREED_SLOTS", slots).current_dir(place), 120).expect_success();
+    run(command.arg(mode).env("UNFREED_SLOTS", slots).current_dir(place), 300).expect_success();
 }
 
 #[test]
