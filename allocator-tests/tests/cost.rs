@@ -43,7 +43,7 @@ const MOST_GROWTH: f64 = 0.05;
 /// Sampled: at 512 KiB a sample each 8,192 rounds, so 244 in these, ± 16; at some 14,000 instructions that is ± 0.11, an
 /// eighth of what is left to the bound.
 const CASES: [Case; 4] = [
-    Case { state: "off", name: "not started", rounds: 100_000, bounded: true, guarded: true },
+    Case { state: "off", name: "not started", rounds: 600_000, bounded: true, guarded: true },
     Case { state: "sampled", name: "sampled, 512 KiB", rounds: 2_000_000, bounded: true, guarded: true },
     Case { state: "governed", name: "sampled, governed", rounds: 400_000, bounded: false, guarded: false },
     Case { state: "exact", name: "exact", rounds: 20_000, bounded: false, guarded: false },
@@ -177,7 +177,7 @@ fn range_bytes(command: &mut Command, program: &Path) -> u64 {
 fn measure(programs: &Path, (allocator, bound): (&str, f64)) -> (String, Vec<String>, Figures) {
     let plain = programs.join(format!("cost_{allocator}_plain"));
     let ours = programs.join(format!("cost_{allocator}_unfreed"));
-    let plain_pair = per_round(&plain, "off", "pairs", 100_000);
+    let plain_pair = per_round(&plain, "off", "pairs", 600_000);
     let plain_realloc = per_round(&plain, "off", "reallocs", 100_000) / 2.0;
     let (mut rows, mut faults, mut figures) = (String::new(), Vec::new(), Vec::new());
     for case in &CASES {
