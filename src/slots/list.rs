@@ -120,6 +120,13 @@ mod models {
         }
     }
 
+    /// What is left when the threads are done, in order.
+    fn left(list: &FreeList, links: &[Link]) -> Vec<u32> {
+        let mut left: Vec<u32> = std::iter::from_fn(|| list.pop(links)).collect();
+        left.sort_unstable();
+        left
+    }
+
     #[test]
     fn two_threads_never_hold_the_same_chain() {
         loom::model(|| {
@@ -151,12 +158,7 @@ mod models {
             };
             work(&list, &links[..], &owners[..]);
             other.join().unwrap();
-            let mut left = Vec::new();
-            while let Some(index) = list.pop(&links[..]) {
-                left.push(index);
-            }
-            left.sort_unstable();
-            assert_eq!(left, [0, 1, 2], "nothing lost");
+            assert_eq!(left(&list, &links[..]), [0, 1, 2], "nothing lost");
         });
     }
 
@@ -183,12 +185,7 @@ mod models {
             };
             work(&list, &links[..], &owners[..]);
             other.join().unwrap();
-            let mut left = Vec::new();
-            while let Some(index) = list.pop(&links[..]) {
-                left.push(index);
-            }
-            left.sort_unstable();
-            assert_eq!(left, [0, 1], "nothing lost");
+            assert_eq!(left(&list, &links[..]), [0, 1], "nothing lost");
         });
     }
 }
