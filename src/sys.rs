@@ -31,6 +31,8 @@ pub(crate) mod modules;
 #[cfg(not(loom))]
 pub(crate) mod process;
 #[cfg(not(loom))]
+pub(crate) mod refusal;
+#[cfg(not(loom))]
 pub(crate) mod stack;
 pub(crate) mod sync;
 #[cfg(not(loom))]

@@ -19,7 +19,7 @@ use crate::sampler::weight::IntervalCode;
 use crate::slots::{Kept, RANGE};
 use crate::sys::lock::{Held, Lock};
 use crate::sys::thread::ExitKey;
-use crate::sys::{barrier, clock, fork, map, thread};
+use crate::sys::{barrier, clock, fork, map, refusal, thread};
 use crate::unwind::ThreadStacks;
 use counts::{Baseline, Shared};
 
@@ -148,6 +148,7 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
     if fork::in_child() {
         return None;
     }
+    refusal::look_first();
     let fresh = {
         let held = REGISTRY.lock.take()?;
         take_slab(&held)?
