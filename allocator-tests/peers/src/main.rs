@@ -207,7 +207,7 @@ fn one_round(
             }
             let operations = group.operations(work, &options.scale);
             let program = programs.of(variant.build).map_err(str::to_owned);
-            let run = program.and_then(|program| bench.run(program, &variant, work, operations));
+            let run = program.and_then(|program| bench.run(program, &variant, work, operations, round));
             if let Err(why) = &run {
                 say(&format!("{}, {}: {why}", variant.name, work.label()));
             }
