@@ -4,7 +4,7 @@
 use crossbeam_channel::{Sender, bounded};
 
 use crate::drain::orders::Order;
-use crate::profiler::order_for_tests;
+use crate::profiler::{order_for_tests, with_store};
 use crate::report::snapshot::add;
 use crate::report::{Estimate, Snapshot};
 use crate::store::picture::Amount;
@@ -28,6 +28,15 @@ pub fn pause_drain() -> Paused {
 /// Runs `f` while nobody can take the aggregator's lock.
 pub fn hold_aggregator<T>(f: impl FnOnce() -> T) -> T {
     crate::drain::aggregator::AGGREGATOR.hold(f).expect("not held by this thread")
+}
+
+/// Runs `f` on this thread while it is at work in the running profile's store; the place of the store's file afterwards.
+pub fn hold_store(f: impl FnOnce()) -> Option<std::path::PathBuf> {
+    with_store(|store| {
+        f();
+        store.path().map(std::path::Path::to_owned)
+    })
+    .flatten()
 }
 
 /// Empties all rings on this thread. The number of records.

@@ -58,7 +58,7 @@ fn store() -> Option<&'static Store> {
 }
 
 /// Runs `f` on the store of the running profile, if there is one, from any thread.
-pub(super) fn with_store<T>(f: impl FnOnce(&'static Store) -> T) -> Option<T> {
+pub(crate) fn with_store<T>(f: impl FnOnce(&'static Store) -> T) -> Option<T> {
     if fork::in_child() { None } else { using(f) }
 }
 
