@@ -55,10 +55,11 @@ pub fn own_allocations() -> u64 {
 #[cfg(feature = "_synthetic")]
 pub use crate::unwind::alone::Captures;
 
-/// How often a thread gave up a record because nothing was attributed for 100 ms: since the process's start.
+/// How often a thread gave up a record: it had waited for 100 ms, in exact mode without anything being attributed meanwhile.
+/// Since the process's start.
 #[must_use]
-pub fn stalls() -> u64 {
-    crate::profiler::stalls()
+pub fn given_up() -> u64 {
+    crate::profiler::given_up()
 }
 
 /// Has the drain thread look for modules now.
