@@ -34,8 +34,12 @@ impl Page<'_> {
         writeln!(out, "{cpu}, {cores} cores; {kernel}; {compiler}; commit {commit}.")?;
         writeln!(
             out,
-            "Written by `cargo run --release --manifest-path allocator-tests/peers/Cargo.toml`, scale '{}': {} rounds, {} of the exact profilers, {} minutes.\n",
-            self.scale.name, self.scale.rounds, self.scale.exact_rounds, self.minutes
+            "Written by `cargo run --release --manifest-path allocator-tests/peers/Cargo.toml`, scale '{}': {} rounds, {} of the exact profilers, {} of the server where its latency is promised, {} minutes.\n",
+            self.scale.name,
+            self.scale.rounds,
+            self.scale.exact_rounds,
+            self.scale.server_rounds.max(self.scale.rounds),
+            self.minutes
         )?;
         for warning in self.warnings {
             writeln!(out, "> **{warning}**\n")?;
