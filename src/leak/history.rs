@@ -89,8 +89,6 @@ pub(crate) struct History {
     /// Frees of old blocks while the oldest live ones were several cohorts old, and those that hit these oldest; samples.
     pub(crate) queue_frees: f32,
     pub(crate) oldest_frees: f32,
-    /// Idle epochs of the program in which this site allocated, saturating.
-    pub(crate) idle_births: u16,
     /// log₂ of a cohort's width in epochs.
     pub(crate) width_shift: u8,
     /// No cohort before this one has live blocks.
@@ -124,7 +122,6 @@ impl History {
         latest_interval: 0.0,
         queue_frees: 0.0,
         oldest_frees: 0.0,
-        idle_births: 0,
         width_shift: 0,
         oldest: 0,
         in_use: 0,
