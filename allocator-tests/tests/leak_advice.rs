@@ -172,6 +172,28 @@ fn two_sites_born_in_lockstep_are_a_cycle_if_an_arc_is_among_them() {
     assert!(advice.contains("`Box::leak`"), "{advice}");
 }
 
+struct Node {
+    next: Mutex<Option<Arc<Node>>>,
+    data: Vec<u8>,
+}
+
+/// Both in one function: its lines tell them apart.
+#[inline(never)]
+fn two_that_hold_each_other() {
+    let first = Arc::new(Node { next: Mutex::new(None), data: vec![0; 100] });
+    let second = Arc::new(Node { next: Mutex::new(Some(Arc::clone(&first))), data: vec![1; 100] });
+    *first.next.lock().expect("not poisoned") = Some(black_box(second));
+    black_box(first.data.len());
+}
+
+#[test]
+fn a_cycle_made_by_one_function() {
+    let report = report_on(120, |_| (0..5).for_each(|_| two_that_hold_each_other()));
+    let advice = leak_advice(&report, "two_that_hold_each_other");
+    assert!(advice.contains("born together with other blocks of `two_that_hold_each_other`"), "{advice}");
+    assert!(advice.contains("this is what an `Arc` or `Rc` cycle looks like"), "{advice}");
+}
+
 // ---- a background task -----------------------------------------------------------------------------------------------
 
 #[inline(never)]

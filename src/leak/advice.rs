@@ -21,7 +21,7 @@ const KEPT_SHARE: f64 = 0.01;
 pub(crate) struct Surroundings {
     /// The function that fills a table which grows beside this site.
     pub(crate) table: Option<String>,
-    /// A site of the same operation is born in lockstep with this one, and none of either is freed: its function.
+    /// A site of the same operation is born in lockstep with this one, and none of either is freed: what to call it.
     pub(crate) partner: Option<String>,
     /// Is either of them an `Arc` or `Rc`? `None`: the frames do not tell.
     pub(crate) shares: Option<bool>,
@@ -185,7 +185,7 @@ fn endless_retry(evidence: &Evidence, around: &Surroundings) -> Option<String> {
 /// Two sites of one operation, none of either freed, and no table.
 fn lockstep(partner: &str, shares: Option<bool>) -> String {
     let seen =
-        format!("It is born together with `{partner}`, none of either is ever freed, and no table grows with them");
+        format!("It is born together with {partner}, none of either is ever freed, and no table grows with them");
     match shares {
         Some(true) => format!(
             "{seen}; an `Arc` or `Rc` is among them: this is what an `Arc` or `Rc` cycle looks like. Make the reference back a \

@@ -12,6 +12,8 @@ pub(crate) struct Function {
     pub(crate) path: String,
     /// The program's own, no library's.
     pub(crate) is_own: bool,
+    /// Line and column in it, 0 where they are not known.
+    pub(crate) at: (u32, u32),
 }
 
 /// A pool's name is looked for up to this many of the program's own functions from the allocation outwards.
@@ -91,6 +93,7 @@ mod tests {
             short: name.rsplit("::").next().unwrap_or(name).into(),
             path: name.trim_start_matches("lib ").into(),
             is_own: !name.starts_with("lib "),
+            at: (0, 0),
         };
         names.iter().map(function).collect()
     }

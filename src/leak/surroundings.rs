@@ -48,11 +48,15 @@ pub(super) fn surroundings<F>(
     let name_of = |index: usize| innermost(&source.functions(Subject::Site(index)));
     let is_partner = |&index: &usize| {
         let other = source.functions(Subject::Site(index));
-        // The same functions by other addresses are one site to a reader: an unrolled loop.
+        // The same lines by other addresses are one site to a reader: an unrolled loop.
         other != chain && clues::are_of_one_operation(&chain, &other)
     };
     let partners: Vec<usize> = relations.in_lockstep_with(own).filter(is_partner).collect();
-    around.partner = partners.first().and_then(|&index| name_of(index));
+    let mine = innermost(&chain);
+    let told = |name: String| {
+        if mine.as_ref() == Some(&name) { format!("other blocks of `{name}`") } else { format!("`{name}`") }
+    };
+    around.partner = partners.first().and_then(|&index| name_of(index)).map(told);
     let pointers = || partners.iter().chain(std::iter::once(&own)).map(|&index| source.is_shared_pointer(index));
     around.shares = match (pointers().any(|shared| shared == Some(true)), pointers().all(|shared| shared.is_some())) {
         (true, _) => Some(true),

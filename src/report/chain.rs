@@ -14,7 +14,8 @@ pub(crate) fn functions(frames: &[Frame]) -> Vec<Function> {
     let function = |frame: &Frame| {
         let name = frame.name()?;
         let short = short_name(name)?;
-        Some(Function { short, path: whole_path(name), is_own: !is_library(frame) })
+        let at = (frame.symbol.line, frame.symbol.column);
+        Some(Function { short, path: whole_path(name), is_own: !is_library(frame), at })
     };
     of_code.filter_map(function).collect()
 }

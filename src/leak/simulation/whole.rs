@@ -14,7 +14,7 @@ struct Names<'a>(&'a World, Option<u64>);
 
 impl Source<String> for Names<'_> {
     fn functions(&self, subject: Subject) -> Vec<Function> {
-        let own = |name: String| Function { short: name.clone(), path: name, is_own: true };
+        let own = |name: String| Function { short: name.clone(), path: name, is_own: true, at: (0, 0) };
         vec![own(format!("{subject:?}")), own("handle".into()), own("main".into())]
     }
 
