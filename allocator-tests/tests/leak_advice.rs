@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hint::black_box;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use unfreed::{Frame, Leak, LeakConfig, LeakReport, Profiler, State};
+use unfreed::{Builder, Frame, Leak, LeakConfig, LeakReport, Profiler, State};
 
 #[global_allocator]
 static ALLOC: unfreed::Alloc = unfreed::Alloc::system();
@@ -19,11 +19,15 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// The report on `round`, called so many times with the number of the epoch.
-fn report_on(epochs: usize, mut round: impl FnMut(usize)) -> LeakReport {
+fn report_on(epochs: usize, round: impl FnMut(usize)) -> LeakReport {
+    report_by(Profiler::builder().exact(), epochs, round)
+}
+
+fn report_by(builder: Builder, epochs: usize, mut round: impl FnMut(usize)) -> LeakReport {
     let _alone = alone();
     let mut config = LeakConfig::default();
     (config.suspect_after_epochs, config.leak_after_epochs, config.age_share) = (16, 40, 0.0);
-    let builder = Profiler::builder().exact().manual_epochs().no_output().quiet().store_in_memory();
+    let builder = builder.manual_epochs().no_output().quiet().store_in_memory();
     let profiler = builder.leak_config(config).start().expect("starts");
     for epoch in 0..epochs {
         round(epoch);
@@ -192,6 +196,18 @@ fn a_cycle_made_by_one_function() {
     let advice = leak_advice(&report, "two_that_hold_each_other");
     assert!(advice.contains("born together with other blocks of `two_that_hold_each_other`"), "{advice}");
     assert!(advice.contains("this is what an `Arc` or `Rc` cycle looks like"), "{advice}");
+}
+
+/// A sample shows no lockstep, and may miss a small table: then a cycle is one of the things that it may be.
+#[test]
+fn in_a_sample_an_arc_among_what_is_kept_is_said() {
+    let sampled = || Profiler::builder().sample_interval(4096);
+    let report = report_by(sampled(), 120, |_| (0..100).for_each(|_| two_that_hold_each_other()));
+    let advice = leak_advice(&report, "two_that_hold_each_other");
+    assert!(advice.contains("`Arc` or `Rc` cycle (there is one among what is kept"), "{advice}");
+    let report = report_by(sampled(), 120, |_| (0..3).for_each(|_| forget_service()));
+    let advice = leak_advice(&report, "metrics_of_service");
+    assert!(advice.contains("`Box::leak`") && !advice.contains("`Weak`"), "{advice}");
 }
 
 // ---- a background task -----------------------------------------------------------------------------------------------

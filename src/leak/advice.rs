@@ -23,7 +23,7 @@ pub(crate) struct Surroundings {
     pub(crate) table: Option<String>,
     /// A site of the same operation is born in lockstep with this one, and none of either is freed: what to call it.
     pub(crate) partner: Option<String>,
-    /// Is either of them an `Arc` or `Rc`? `None`: the frames do not tell.
+    /// Is this site, its partner, or else a leak of the same operation an `Arc` or `Rc`? `None`: the frames do not tell.
     pub(crate) shares: Option<bool>,
     /// How its growth goes with use, and the function whose blocks stand for use.
     pub(crate) usage: Option<(Use, Option<String>)>,
@@ -123,9 +123,14 @@ fn leak(evidence: &Evidence, around: &Surroundings) -> String {
              known here: see whether it reuses what it gets back, and give it a limit."
         );
     }
-    "Almost nothing of what this chain allocates is ever freed, and no table was seen to grow with it. Find who owns it: a \
-     collection without a limit, or a forgotten `Box::leak`, `mem::forget` or `into_raw`."
-        .into()
+    let cycle = match around.shares {
+        Some(true) => "an `Arc` or `Rc` cycle (there is one among what is kept: make the reference back a `Weak`), ",
+        _ => "",
+    };
+    format!(
+        "Almost nothing of what this chain allocates is ever freed, and no table was seen to grow with it. Find who owns it: a \
+         collection without a limit, {cycle}or a forgotten `Box::leak`, `mem::forget` or `into_raw`."
+    )
 }
 
 /// Few sizes, and growth at new peaks of use alone.

@@ -52,7 +52,9 @@ pub(crate) struct Use {
 pub(crate) struct Relations {
     /// Histories whose table grows, the largest first.
     pub(crate) tables: Vec<usize>,
-    /// Pairs of histories born in lockstep.
+    /// Histories of leaks of which hardly anything was freed.
+    kept: Vec<usize>,
+    /// Pairs of them born in lockstep.
     lockstep: Vec<(usize, usize)>,
     /// How growth goes with use, of the sites with a verdict.
     uses: Vec<(usize, Use)>,
@@ -85,7 +87,8 @@ impl Relations {
                 Some((index, use_of(index, history.origin, habits, &others, threads, judge.now)?))
             })
             .collect();
-        Relations { tables, lockstep, uses }
+        let kept = leaks.iter().map(|(index, _)| *index).collect();
+        Relations { tables, kept, lockstep, uses }
     }
 
     /// Sites born in lockstep with this one.
@@ -95,6 +98,11 @@ impl Relations {
             _ if b == index => Some(a),
             _ => None,
         })
+    }
+
+    /// Leaks, this one among them if it is one, of which hardly anything was freed.
+    pub(crate) fn kept_beside(&self, index: usize) -> &[usize] {
+        if self.kept.contains(&index) { &self.kept } else { &[] }
     }
 
     /// How its growth goes with use; `None` where too little is known.
@@ -110,7 +118,7 @@ impl Relations {
         };
         let of_site = site.into_iter().flat_map(|index| {
             let peaks = self.use_of(index).and_then(|found| found.of);
-            self.in_lockstep_with(index).chain(peaks)
+            self.kept_beside(index).iter().copied().chain(peaks)
         });
         self.tables.iter().copied().chain(of_site)
     }

@@ -57,6 +57,9 @@ pub(super) fn surroundings<F>(
         if mine.as_ref() == Some(&name) { format!("other blocks of `{name}`") } else { format!("`{name}`") }
     };
     around.partner = partners.first().and_then(|&index| name_of(index)).map(told);
+    // Sampling hides lockstep: then those stand for partners that leak in the same operation.
+    let beside = || relations.kept_beside(own).iter().copied().filter(is_partner).collect();
+    let partners = if partners.is_empty() { beside() } else { partners };
     let pointers = || partners.iter().chain(std::iter::once(&own)).map(|&index| source.is_shared_pointer(index));
     around.shares = match (pointers().any(|shared| shared == Some(true)), pointers().all(|shared| shared.is_some())) {
         (true, _) => Some(true),
