@@ -93,8 +93,6 @@ pub(crate) struct History {
     pub(crate) queue_matured: f32,
     pub(crate) queue_frees: f32,
     pub(crate) oldest_frees: f32,
-    /// Idle epochs of the program in which this site allocated, saturating.
-    pub(crate) idle_births: u16,
     /// log₂ of a cohort's width in epochs.
     pub(crate) width_shift: u8,
     /// No cohort before this one has live blocks.
@@ -129,7 +127,6 @@ impl History {
         queue_matured: 0.0,
         queue_frees: 0.0,
         oldest_frees: 0.0,
-        idle_births: 0,
         width_shift: 0,
         oldest: 0,
         in_use: 0,

@@ -41,8 +41,6 @@ pub(crate) struct Judge {
     least_threshold: f64,
     /// Allocations in a usual epoch.
     usual_activity: f64,
-    /// Idle epochs so far, saturating where a site's count of them does.
-    pub(crate) idle_epochs: u32,
     /// Groups of sites too thin to be judged each by itself.
     pub(crate) groups: Vec<Group>,
 }
@@ -55,15 +53,7 @@ impl Judge {
     pub(crate) fn new(config: LeakConfig) -> Result<Judge, LeakConfigError> {
         config.validate()?;
         let least_threshold = threshold(1, config.alpha);
-        Ok(Judge {
-            config,
-            least_threshold,
-            orders: 0,
-            now: 0,
-            usual_activity: 0.0,
-            idle_epochs: 0,
-            groups: Vec::new(),
-        })
+        Ok(Judge { config, least_threshold, orders: 0, now: 0, usual_activity: 0.0, groups: Vec::new() })
     }
 
     /// The moment of judging: the last closed epoch.
@@ -82,7 +72,6 @@ impl Judge {
     ) {
         self.now = now;
         let idle = self.note_activity(allocations);
-        self.idle_epochs = self.idle_epochs.saturating_add(u32::from(idle)).min(u32::from(u16::MAX));
         for group in &mut self.groups {
             group.begin_epoch();
         }
@@ -92,7 +81,6 @@ impl Judge {
             }
             let steps = history.end_epoch(now);
             let born_now = history.last_birth == now;
-            history.idle_births = history.idle_births.saturating_add(u16::from(idle && born_now));
             let idle = idle && !born_now;
             if history.is_tainted() {
                 let change = history.case.set_tier(now, Tier::None, Withdrawal::RecordsLost);
