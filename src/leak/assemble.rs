@@ -7,13 +7,13 @@ use std::cmp::Ordering;
 
 use super::advice::advise;
 use super::case::Case;
-use super::classify::{classify, is_backlog};
+use super::classify::{classify, is_backlog, is_undecided};
 use super::clues::Function;
 use super::gates::Reading;
 use super::habits::Ways;
 use super::history::{History, bytes};
 use super::judge::{Judge, Subject};
-use super::ladder::{RUNG_EPOCHS, threshold};
+use super::ladder::{RUNG_EPOCHS, log_evidence, threshold};
 use super::memory::Memory;
 use super::pool::Group;
 use super::recommend::recommend;
@@ -149,13 +149,16 @@ pub(crate) fn report<F>(
         })
         .collect();
     sites.sort_by(worst_first);
-    let unknown = sites.iter().filter(|site| site.state == State::Unknown);
-    // No more can hide than is live beside what the others hold at least.
-    let judged = sites.iter().filter(|site| site.state != State::Unknown).map(|site| site.live_bytes.low).sum::<f64>();
-    let room = (process.live.now_bytes as f64 - judged).max(0.0);
+    // Sites' errors are independent, so those of sums grow with the root of the number of sites. No more can hide than is live beside
+    // what the others hold at least.
+    let total = |of: fn(&Leak<F>) -> bool| {
+        sites.iter().filter(|&site| of(site)).fold(Interval::default(), |total, site| sum(total, site.live_bytes))
+    };
+    let (unknown, judged) = (total(|site| site.state == State::Unknown), total(|site| site.state != State::Unknown));
+    let room = (process.live.now_bytes as f64 - judged.low).max(0.0);
     let unjudged = Unjudged {
-        sites: unknown.clone().count(),
-        bytes: unknown.map(|site| site.live_bytes.high).sum::<f64>().min(room),
+        sites: sites.iter().filter(|site| site.state == State::Unknown).count(),
+        bytes: unknown.high.min(room),
         unwatched_records: process.unwatched_records,
         smallest_visible_bytes: visible_bytes(judge.config.minimum_samples, process.interval_bytes),
     };
@@ -316,6 +319,9 @@ fn of_group<F>(
         Tier::Leak => State::Leak,
         Tier::Suspected => State::Suspected,
         Tier::Growing => State::Growing,
+        Tier::None if is_undecided(&group.case, live(true) + live(false)) => State::Unknown,
+        // A tenth of what grew old is still there: a steady stock.
+        Tier::None if live(true) + live(false) >= 0.1 * group.matured => State::Plateau,
         Tier::None => State::Churn,
     };
     let mut figures = SiteFigures::default();
@@ -384,11 +390,10 @@ fn finding(
 
 fn evidence_of(case: &Case, reading: Option<Reading>, judge: &Judge) -> Evidence {
     let Some(reading) = reading else { return Evidence::default() };
-    let rung = &case.rungs[reading.rung];
     Evidence {
         old_after_epochs: RUNG_EPOCHS[reading.rung],
-        log_evidence: rung.log_evidence(),
-        log_evidence_needed: threshold(case.order, rung.restarts(), judge.config.alpha),
+        log_evidence: log_evidence(&case.rungs),
+        log_evidence_needed: threshold(case.order, judge.config.alpha),
         run_epochs: reading.run_epochs,
         second_half_ratio: f64::from(reading.ratio),
         births_ratio: f64::from(reading.births_ratio),

@@ -160,7 +160,7 @@ impl<F> Leak<F> {
 pub struct Unjudged {
     /// Sites that are 'unknown'.
     pub sites: usize,
-    /// The upper end of their live bytes: so much could hide there.
+    /// The upper end (95%) of what they hold together: so much could hide there.
     pub bytes: f64,
     /// Records of sites beyond those that are watched (the first 16,384 of a profile).
     pub unwatched_records: u64,

@@ -50,7 +50,7 @@ impl Source<String> for Names<'_> {
     }
 }
 
-fn report_of(world: &World, live: Course, bound: Option<u64>) -> LeakReport<String> {
+pub(super) fn report_of(world: &World, live: Course, bound: Option<u64>) -> LeakReport<String> {
     let process = Process {
         epoch_seconds: 5.0,
         window_seconds: 600.0,

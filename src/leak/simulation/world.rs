@@ -250,6 +250,11 @@ impl GrowingMap {
         GrowingMap { held, buckets: 4, entries: 0, entry_bytes, site }
     }
 
+    /// Its block now.
+    pub(crate) fn held(&self) -> Held {
+        self.held
+    }
+
     pub(crate) fn insert(&mut self, world: &mut World) {
         self.entries += 1;
         if self.entries > self.buckets * 7 / 8 {
