@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `frame` | a remembered frame; the comparison that proves a stack |
 //! | `thread` | a thread's last stack |
+//! | `memo` | exact mode: stacks that a thread captured before the last one |
 //! | `scopes` | the scopes that a thread is in: the first nodes of its stacks |
 //! | `walk`, `step` | the walk; one step by framehop or frame pointer |
 //! | `rules` | what framehop does at an address, learned |
@@ -27,6 +28,7 @@
 #[cfg(feature = "_synthetic")]
 pub(crate) mod alone;
 mod frame;
+mod memo;
 mod region;
 mod registry;
 mod rules;
@@ -124,6 +126,32 @@ pub(crate) fn capture(registers: Registers, thread: &mut ThreadStacks, tree: &Tr
 pub(crate) fn repeated(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
     // Relaxed: a mode of the tests.
     thread.repeat(registers).filter(|_| !CHECKING.load(Ordering::Relaxed))
+}
+
+/// As [`repeated`], for any of the stacks that [`capture_anew`] remembered: exact mode's, where every block asks.
+#[inline(always)]
+pub(crate) fn recalled(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
+    // Relaxed: a mode of the tests.
+    thread.recall(registers).filter(|_| !CHECKING.load(Ordering::Relaxed))
+}
+
+/// As [`capture_changed`], where [`recalled`] did not know the stack: which is remembered beside others.
+#[inline]
+pub(crate) fn capture_anew(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
+    let recalled = thread.recall(&registers);
+    let captured = match repeated(&registers, thread) {
+        Some(captured) => captured,
+        None => capture_changed(registers, thread, tree),
+    };
+    match recalled {
+        None => thread.memorize(),
+        // The debug mode: what would have been the answer. Without a workspace there are no frames.
+        Some(recalled) if recalled != captured && captured.frames != 0 => {
+            DISAGREEMENTS.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(_) => {}
+    }
+    captured
 }
 
 /// The same, where [`repeated`] found that it is not.

@@ -6,7 +6,7 @@
 //!
 //! Why it is short: the inner allocator is not asked, so nothing can fail behind our back; the bytes are counted by the
 //! budget that the hot path subtracted already (`Hot::charge`), so nothing is granted; free slots are the thread's own;
-//! errno is saved only where a system call can be made; and a stack that equals the last one needs no tree.
+//! errno is saved only where a system call can be made; and a stack that is remembered needs no tree.
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
@@ -102,13 +102,13 @@ fn send_to_full(own: &mut Own, record: &Record) {
     sink.dropped(record.stack);
 }
 
-/// Another stack than the last one. `None`: no profile to number it in.
+/// A stack that is not remembered. `None`: no profile to number it in.
 #[cold]
 #[inline(never)]
 fn changed_stack(registers: &Registers, own: &mut Own) -> Option<StackId> {
     keeping_errno(|| {
         let sink = session::sink()?;
-        let captured = unwind::capture_changed(*registers, &mut own.stacks, &sink.tree()?);
+        let captured = unwind::capture_anew(*registers, &mut own.stacks, &sink.tree()?);
         if captured.truncated {
             sink.truncated();
         }
@@ -126,7 +126,7 @@ fn count_truncated() {
 
 #[inline(always)]
 fn stack_of(registers: &Registers, own: &mut Own) -> Option<StackId> {
-    let Some(captured) = unwind::repeated(registers, &own.stacks) else { return changed_stack(registers, own) };
+    let Some(captured) = unwind::recalled(registers, &own.stacks) else { return changed_stack(registers, own) };
     if captured.truncated {
         count_truncated();
     }
