@@ -20,8 +20,13 @@
 pub(crate) mod record;
 pub(crate) mod registry;
 
+use crate::sys::prefetch;
 use crate::sys::sync::{AtomicU64, Ordering};
 use record::{RECORD_WORDS, Record};
+
+/// Records until a slot is wanted for writing: the processor of whoever drains has it, and to get it back takes longer than
+/// all the rest of a record.
+const AHEAD: u64 = 8;
 
 /// Words in a cache line: head and tail are this far apart, so that the two sides don't take it from each other.
 pub(crate) const LINE_WORDS: usize = 8;
@@ -127,6 +132,9 @@ impl Producer<'_> {
         for (cell, word) in slot.iter().zip(record.encode()) {
             // Relaxed: published by the head's Release below.
             cell.store(word, Ordering::Relaxed);
+        }
+        if let Some(soon) = self.ring.slot(self.next.wrapping_add(AHEAD)) {
+            prefetch::for_writing(soon);
         }
         self.next = self.next.wrapping_add(1);
         // Release pairs with the Acquire in `Ring::head`: who sees this head sees the record's words.

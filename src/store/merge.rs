@@ -15,7 +15,8 @@ use crate::store::attribution::{Attribution, Observer};
 use crate::store::layout::{MAX_RINGS, Region};
 use crate::store::row::add;
 use crate::store::streak::Streak;
-use crate::store::tables::{Tables, prefetch};
+use crate::store::tables::Tables;
+use crate::sys::prefetch;
 use crate::sys::sync::Ordering;
 use crate::tree::SITE_MASK;
 use crate::units::Ticks;
@@ -130,15 +131,15 @@ const ROW_AHEAD: u64 = 8;
 fn look_ahead(tables: &Tables<'_>, consumer: &Consumer<'_>) {
     let node = |stack: u32| tables.nodes.get(stack as usize);
     if let Some(node) = consumer.stack_ahead(NODE_AHEAD).and_then(node) {
-        prefetch(node);
+        prefetch::for_reading(node);
     }
     if let Some(node) = consumer.stack_ahead(ROW_AHEAD).and_then(node) {
         // Relaxed: a hint.
         let number = (node.site.load(Ordering::Relaxed) & SITE_MASK) as usize;
         if let Some(row) = tables.sites.get(number.wrapping_sub(1)) {
-            prefetch(&row.key);
-            prefetch(&row.current.live_bytes);
-            prefetch(&row.current.live_births);
+            prefetch::for_reading(&row.key);
+            prefetch::for_reading(&row.current.live_bytes);
+            prefetch::for_reading(&row.current.live_births);
         }
     }
 }

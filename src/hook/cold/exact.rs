@@ -6,6 +6,7 @@
 //!
 //! Why it is short: the inner allocator is not asked, so nothing can fail behind our back; the bytes are counted by the
 //! budget that the hot path subtracted already (`Hot::charge`), so nothing is granted; free slots are the thread's own;
+//! the clock is looked at for one event of many where there are many (`Stamps`);
 //! errno is saved only where a system call can be made; and a stack that is remembered needs no tree.
 
 use std::alloc::Layout;
@@ -22,7 +23,7 @@ use crate::slots::entry::Identity;
 use crate::slots::{RANGE, Range, SLOT_MAX_BYTES};
 use crate::sys::stack::Registers;
 use crate::sys::thread::keeping_errno;
-use crate::sys::{clock, fork};
+use crate::sys::fork;
 use crate::units::{StackId, Ticks};
 use crate::unwind;
 
@@ -156,7 +157,7 @@ pub(super) fn alloc(hot: &Hot, layout: Layout, zeroed: bool, registers: &Registe
 fn begin(stay: &mut Stay<'_>, layout: Layout, stack: StackId) -> Option<NonNull<u8>> {
     let (at, _, entry) = RANGE.take_kept(&mut stay.own.kept, layout)?;
     let identity = Identity {
-        birth: clock::now(),
+        birth: stay.own.stamps.next(Ticks(0)),
         stack,
         interval: IntervalCode::EXACT,
         carried: 0.0,
@@ -188,8 +189,9 @@ pub(super) unsafe fn dealloc(hot: &Hot, ptr: *mut u8, size: usize) -> bool {
     let current = entry.get().filter(|identity| stay.is_current(identity));
     if let Some(identity) = &current {
         entry.clear();
+        let at = stay.own.stamps.next(identity.birth);
         stay.send(&Record {
-            at: clock::now(),
+            at,
             kind: Kind::Free,
             stack: identity.stack,
             interval: identity.interval,
@@ -234,8 +236,9 @@ pub(super) unsafe fn realloc(hot: &Hot, ptr: *mut u8, layout: Layout, new: usize
             unsafe { RANGE.give_kept(&mut stay.own.kept, slot, entry) };
             fresh.as_ptr()
         };
+        let at = stay.own.stamps.next(identity.birth);
         stay.send(&Record {
-            at: clock::now(),
+            at,
             kind: Kind::Resize,
             stack: identity.stack,
             interval: identity.interval,
