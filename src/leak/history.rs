@@ -152,6 +152,7 @@ impl History {
     }
 
     /// A sampled block was born in epoch `now`.
+    #[inline]
     pub(crate) fn born(&mut self, now: u32, block: &Block) {
         let cohort = self.cohort_at(now);
         let evidence = self.evidence_of_birth(block);
@@ -201,6 +202,7 @@ impl History {
     }
 
     /// A sampled block that was born in epoch `birth` was freed in epoch `now`.
+    #[inline]
     pub(crate) fn freed(&mut self, birth: u32, now: u32, block: &Block) {
         self.left(birth, now, block);
         self.spine.freed(block.size, block.thread, now);
@@ -212,6 +214,7 @@ impl History {
     }
 
     /// A sampled block changed its size and kept its identity. `birth`: if known.
+    #[inline]
     pub(crate) fn resized(&mut self, birth: Option<u32>, now: u32, old: &Block, new: &Block) {
         self.live_total = self.live_total.saturating_sub(old.weight.bytes).saturating_add(new.weight.bytes);
         self.born_total = self.born_total.saturating_add(new.weight.bytes);
@@ -226,6 +229,7 @@ impl History {
         self.spine.grew(old.size, new.size, now);
     }
 
+    #[inline]
     fn left(&mut self, birth: u32, now: u32, block: &Block) {
         let evidence = self.evidence_of_death(block);
         self.live_total = self.live_total.saturating_sub(block.weight.bytes);
@@ -247,18 +251,23 @@ impl History {
         }
         let end = self.end_of(cohort);
         let now = now.saturating_sub(self.origin).max(self.straddlers_until());
-        let mut mature = false;
+        // As `end_epoch` had it when the last epoch ended.
+        if end.saturating_add(RUNG_EPOCHS[0]) <= now {
+            self.left_mature(cohort, end, now, samples);
+        }
+    }
+
+    /// Of a block that had reached the first rung; `end` and `now` from the origin.
+    fn left_mature(&mut self, cohort: usize, end: u32, now: u32, samples: f32) {
         for (died, rung) in self.died.iter_mut().zip(RUNG_EPOCHS) {
-            // As `end_epoch` had it when the last epoch ended.
             if end.saturating_add(rung) > now {
                 break;
             }
             *died += samples;
-            mature = true;
         }
         let newest = (self.last_birth.saturating_sub(self.origin) >> self.width_shift) as usize;
         let oldest = usize::from(self.oldest).min(cohort);
-        if mature && newest >= oldest + QUEUE_COHORTS {
+        if newest >= oldest + QUEUE_COHORTS {
             self.queue_frees += samples;
             self.oldest_frees += if cohort <= oldest + 1 { samples } else { 0.0 };
         }
@@ -296,6 +305,7 @@ impl History {
     }
 
     /// The cohort of births in epoch `now`, made room for.
+    #[inline]
     fn cohort_at(&mut self, now: u32) -> usize {
         let relative = now.saturating_sub(self.origin);
         while relative >> self.width_shift >= COHORTS_U32 {
@@ -305,6 +315,7 @@ impl History {
     }
 
     /// The cohort of an earlier epoch; `None` before the history began.
+    #[inline]
     fn cohort_of(&self, birth: u32) -> Option<usize> {
         let cohort = (birth.checked_sub(self.origin)? >> self.width_shift) as usize;
         (cohort < COHORTS).then_some(cohort)
@@ -336,6 +347,7 @@ impl History {
         self.width_shift += 1;
     }
 
+    #[inline]
     fn evidence_of_birth(&mut self, block: &Block) -> u32 {
         if block.interval_bytes == 0.0 && self.reference_interval == 0.0 {
             // Exact mode: there is nothing to convert, now or later.
@@ -381,6 +393,7 @@ impl History {
         narrow(probability(size, f64::from(interval)) / own)
     }
 
+    #[inline]
     fn evidence_of_death(&self, block: &Block) -> u32 {
         #[expect(clippy::float_cmp, reason = "the very same interval, not a computed one")]
         if narrow(block.interval_bytes) == self.reference_interval {

@@ -66,6 +66,7 @@ impl Spine {
     };
 
     /// A block of this site was born. Epochs count from the profile's start.
+    #[inline]
     pub(crate) fn born(&mut self, block: &Block, now: u32) {
         let size = block.size;
         if self.capacity_bytes == 0 || size > self.capacity_bytes.saturating_mul(5) / 2 {
@@ -84,6 +85,7 @@ impl Spine {
     }
 
     /// A block of this site was freed.
+    #[inline]
     pub(crate) fn freed(&mut self, size: u64, thread: u32, now: u32) {
         if self.pending_bytes != 0 && thread == self.pending_thread && doubles(size, self.pending_bytes) {
             let new = self.pending_bytes;

@@ -55,7 +55,8 @@ pub(crate) struct Record {
 }
 
 const SIZE_BITS: u32 = 48;
-const SIZE_MASK: u64 = (1 << SIZE_BITS) - 1;
+/// The size's part of word 1.
+pub(crate) const SIZE_MASK: u64 = (1 << SIZE_BITS) - 1;
 const INTERVAL_SHIFT: u32 = SIZE_BITS + 4;
 const OLD_INTERVAL_SHIFT: u32 = INTERVAL_SHIFT + CODE_BITS;
 /// Codes are below 2^6: an interval of 2^62 bytes is beyond any.
@@ -104,7 +105,7 @@ impl Record {
             Kind::Alloc => (0, 0, 0.0),
             Kind::Free | Kind::Forget => (0, words[2], 0.0),
             Kind::Resize => {
-                let age = f32::from_bits((words[3] >> 32) as u32) as u64;
+                let age = age_of(&words);
                 let carried = f32::from_bits(((words[2] >> SIZE_BITS) as u32) << 16);
                 (words[2] & SIZE_MASK, words[0].saturating_sub(age), carried)
             }
@@ -121,6 +122,13 @@ impl Record {
             carried,
         })
     }
+}
+
+/// The age of a block that is resized, in ticks.
+#[inline]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the upper half; ages are ≥ 0")]
+pub(crate) fn age_of(words: &[u64; RECORD_WORDS]) -> u64 {
+    f32::from_bits((words[STACK_WORD] >> 32) as u32) as u64
 }
 
 #[inline]
