@@ -84,7 +84,7 @@ impl Observer for Deaths<'_> {
 }
 
 impl Deaths<'_> {
-    fn dies(&self) {
+    fn dies(&mut self) {
         let bytes = std::fs::read(self.path).expect("the file");
         let dead = reader::read_from(&bytes[..], |_| true).expect("a sound store");
         assert_eq!((dead.life, dead.loss.rows_in_doubt), (Life::Killed, 0));
