@@ -138,8 +138,8 @@ impl Observer for Watch {
         let block = |size| Block { size, interval_bytes: 0.0, weight: exactly(size), thread: applied.ring.0 };
         let Some(history) = self.history_of(applied.site) else { return };
         match applied.what {
-            Exactly::Born => history.born(now, &block(applied.size)),
-            Exactly::Freed { .. } => history.freed(birth, now, &block(applied.size)),
+            Exactly::Born => history.born_here(now, &block(applied.size)),
+            Exactly::Freed { .. } => history.freed_here(birth, now, &block(applied.size)),
             Exactly::Resized { from, .. } => history.resized(Some(birth), now, &block(from), &block(applied.size)),
         }
     }

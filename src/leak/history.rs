@@ -152,8 +152,13 @@ impl History {
     }
 
     /// A sampled block was born in epoch `now`.
-    #[inline]
     pub(crate) fn born(&mut self, now: u32, block: &Block) {
+        self.born_here(now, block);
+    }
+
+    /// As `born`, where it is called: of an exact block's weight, a constant but for its size, little is left to do.
+    #[inline(always)]
+    pub(crate) fn born_here(&mut self, now: u32, block: &Block) {
         let cohort = self.cohort_at(now);
         let evidence = self.evidence_of_birth(block);
         self.live[cohort] = self.live[cohort].saturating_add(evidence);
@@ -202,8 +207,13 @@ impl History {
     }
 
     /// A sampled block that was born in epoch `birth` was freed in epoch `now`.
-    #[inline]
     pub(crate) fn freed(&mut self, birth: u32, now: u32, block: &Block) {
+        self.freed_here(birth, now, block);
+    }
+
+    /// As `freed`, where it is called.
+    #[inline(always)]
+    pub(crate) fn freed_here(&mut self, birth: u32, now: u32, block: &Block) {
         self.left(birth, now, block);
         self.spine.freed(block.size, block.thread, now);
     }
@@ -214,7 +224,7 @@ impl History {
     }
 
     /// A sampled block changed its size and kept its identity. `birth`: if known.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn resized(&mut self, birth: Option<u32>, now: u32, old: &Block, new: &Block) {
         self.live_total = self.live_total.saturating_sub(old.weight.bytes).saturating_add(new.weight.bytes);
         self.born_total = self.born_total.saturating_add(new.weight.bytes);
@@ -229,7 +239,7 @@ impl History {
         self.spine.grew(old.size, new.size, now);
     }
 
-    #[inline]
+    #[inline(always)]
     fn left(&mut self, birth: u32, now: u32, block: &Block) {
         let evidence = self.evidence_of_death(block);
         self.live_total = self.live_total.saturating_sub(block.weight.bytes);
@@ -347,12 +357,17 @@ impl History {
         self.width_shift += 1;
     }
 
-    #[inline]
+    #[inline(always)]
     fn evidence_of_birth(&mut self, block: &Block) -> u32 {
         if block.interval_bytes == 0.0 && self.reference_interval == 0.0 {
             // Exact mode: there is nothing to convert, now or later.
             return SAMPLE;
         }
+        self.evidence_of_sampled_birth(block)
+    }
+
+    #[inline(never)]
+    fn evidence_of_sampled_birth(&mut self, block: &Block) -> u32 {
         let interval = narrow(block.interval_bytes);
         self.latest_interval = interval;
         let size = block.size as f32;
@@ -393,12 +408,17 @@ impl History {
         narrow(probability(size, f64::from(interval)) / own)
     }
 
-    #[inline]
+    #[inline(always)]
     fn evidence_of_death(&self, block: &Block) -> u32 {
         #[expect(clippy::float_cmp, reason = "the very same interval, not a computed one")]
         if narrow(block.interval_bytes) == self.reference_interval {
             return SAMPLE;
         }
+        self.converted_evidence(block)
+    }
+
+    #[inline(never)]
+    fn converted_evidence(&self, block: &Block) -> u32 {
         let reference = probability(block.size, f64::from(self.reference_interval));
         let own = probability(block.size, block.interval_bytes).max(f64::MIN_POSITIVE);
         to_units(narrow(reference / own) * SAMPLE as f32).max(1)

@@ -117,10 +117,13 @@ impl Attribution {
         observer: &mut impl Observer,
     ) -> u64 {
         let begun = consumer.index();
+        let far = tables.used(Region::Sites) > NEAR_SITES;
         while let Some(words) = consumer.peek()
             && words[0] <= bound
         {
-            look_ahead(tables, consumer);
+            if far {
+                look_ahead(tables, consumer);
+            }
             let streak = Streak::at(consumer, &words, |at| at <= bound);
             let records = streak.map_or(1, |streak| streak.records);
             let source = (RingId(ring), consumer.index().wrapping_add(records - 1));
@@ -152,6 +155,8 @@ impl Attribution {
     }
 }
 
+/// So many rows and their nodes are in the caches anyway: 128 kB.
+const NEAR_SITES: u64 = 256;
 /// Records until a node is wanted, and until a row is: in 100,000 sites at random both are far from any cache, and a
 /// record takes a third as long if they were asked for in time.
 const NODE_AHEAD: u64 = 16;
