@@ -96,13 +96,18 @@ impl Stamps {
         // Relaxed: a hint.
         let beat = BEAT.load(Ordering::Relaxed);
         if self.left == 0 || beat == 0 || beat != self.beat {
-            (self.left, self.beat) = (EVENTS_A_LOOK, beat);
-            self.last = self.last.max(now().0);
+            self.look(beat);
         }
         self.left -= 1;
         // An event takes longer than a tick: this does not overtake the clock.
-        self.last = (self.last + 1).max(before.0 + 1);
+        self.last = self.last.max(before.0) + 1;
         Ticks(self.last)
+    }
+
+    #[inline(never)]
+    fn look(&mut self, beat: u32) {
+        (self.left, self.beat) = (EVENTS_A_LOOK, beat);
+        self.last = self.last.max(now().0);
     }
 }
 

@@ -20,24 +20,24 @@ pub(crate) fn for_reading<T>(value: &T) {
     let _ = value;
 }
 
-/// Asks for the cache line of `value`, to be written: it is taken from whatever processor has it.
+/// Asks for the cache line at `address`, which may be any, to be written: it is taken from whatever processor has it.
 #[inline]
-pub(crate) fn for_writing<T>(value: &T) {
+pub(crate) fn for_writing<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         // SAFETY: reads nothing and faults on no address; processors of 64 bits that don't know it do nothing (Intel,
         // 'Architectures Software Developer's Manual', PREFETCHW).
         unsafe {
-            std::arch::asm!("prefetchw [{0}]", in(reg) std::ptr::from_ref(value), options(nostack, readonly, preserves_flags));
+            std::arch::asm!("prefetchw [{0}]", in(reg) address, options(nostack, readonly, preserves_flags));
         };
     }
     #[cfg(target_arch = "aarch64")]
     {
         // SAFETY: a hint that reads nothing and faults on no address.
         unsafe {
-            std::arch::asm!("prfm pstl1keep, [{0}]", in(reg) std::ptr::from_ref(value), options(nostack, readonly, preserves_flags));
+            std::arch::asm!("prfm pstl1keep, [{0}]", in(reg) address, options(nostack, readonly, preserves_flags));
         };
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = value;
+    let _ = address;
 }
