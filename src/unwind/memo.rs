@@ -7,8 +7,8 @@
 //! when modules or scopes change, and with its tree.
 //!
 //! How: entries by stack pointer and innermost return address, four places each; a stack's words lie one after another,
-//! shallow to deep, so that proving one is a scan. A stack is kept when it is seen for the second time: one that never
-//! comes again costs a mark.
+//! shallow to deep, so that proving one is a scan: two words at a time where they are neighbours, as a saved frame pointer
+//! and a return address are. A stack is kept when it is seen for the second time: one that never comes again costs a mark.
 #![allow(unsafe_code, reason = "memory that is handed from thread to thread; reads of the thread's own stack")]
 
 use core::ptr::NonNull;
@@ -19,10 +19,14 @@ use super::thread::Captured;
 use crate::sys::stack::{self, Registers};
 use crate::units::StackId;
 
-/// Words that a memo holds: some 200 stacks of 20 frames. 96 kB a thread, touched as far as it is used.
-const WORDS: usize = 8_192;
+/// Words that a memo holds one by one, and as many in twos: some 200 stacks of 20 frames. 88 kB a thread, touched as far as
+/// it is used.
+const WORDS: usize = 4_096;
 /// A stack with more is not kept.
-const MOST_WORDS: usize = WORDS / 8;
+const MOST_WORDS: usize = WORDS / 4;
+/// Frames, from the innermost, whose words are read one by one all the same: a wide load of what was written in two parts
+/// a moment ago waits for both to arrive.
+const FRESH_FRAMES: usize = 2;
 const ENTRIES: usize = 256;
 /// Entries that a stack may be in.
 const WAYS: usize = 4;
@@ -42,9 +46,12 @@ struct Entry {
     sp: u64,
     fp: u64,
     lr: u64,
-    /// Of its words, in chunks.
+    /// Its words: where they begin, in chunks, and how many.
     first: u32,
     chunks: u32,
+    /// Its twos, likewise.
+    first_twos: u32,
+    twos: u32,
     frames: u32,
     stack: u32,
     truncated: bool,
@@ -63,14 +70,16 @@ pub(super) struct Pages {
     ip: u64,
     /// The innermost return address, in bytes above the sp there: in the capturing function's own frame.
     top: u64,
-    /// Chunks in use.
+    /// Chunks in use, of words and of twos.
     used: usize,
+    used_twos: usize,
     /// Stacks that were not found in their first place.
     elsewhere: usize,
     /// Of stacks seen once: a part of their hash.
     marks: [u16; MARKS],
     entries: [Entry; ENTRIES],
     chunks: [Chunk; WORDS / CHUNK],
+    twos: [Twos; WORDS / CHUNK / 2],
 }
 
 /// Some words of a stack.
@@ -79,6 +88,15 @@ pub(super) struct Pages {
 struct Chunk {
     values: [u64; CHUNK],
     /// Where, in bytes above the entry's sp.
+    offsets: [u32; CHUNK],
+}
+
+/// Some neighbouring words.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+struct Twos {
+    values: [[u64; 2]; CHUNK],
+    /// Where the first of each is.
     offsets: [u32; CHUNK],
 }
 
@@ -153,7 +171,8 @@ impl Memo {
         if !pages.was_marked(hash, captured.stack) {
             return;
         }
-        let Some((first, chunks)) = pages.write(frames, state.sp) else { return };
+        let Some(words) = pages.write(frames, state.sp) else { return };
+        let [first, chunks, first_twos, twos] = words;
         let free = (0..WAYS).find(|&way| pages.entries[place(hash, way)].life != pages.life);
         let way = free.unwrap_or(first as usize % WAYS);
         pages.entries[place(hash, way)] = Entry {
@@ -163,6 +182,8 @@ impl Memo {
             lr,
             first,
             chunks,
+            first_twos,
+            twos,
             frames: captured.frames,
             stack: captured.stack.0,
             truncated: captured.truncated,
@@ -181,8 +202,15 @@ impl Pages {
             return None;
         }
         let chunks = self.chunks.get(entry.first as usize..)?.get(..entry.chunks as usize)?;
+        let twos = self.twos.get(entry.first_twos as usize..)?.get(..entry.twos as usize)?;
         // SAFETY: the entry was made at this sp of this thread, from words below the end of its stack.
         if !unsafe { are_as_noted(registers.sp, chunks) } {
+            return None;
+        }
+        #[cfg(test)]
+        let twos = if planted::INNERMOST_ALONE.load(std::sync::atomic::Ordering::Relaxed) { &[] } else { twos };
+        // SAFETY: as above.
+        if !unsafe { twos_are_as_noted(registers.sp, twos) } {
             return None;
         }
         Some(Captured { stack: StackId(entry.stack), truncated: entry.truncated, frames: entry.frames })
@@ -203,7 +231,7 @@ impl Pages {
 
     fn empty(&mut self) {
         self.life += 1;
-        self.used = 0;
+        (self.used, self.used_twos) = (0, 0);
     }
 
     /// Was this stack here before? From now on it was, until another one takes its mark.
@@ -214,42 +242,86 @@ impl Pages {
         core::mem::replace(mark, tag) == tag
     }
 
-    /// Writes the words of `frames`, the shallowest first: the first chunk and how many. `None` where a step read what
-    /// can't be compared, or too much.
-    fn write(&mut self, frames: &[Frame], sp: u64) -> Option<(u32, u32)> {
+    /// Writes the words of `frames`, the shallowest first: the first chunk of words and how many, and the same of twos.
+    /// `None` where a step read what can't be compared, or too much.
+    fn write(&mut self, frames: &[Frame], sp: u64) -> Option<[u32; 4]> {
         let mut room = [(0, 0); MAX_WORDS];
         let mut count = 0;
         for frame in frames {
             count += frame.words(&mut room)?.len();
         }
-        let chunks = count.div_ceil(CHUNK);
         if count == 0 || count > MOST_WORDS {
             return None;
         }
-        if self.used + chunks > WORDS / CHUNK {
+        // A chunk more of each than the words need, since the last of each may be begun alone.
+        if self.used + count / CHUNK + 1 >= self.chunks.len() || self.used_twos + count / CHUNK + 1 >= self.twos.len() {
             self.empty();
         }
-        let first = self.used;
-        let (mut next, mut last) = (first * CHUNK, (sp, 0));
-        let mut note = |next: usize, (address, value): (u64, u64)| {
-            let chunk = &mut self.chunks[next / CHUNK];
-            chunk.offsets[next % CHUNK] = u32::try_from(address - sp).ok()?;
-            chunk.values[next % CHUNK] = value;
-            Some(())
-        };
-        for frame in frames.iter().rev() {
-            for &word in frame.words(&mut room)? {
-                note(next, word)?;
-                (next, last) = (next + 1, word);
+        let (mut words, mut twos) = (Part::at(self.used), Part::at(self.used_twos));
+        for (n, frame) in frames.iter().rev().enumerate() {
+            match *frame.words(&mut room)? {
+                [(at, fp), (above, address)] if above == at.wrapping_add(8) && n >= FRESH_FRAMES => {
+                    twos.note(&mut self.twos, u32::try_from(at - sp).ok()?, [fp, address])?;
+                }
+                ref alone => {
+                    for &(at, value) in alone {
+                        words.note(&mut self.chunks, u32::try_from(at - sp).ok()?, value)?;
+                    }
+                }
             }
         }
-        // The last chunk is filled up with the last word.
-        while next < (first + chunks) * CHUNK {
-            note(next, last)?;
-            next += 1;
-        }
-        self.used += chunks;
-        Some((u32::try_from(first).ok()?, u32::try_from(chunks).ok()?))
+        let written = [u32::try_from(self.used).ok()?, words.chunks(), u32::try_from(self.used_twos).ok()?, twos.chunks()];
+        self.used += written[1] as usize;
+        self.used_twos += written[3] as usize;
+        Some(written)
+    }
+}
+
+/// Chunks of one kind that are being filled.
+struct Part {
+    first: usize,
+    noted: usize,
+}
+
+/// What is noted in chunks.
+trait Filled {
+    type Value: Copy;
+    /// Notes a value in this place of the chunk, and in all that come after it: the last chunk is full whatever comes.
+    fn fill(&mut self, place: usize, offset: u32, value: Self::Value);
+}
+
+impl Filled for Chunk {
+    type Value = u64;
+
+    fn fill(&mut self, place: usize, offset: u32, value: u64) {
+        self.offsets[place..].fill(offset);
+        self.values[place..].fill(value);
+    }
+}
+
+impl Filled for Twos {
+    type Value = [u64; 2];
+
+    fn fill(&mut self, place: usize, offset: u32, value: [u64; 2]) {
+        self.offsets[place..].fill(offset);
+        self.values[place..].fill(value);
+    }
+}
+
+impl Part {
+    fn at(first: usize) -> Part {
+        Part { first, noted: 0 }
+    }
+
+    fn note<C: Filled>(&mut self, chunks: &mut [C], offset: u32, value: C::Value) -> Option<()> {
+        chunks.get_mut(self.first + self.noted / CHUNK)?.fill(self.noted % CHUNK, offset, value);
+        self.noted += 1;
+        Some(())
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "at most MOST_WORDS")]
+    fn chunks(&self) -> u32 {
+        self.noted.div_ceil(CHUNK) as u32
     }
 }
 
@@ -270,17 +342,71 @@ unsafe fn are_as_noted(sp: u64, chunks: &[Chunk]) -> bool {
             return false;
         }
         #[cfg(test)]
-        if planted::FIRST_CHUNK_ALONE.load(std::sync::atomic::Ordering::Relaxed) {
+        if planted::INNERMOST_ALONE.load(std::sync::atomic::Ordering::Relaxed) {
             return true;
         }
     }
     true
 }
 
+/// The same, of neighbouring words.
+///
+/// # Safety
+/// - As for [`are_as_noted`].
+#[inline(always)]
+unsafe fn twos_are_as_noted(sp: u64, twos: &[Twos]) -> bool {
+    for chunk in twos {
+        // SAFETY: the caller's promise.
+        if !unsafe { chunk.is_as_noted(sp) } {
+            return false;
+        }
+    }
+    true
+}
+
+impl Twos {
+    /// # Safety
+    /// - As for [`are_as_noted`].
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    unsafe fn is_as_noted(&self, sp: u64) -> bool {
+        use core::arch::x86_64::{
+            __m128i, _mm_cmpeq_epi8, _mm_load_si128, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_setzero_si128,
+            _mm_xor_si128,
+        };
+        let mut differences = _mm_setzero_si128();
+        for (offset, value) in self.offsets.iter().zip(&self.values) {
+            let at = stack::pointer::<__m128i>(sp.wrapping_add(u64::from(*offset)));
+            // SAFETY: the caller's promise, of two words.
+            let found = unsafe { _mm_loadu_si128(at) };
+            // SAFETY: a value of 16 bytes, at a multiple of them in a chunk that is aligned to them.
+            let noted = unsafe { _mm_load_si128(value.as_ptr().cast()) };
+            differences = _mm_or_si128(differences, _mm_xor_si128(found, noted));
+        }
+        _mm_movemask_epi8(_mm_cmpeq_epi8(differences, _mm_setzero_si128())) == 0xFFFF
+    }
+
+    /// # Safety
+    /// - As for [`are_as_noted`].
+    #[cfg(not(target_arch = "x86_64"))]
+    #[inline]
+    unsafe fn is_as_noted(&self, sp: u64) -> bool {
+        let mut differences = 0;
+        for (offset, value) in self.offsets.iter().zip(self.values) {
+            let at = stack::pointer::<[u64; 2]>(sp.wrapping_add(u64::from(*offset)));
+            // SAFETY: the caller's promise, of two words.
+            let found = unsafe { at.read_volatile() };
+            differences |= (found[0] ^ value[0]) | (found[1] ^ value[1]);
+        }
+        differences == 0
+    }
+}
+
 /// The fault that the tests plant, to see that they would find it.
 #[cfg(test)]
 pub(super) mod planted {
     /// Compare a stack's innermost words, and nothing else.
-    pub(in super::super) static FIRST_CHUNK_ALONE: std::sync::atomic::AtomicBool =
+    pub(in super::super) static INNERMOST_ALONE: std::sync::atomic::AtomicBool =
         std::sync::atomic::AtomicBool::new(false);
 }
