@@ -97,18 +97,6 @@ struct Pace {
 /// As often as once in this time: a wake-up costs some 5 µs.
 const LEAST_PAUSE: Duration = Duration::from_micros(200);
 
-/// Where drains come as often as this, threads needn't look at the clock for each event: at half a ring in 2 ms, 2 million
-/// events a second, that alone would take 2 to 3% of a processor (at 50 million, more than all the rest). Times are right
-/// to so much.
-const GUESSES: Duration = Duration::from_millis(2);
-
-impl Drop for Pace {
-    fn drop(&mut self) {
-        // Nobody drains by habit any more.
-        clock::allow_guesses(false);
-    }
-}
-
 impl Pace {
     fn new() -> Pace {
         let now = Instant::now();
@@ -130,7 +118,6 @@ impl Pace {
         // Longer step by step: a program that was not running for a moment is not an idle one.
         let longest = self.pause.saturating_mul(2).clamp(LEAST_PAUSE, TICK);
         self.pause = until_half.clamp(LEAST_PAUSE, longest);
-        clock::allow_guesses(self.pause <= GUESSES);
         (self.looked, self.drained, self.wake) = (now, drained, now + self.pause);
     }
 }

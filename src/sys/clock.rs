@@ -6,7 +6,7 @@
 //! `Stamps` is one thread's way to ask less often: in exact mode at millions of events a second the question would take
 //! half of the time of all that is done for one.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::units::Ticks;
 
@@ -43,25 +43,23 @@ pub(crate) fn now() -> Ticks {
     if SOURCE.load(Ordering::Relaxed) == COUNTER { counter() } else { Ticks(monotonic_ns()) }
 }
 
-/// Counts the drains where events come so fast that not each of them asks for the time; 0 where each does.
+/// Counts the drains while they come often; 0 while they don't, and each event looks at the clock.
 static BEAT: AtomicU32 = AtomicU32::new(0);
+/// When the last drain was, by the monotonic clock.
+static LAST_DRAIN_NS: AtomicU64 = AtomicU64::new(0);
+/// Drains that are this close come of millions of events a second: a ring holds 8192, and who drains by habit comes as often
+/// as half of it takes to fill. From there on the looks alone would take more than 2% of a processor. Times are right to so
+/// much.
+const OFTEN_NS: u64 = 2_000_000;
 
-/// Another drain.
+/// The rings were emptied. By whoever holds the aggregator's lock.
 pub(crate) fn beat() {
-    let now = BEAT.load(Ordering::Relaxed);
-    if now != 0 {
-        // Relaxed: a hint; one that is lost is as if the drains were one.
-        BEAT.store(now.wrapping_add(1).max(1), Ordering::Relaxed);
-    }
-}
-
-/// May events be stamped without a look at the clock, from now on? Only while drains come often: a thread looks at least
-/// once between two of them.
-pub(crate) fn allow_guesses(allow: bool) {
-    if allow != (BEAT.load(Ordering::Relaxed) != 0) {
-        // Relaxed: as above.
-        BEAT.store(u32::from(allow), Ordering::Relaxed);
-    }
+    let now = monotonic_ns();
+    // Relaxed, all: one writer, by the lock; who reads the beat takes it for a hint.
+    let often = now.saturating_sub(LAST_DRAIN_NS.load(Ordering::Relaxed)) <= OFTEN_NS;
+    LAST_DRAIN_NS.store(now, Ordering::Relaxed);
+    let next = BEAT.load(Ordering::Relaxed).wrapping_add(1).max(1);
+    BEAT.store(if often { next } else { 0 }, Ordering::Relaxed);
 }
 
 /// Events for which a thread looks at the clock once at most. Odd and prime: in a loop of few events each has its turn, so
