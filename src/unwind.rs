@@ -76,6 +76,8 @@ static CHECKED: AtomicU64 = AtomicU64::new(0);
 /// Their frames, and how many of those the replay kept.
 static CHECKED_FRAMES: AtomicU64 = AtomicU64::new(0);
 static KEPT_FRAMES: AtomicU64 = AtomicU64::new(0);
+/// Captures that the memo knew the answer of, and was asked for it all the same.
+static RECALLED: AtomicU64 = AtomicU64::new(0);
 
 /// What happened since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,6 +91,8 @@ pub(crate) struct Counters {
     /// Debug mode: frames of those captures, and how many of them were taken from memory with their numbers.
     pub(crate) checked_frames: u64,
     pub(crate) kept_frames: u64,
+    /// Debug mode: captures that the memo gave an answer for, which was compared as well.
+    pub(crate) recalled: u64,
 }
 
 /// Reads the counters.
@@ -100,6 +104,7 @@ pub(crate) fn counters() -> Counters {
         disagreements: DISAGREEMENTS.load(Ordering::Relaxed),
         checked_frames: CHECKED_FRAMES.load(Ordering::Relaxed),
         kept_frames: KEPT_FRAMES.load(Ordering::Relaxed),
+        recalled: RECALLED.load(Ordering::Relaxed),
     }
 }
 
@@ -145,9 +150,11 @@ pub(crate) fn capture_anew(registers: Registers, thread: &mut ThreadStacks, tree
     };
     match recalled {
         None => thread.memorize(),
-        // The debug mode: what would have been the answer. Without a workspace there are no frames.
-        Some(recalled) if recalled != captured && captured.frames != 0 => {
-            DISAGREEMENTS.fetch_add(1, Ordering::Relaxed);
+        // The debug mode: what would have been the answer. Without a workspace there are no frames to compare with.
+        Some(recalled) if captured.frames != 0 => {
+            // Relaxed: counters.
+            RECALLED.fetch_add(1, Ordering::Relaxed);
+            DISAGREEMENTS.fetch_add(u64::from(recalled != captured), Ordering::Relaxed);
         }
         Some(_) => {}
     }
