@@ -119,11 +119,7 @@ impl Record {
     }
 
     /// Reads four words back; `None` where the kind is none that this version writes.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "fields of stated widths; ages are ≥ 0"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "fields of stated widths")]
     pub(crate) fn decode(words: [u64; RECORD_WORDS]) -> Option<Record> {
         let code = |shift: u32| IntervalCode(((words[1] >> shift) & ((1 << CODE_BITS) - 1)) as u8);
         let kind = match (words[1] >> SIZE_BITS) & 0xF {

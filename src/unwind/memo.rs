@@ -111,7 +111,6 @@ fn hash(sp: u64, address: u64) -> u64 {
 }
 
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "fewer bits than an index has")]
 fn place(hash: u64, way: usize) -> usize {
     ((hash >> 48) as usize + way) % ENTRIES
 }
@@ -235,7 +234,6 @@ impl Pages {
     }
 
     /// Was this stack here before? From now on it was, until another one takes its mark.
-    #[expect(clippy::cast_possible_truncation, reason = "16 bits to tell stacks apart, and fewer than an index has")]
     fn was_marked(&mut self, hash: u64, stack: StackId) -> bool {
         let spread = (hash ^ u64::from(stack.0)).wrapping_mul(0xd6e8_feb8_6659_fd93);
         let (mark, tag) = (&mut self.marks[(spread >> 32) as usize % MARKS], (spread >> 48) as u16 | 1);
