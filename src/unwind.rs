@@ -128,7 +128,7 @@ pub(crate) fn capture(registers: Registers, thread: &mut ThreadStacks, tree: &Tr
 
 /// The same, where the thread's last stack is this one; else `None`: see [`capture_changed`].
 #[inline(always)]
-pub(crate) fn repeated(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
+fn repeated(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
     // Relaxed: a mode of the tests.
     thread.repeat(registers).filter(|_| !CHECKING.load(Ordering::Relaxed))
 }
@@ -164,7 +164,7 @@ pub(crate) fn capture_anew(registers: Registers, thread: &mut ThreadStacks, tree
 /// The same, where [`repeated`] found that it is not.
 #[cold]
 #[inline(never)]
-pub(crate) fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
+fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
     let capacity = CAPACITY.load(Ordering::Relaxed);
     thread.prepare(registers.sp, capacity);
     thread.take_root(tree);

@@ -92,7 +92,11 @@ impl Stamps {
     #[inline(always)]
     pub(crate) fn next(&mut self, before: Ticks) -> Ticks {
         // Relaxed: a hint.
-        let beat = BEAT.load(Ordering::Relaxed);
+        self.next_in(BEAT.load(Ordering::Relaxed), before)
+    }
+
+    #[inline(always)]
+    fn next_in(&mut self, beat: u32, before: Ticks) -> Ticks {
         if self.left == 0 || beat == 0 || beat != self.beat {
             self.look(beat);
         }
@@ -155,4 +159,47 @@ fn read(clock: libc::clockid_t) -> u64 {
     // SAFETY: `time` is a valid timespec for the call to fill.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_rise_never_overtake_the_clock_and_follow_what_they_come_after() {
+        choose();
+        let (mut here, mut there) = (Stamps::new(), Stamps::new());
+        let mut last = [Ticks(0); 2];
+        for event in 0..100_000_u32 {
+            // Drains now and then, and times when they are rare.
+            let beat = if event / 10_000 % 3 == 2 { 0 } else { 1 + event / 3_000 };
+            let born = here.next_in(beat, Ticks(0));
+            let freed = there.next_in(beat, born);
+            assert!(born > last[0] && freed > last[1], "{event}: stamps rise");
+            assert!(freed > born, "{event}: a free by another thread is stamped after the birth");
+            assert!(freed <= now(), "{event}: no stamp is of a time to come");
+            last = [born, freed];
+        }
+    }
+
+    #[test]
+    fn the_clock_is_looked_at_once_a_beat_once_in_31_events_and_always_where_beats_are_rare() {
+        choose();
+        // A look moves the stamp by more than the one tick that an event without a look does.
+        let looks = |events: u32, beat: fn(u32) -> u32| {
+            let mut stamps = Stamps::new();
+            let mut last = stamps.next_in(beat(0), Ticks(0));
+            let looked = (1..events).filter(|&event| {
+                // More than a tick of any clock.
+                let began = monotonic_ns();
+                while monotonic_ns() < began + 1_000 {}
+                let next = stamps.next_in(beat(event), Ticks(0));
+                std::mem::replace(&mut last, next).0 + 1 != next.0
+            });
+            looked.count()
+        };
+        assert_eq!(looks(311, |_| 7), 10);
+        assert_eq!(looks(311, |_| 0), 310);
+        assert_eq!(looks(311, |event| 1 + event / 10), 31);
+    }
 }

@@ -268,7 +268,8 @@ impl Pages {
                 }
             }
         }
-        let written = [u32::try_from(self.used).ok()?, words.chunks(), u32::try_from(self.used_twos).ok()?, twos.chunks()];
+        let written =
+            [u32::try_from(self.used).ok()?, words.chunks(), u32::try_from(self.used_twos).ok()?, twos.chunks()];
         self.used += written[1] as usize;
         self.used_twos += written[3] as usize;
         Some(written)
@@ -370,8 +371,8 @@ impl Twos {
     #[inline]
     unsafe fn is_as_noted(&self, sp: u64) -> bool {
         use core::arch::x86_64::{
-            __m128i, _mm_cmpeq_epi8, _mm_load_si128, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_setzero_si128,
-            _mm_xor_si128,
+            __m128i, _mm_cmpeq_epi8, _mm_load_si128, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128,
+            _mm_setzero_si128, _mm_xor_si128,
         };
         let mut differences = _mm_setzero_si128();
         for (offset, value) in self.offsets.iter().zip(&self.values) {

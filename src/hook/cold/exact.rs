@@ -21,9 +21,9 @@ use crate::ring::record::{RECORD_WORDS, Record, exact};
 use crate::sampler::weight::IntervalCode;
 use crate::slots::entry::Identity;
 use crate::slots::{RANGE, Range, SLOT_MAX_BYTES};
+use crate::sys::fork;
 use crate::sys::stack::Registers;
 use crate::sys::thread::keeping_errno;
-use crate::sys::fork;
 use crate::units::{StackId, Ticks};
 use crate::unwind;
 
