@@ -29,7 +29,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use hot::{Admission, HOT};
 pub(crate) use own::OWN;
 
-use crate::sys;
+use crate::sys::{self, refusal};
 pub(crate) use crate::unwind::Scopes;
 
 /// A global allocator that profiles the one it wraps.
@@ -175,6 +175,7 @@ pub(crate) struct Inside {
 /// Readies the hook for blocks that are not the program's: every thread is called, and will know them. Returns once that
 /// is so. Before the first [`inside`].
 pub(crate) fn prepare() {
+    refusal::look();
     cold::prepare();
     thread::call_all(session::touch(), None);
 }

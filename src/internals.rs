@@ -4,7 +4,7 @@
 use crossbeam_channel::{Sender, bounded};
 
 use crate::drain::orders::Order;
-use crate::profiler::order_for_tests;
+use crate::profiler::{order_for_tests, with_store};
 use crate::report::snapshot::add;
 use crate::report::{Estimate, Snapshot};
 use crate::store::picture::Amount;
@@ -30,6 +30,15 @@ pub fn hold_aggregator<T>(f: impl FnOnce() -> T) -> T {
     crate::drain::aggregator::AGGREGATOR.hold(f).expect("not held by this thread")
 }
 
+/// Runs `f` on this thread while it is at work in the running profile's store; the place of the store's file afterwards.
+pub fn hold_store(f: impl FnOnce()) -> Option<std::path::PathBuf> {
+    with_store(|store| {
+        f();
+        store.path().map(std::path::Path::to_owned)
+    })
+    .flatten()
+}
+
 /// Empties all rings on this thread. The number of records.
 #[must_use]
 pub fn drain() -> u64 {
@@ -46,10 +55,11 @@ pub fn own_allocations() -> u64 {
 #[cfg(feature = "_synthetic")]
 pub use crate::unwind::alone::Captures;
 
-/// How often a thread gave up a record because nothing was attributed for 100 ms: since the process's start.
+/// How often a thread gave up a record: it had waited for 100 ms, in exact mode without anything being attributed meanwhile.
+/// Since the process's start.
 #[must_use]
-pub fn stalls() -> u64 {
-    crate::profiler::stalls()
+pub fn given_up() -> u64 {
+    crate::profiler::given_up()
 }
 
 /// Has the drain thread look for modules now.

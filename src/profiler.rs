@@ -15,7 +15,7 @@ use crate::report::Snapshot;
 use crate::store::picture::{ExactTotals, Picture};
 pub use builder::Builder;
 pub use leaks::{LeakReport, VerdictChange, VerdictKind};
-pub(crate) use link::stalls;
+pub(crate) use link::{given_up, with_store};
 pub(crate) use running::current_ticket;
 pub(crate) use scopes::OwnScope;
 pub use scopes::{Bounded, EnteredScopes, ScopeHandle, bounded};

@@ -32,6 +32,8 @@ pub(crate) mod prefetch;
 #[cfg(not(loom))]
 pub(crate) mod process;
 #[cfg(not(loom))]
+pub(crate) mod refusal;
+#[cfg(not(loom))]
 pub(crate) mod stack;
 pub(crate) mod sync;
 #[cfg(not(loom))]

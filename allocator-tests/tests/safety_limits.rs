@@ -46,6 +46,18 @@ fn address_space_later() {
     }
 }
 
+/// Small requests that the system's allocator refuses are not counted, started or not.
+#[test]
+fn refused_small_requests() {
+    for mode in ["off", "exact", "fine"] {
+        limited(mode, &["refused-small", "set"]);
+        let place = place(&format!("refused_small_{mode}"));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -v 400000 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_safety_limits")]);
+        run(shell.args([mode, "refused-small", "found"]).current_dir(&place), 60).expect_success();
+    }
+}
+
 #[test]
 fn data_later() {
     for mode in MODES {

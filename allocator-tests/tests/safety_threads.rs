@@ -58,3 +58,8 @@ fn drop_order() {
 fn own_starts() {
     case_in("own-starts", &["exact", "governed"]);
 }
+
+#[test]
+fn stuck() {
+    case_in("stuck", &["exact", "fine"]);
+}

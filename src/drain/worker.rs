@@ -18,7 +18,7 @@ use crate::sampler::weight::IntervalCode;
 use crate::store::picture::{ExactTotals, HistoryPoint, Picture};
 use crate::store::writer::EXACT_RING_RECORDS;
 use crate::store::{PictureCopy, Store};
-use crate::sys::{clock, process};
+use crate::sys::{clock, process, refusal};
 use crate::units::Ticks;
 
 /// Between ticks: the rings hold far more than this at the governor's rates, and a signal waits no longer.
@@ -217,6 +217,7 @@ impl Worker {
     }
 
     fn tick(&mut self, memory: &mut Memory) {
+        refusal::look();
         self.store.lay_out_ahead();
         memory.ticks += 1;
         if memory.steps_for_space < MOST_STEPS_FOR_SPACE

@@ -4,12 +4,14 @@
 //! would have returned. What can't be tracked is counted and served all the same. In a forked child it only counts.
 //!
 //! A tracked block lives in a slot or in the live table, and its path never changes under it: whoever frees it finds
-//! it there, also after a stop. Costs: about 40 instructions where nothing is sampled; a capture where it is.
+//! it there, also after a stop. While the process may be refused memory (`sys::refusal`) every allocation comes here, so
+//! that what is refused is not counted, of whatever size. Costs: about 40 instructions where nothing is sampled; a capture where it is.
 
 mod alloc;
 mod exact;
 mod free;
 mod realloc;
+mod refusable;
 mod scope;
 
 use std::sync::atomic::Ordering;
@@ -24,7 +26,7 @@ use crate::sampler::weight::IntervalCode;
 use crate::slots::entry::Identity;
 use crate::slots::{RANGE, SLOT_MAX_BYTES};
 use crate::sys::stack::Registers;
-use crate::sys::{fork, thread as os};
+use crate::sys::{fork, refusal, thread as os};
 use crate::units::{StackId, Ticks};
 use crate::unwind;
 pub(super) use alloc::{alloc, plain};
@@ -162,10 +164,10 @@ impl<'a> Cold<'a> {
     /// Leaves, having counted what `counted` says: bytes to the hot words' budget, or all of it to the shared counters.
     fn leave(self, counted: Counters) {
         if let Some((block, own)) = self.block {
-            let budget = self.until.clamp(0, INSTALMENT_BYTES);
-            own.reserve = self.until.saturating_sub(budget);
             let exact = self.state.mode() == Mode::Exact && !self.child;
-            self.hot.grant_budget((!exact).then_some(budget), counted.alloc_bytes);
+            let budget = (!exact && !refusal::is_possible()).then(|| self.until.clamp(0, INSTALMENT_BYTES));
+            own.reserve = self.until.saturating_sub(budget.unwrap_or(0));
+            self.hot.grant_budget(budget, counted.alloc_bytes);
             block.set_busy(false);
         } else {
             LATE.add(counted);

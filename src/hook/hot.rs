@@ -8,7 +8,8 @@
 //! **Bytes allocated are not counted: the budget is.** Each grant of budget is added to `granted`, so that allocated =
 //! granted − budget at any moment. What the inner allocator refuses is taken back: requests above [`INSTALMENT_BYTES`], which
 //! always go cold, of every allocator; smaller ones of all but those that refuse them only when memory is at its end
-//! (`inner`), where they are counted as if they had succeeded.
+//! (`inner`), where they are counted as if they had succeeded, unless a limit is set that lets an allocator be refused
+//! memory (`sys::refusal`): then there is no budget, and everything goes cold.
 //!
 //! **Calling a thread to the cold path.** Others subtract [`CALL`] from its budget by an atomic operation; its next
 //! allocation finds it negative. The owner's own subtraction is one instruction without a lock prefix, so it may

@@ -2,8 +2,8 @@
 //!
 //! Two questions. **Does it refuse small requests?** A refusal that the hot path is to see costs it a stack frame, a
 //! branch and a return in place of a jump: 6 instructions a pair. The system's allocator, jemalloc and mimalloc refuse 64 KiB
-//! only where the process is at its limit, which larger requests, always looked at, meet first; every other type may refuse what
-//! it likes (a bounded arena, a test's fault injection), and is looked at. **Does it ask for the alignment?** System and jemalloc do,
+//! only where the process is at its limit: while one is set that has them refused (`sys::refusal`), every request goes cold and is looked at
+//! there; every other type may refuse what it likes (a bounded arena, a test's fault injection), and is looked at. **Does it ask for the alignment?** System and jemalloc do,
 //! before their own fast path: asked in ours first, what they do for other alignments stays out of line.
 //!
 //! Types are known by name, since those of jemalloc and mimalloc can't be named without depending on them; the comparison is

@@ -17,8 +17,8 @@ pub(crate) trait Sink: Sync {
     /// Gives the ring back at the thread's end. What it still holds will be read.
     fn release_ring(&self, ring: RingId);
 
-    /// The caller's ring is full: empties all rings, waiting for whoever does so already; gives up once nothing was
-    /// attributed for 100 ms. False: gave up.
+    /// The caller's ring is full: empties all rings, waiting for whoever does so already; gives up after 100 ms, in exact
+    /// mode once nothing was attributed for so long. False: gave up.
     fn help(&self) -> bool;
 
     /// Attributes one record of a thread that has no ring, waiting as `help` does. False: gave up, the record is lost.

@@ -20,7 +20,7 @@ use crate::slots::{Kept, RANGE};
 use crate::sys::clock::Stamps;
 use crate::sys::lock::{Held, Lock};
 use crate::sys::thread::ExitKey;
-use crate::sys::{barrier, clock, fork, map, thread};
+use crate::sys::{barrier, clock, fork, map, refusal, thread};
 use crate::unwind::ThreadStacks;
 use counts::{Baseline, Shared};
 
@@ -151,6 +151,7 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
     if fork::in_child() {
         return None;
     }
+    refusal::look_first();
     let fresh = {
         let held = REGISTRY.lock.take()?;
         take_slab(&held)?

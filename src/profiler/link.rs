@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::drain::aggregator::{AGGREGATOR, LONGEST_STALL};
+use crate::hook::session::{self, Mode};
 use crate::hook::sink::Sink;
 use crate::ring::record::Record;
 use crate::ring::{Producer, RingId};
@@ -58,7 +59,7 @@ fn store() -> Option<&'static Store> {
 }
 
 /// Runs `f` on the store of the running profile, if there is one, from any thread.
-pub(super) fn with_store<T>(f: impl FnOnce(&'static Store) -> T) -> Option<T> {
+pub(crate) fn with_store<T>(f: impl FnOnce(&'static Store) -> T) -> Option<T> {
     if fork::in_child() { None } else { using(f) }
 }
 
@@ -69,34 +70,36 @@ fn using<T>(f: impl FnOnce(&'static Store) -> T) -> Option<T> {
     result
 }
 
-/// Repeats an `attempt` at the aggregator, which waits for `LONGEST_STALL`, while something is attributed: among
-/// thousands of threads that help, each waits for its turn, and loses nothing. False: nothing moved for that long, as
-/// where the lock's holder was stopped; or `LONGEST_WAIT` of it.
+/// Makes an `attempt` at the aggregator, which waits for `LONGEST_STALL`. In exact mode it is repeated while something is
+/// attributed: among thousands of threads that help, each waits for its turn, and loses nothing. False: nothing moved for
+/// that long, as where the lock's holder was stopped; or `LONGEST_WAIT` of it; or one attempt was all, as in sampled mode,
+/// where a service's thread is not held up for a sample.
 fn patiently(attempt: impl Fn() -> bool) -> bool {
     let progress = || (AGGREGATOR.turns(), using(|store| store.tables().last_attributed()));
-    for _ in 0..LONGEST_WAIT.as_millis() / LONGEST_STALL.as_millis() {
+    let most = if session::state().mode() == Mode::Exact { LONGEST_WAIT } else { LONGEST_STALL };
+    for _ in 0..most.as_millis() / LONGEST_STALL.as_millis() {
         let before = progress();
         if attempt() {
             return true;
         }
         if progress() == before {
-            // Relaxed: a counter, for the tests.
-            STALLS.fetch_add(1, Ordering::Relaxed);
-            return false;
+            break;
         }
     }
+    // Relaxed: a counter, for the tests.
+    GIVEN_UP.fetch_add(1, Ordering::Relaxed);
     false
 }
 
-/// The longest that an allocation waits for an aggregator that works. A thousand threads ahead of it take less.
+/// The longest that an allocation waits in exact mode for an aggregator that works. A thousand threads ahead of it take less.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// How often a thread gave up because nothing was attributed for `LONGEST_STALL`.
-static STALLS: AtomicU64 = AtomicU64::new(0);
+/// How often a thread waited in vain.
+static GIVEN_UP: AtomicU64 = AtomicU64::new(0);
 
-/// See `STALLS`.
-pub(crate) fn stalls() -> u64 {
-    STALLS.load(Ordering::Relaxed)
+/// See `GIVEN_UP`.
+pub(crate) fn given_up() -> u64 {
+    GIVEN_UP.load(Ordering::Relaxed)
 }
 
 impl Sink for Link {

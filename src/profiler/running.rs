@@ -372,6 +372,8 @@ pub(super) struct Finished {
     pub(super) config: Config,
     pub(super) evidence: Option<Box<Evidence>>,
     store: &'static Store,
+    /// No thread is inside any more.
+    quiet: bool,
 }
 
 /// Stops recording and takes the last picture. `None` where another has stopped it, or in a forked child.
@@ -393,14 +395,18 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
     if !quiet {
         process::say("unfreed: a thread stayed inside the profiler for 2 s; its last records are not in the profile\n");
     }
-    Some(Finished { config, evidence, store })
+    Some(Finished { config, evidence, store, quiet })
 }
 
 impl Finished {
     /// Ends the store, whose file stays where that was asked for. Signals have their way again from here on: until now,
     /// while the results were written, they were held.
     pub(super) fn end(self) {
-        end_store(self.store, self.config.keep_store);
+        if self.quiet {
+            end_store(self.store, self.config.keep_store);
+        } else {
+            self.store.abandon(self.config.keep_store);
+        }
         if !self.config.signals {
             return;
         }

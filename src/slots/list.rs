@@ -162,6 +162,34 @@ mod models {
         });
     }
 
+    /// ABA: between a popper's look at the first link and its exchange, the first two are taken and the first comes back.
+    #[test]
+    fn a_first_that_went_and_came_back_is_another() {
+        for chains in [false, true] {
+            loom::model(move || {
+                let links = Arc::new([Link(AtomicU32::new(0)), Link(AtomicU32::new(0)), Link(AtomicU32::new(0))]);
+                let list = Arc::new(FreeList::new());
+                (0..3).for_each(|index| list.push(&links[..], index));
+                let other = {
+                    let (list, links) = (list.clone(), links.clone());
+                    thread::spawn(move || {
+                        let first = list.pop(&links[..]).expect("one of three, of which the other takes at most one");
+                        let second = list.pop(&links[..]).expect("the same");
+                        list.push(&links[..], first);
+                        second
+                    })
+                };
+                let popped =
+                    if chains { list.pop_chain(&links[..], 1).map(|(first, _)| first) } else { list.pop(&links[..]) };
+                let mut held = vec![popped.expect("one of three, of which the other takes at most two")];
+                held.push(other.join().unwrap());
+                held.extend(left(&list, &links[..]));
+                held.sort_unstable();
+                assert_eq!(held, [0, 1, 2], "each is held by one, or in the list");
+            });
+        }
+    }
+
     #[test]
     fn two_threads_never_hold_the_same_slot() {
         loom::model(|| {

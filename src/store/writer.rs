@@ -309,16 +309,28 @@ impl Store {
         self.end(keep);
     }
 
-    fn end(&mut self, keep: bool) {
-        if self.finished || self.pid != std::process::id() {
-            return;
+    /// The same where a thread may still be at work in it: the file is marked and kept, or removed, but the memory is neither
+    /// given back nor used again.
+    pub(crate) fn abandon(&self, keep: bool) {
+        if self.pid == std::process::id() {
+            self.end_file(keep);
         }
-        self.finished = true;
+    }
+
+    fn end_file(&self, keep: bool) {
         // Release: everything comes before the mark.
         self.tables.header.state.life.store(FINISHED, Ordering::Release);
         if let (Some(path), false) = (&self.path, keep) {
             let _ = std::fs::remove_file(path);
         }
+    }
+
+    fn end(&mut self, keep: bool) {
+        if self.finished || self.pid != std::process::id() {
+            return;
+        }
+        self.finished = true;
+        self.end_file(keep);
         // SAFETY: who still holds references uses atomics and takes any value for what it is: nothing.
         if unsafe { self.range.lay_over(size_of_val(self.words), None) }.is_ok() {
             give_back_range(self.range);

@@ -258,6 +258,20 @@ pub(crate) mod map {
     pub(crate) unsafe fn unmap(_: *mut u8, _: usize) {}
 }
 
+pub(crate) mod refusal {
+    //! Nothing is counted here, so nothing is taken back.
+
+    pub(crate) fn look() -> bool {
+        false
+    }
+
+    pub(crate) fn look_first() {}
+
+    pub(crate) fn is_possible() -> bool {
+        false
+    }
+}
+
 pub(crate) mod process {
     //! Signals and the process's end are left to the program.
 

@@ -2,8 +2,9 @@
 //!
 //! Promises: `passes` is true only if the method's frames, from the caller on, are those of `_Unwind_Backtrace` (by
 //! the `backtrace` crate) through calls that we made: plain, through pointers, and through a frame with an over-aligned
-//! local, which no frame pointer chain and no guess about sp gets right. Allocates; not on the hot path.
-#![allow(unsafe_code, reason = "backtrace's unsynchronised trace, and the workspace's scratch frames")]
+//! local, which no frame pointer chain and no guess about sp gets right. However few frames a profile keeps, and however deep
+//! the stack is that starts it. Allocates; not on the hot path.
+#![allow(unsafe_code, reason = "backtrace's unsynchronised trace, and frames of zeros")]
 
 use std::hint::black_box;
 
@@ -17,6 +18,9 @@ use crate::sys::stack::{self, Registers};
 
 /// Calls that the test makes itself.
 const NESTED: usize = 9;
+
+/// Frames that are compared at most, however many a profile keeps: those of the test, and some of who starts it.
+const MOST_FRAMES: usize = 64;
 
 /// `method` unwinds this very thread right.
 pub(super) fn passes(method: Method) -> bool {
@@ -51,7 +55,7 @@ fn aligned(depth: usize, last: &mut dyn FnMut(usize)) -> usize {
 #[inline(never)]
 fn agrees(method: Method) -> bool {
     let registers = Registers::here();
-    let Some(found) = addresses(method, registers) else { return false };
+    let Some((found, outcome)) = addresses(method, registers) else { return false };
     let mut system = Vec::new();
     // SAFETY: unsynchronised means that symbolization elsewhere may go on at the same time; we only trace.
     unsafe {
@@ -60,17 +64,21 @@ fn agrees(method: Method) -> bool {
             if frame.sp().addr() as u64 > registers.sp && !frame.ip().is_null() {
                 system.push(frame.ip().addr() as u64);
             }
-            system.len() < 512
+            system.len() < MOST_FRAMES
         });
     }
     let common = found.len().min(system.len());
-    // At the end the two may differ by how they treat the outermost frame.
-    common > NESTED && found[..common] == system[..common] && found.len().max(system.len()) - common <= 1
+    // At the end the two may differ by how they treat the outermost frame; a stack that was cut has no end.
+    let cut = outcome == Outcome::Cut || system.len() == MOST_FRAMES;
+    let same_end = cut || found.len().max(system.len()) - common <= 1;
+    common > NESTED && found[..common] == system[..common] && same_end
 }
 
-/// The return addresses that a walk without memory finds.
-fn addresses(method: Method, registers: Registers) -> Option<Vec<u64>> {
+/// The return addresses that a walk without memory finds, and how it ended.
+fn addresses(method: Method, registers: Registers) -> Option<(Vec<u64>, Outcome)> {
     let bounds = stack::bounds(registers.sp);
+    // SAFETY: zeros are a frame, as in a fresh workspace.
+    let mut scratch: Vec<Frame> = (0..=MOST_FRAMES).map(|_| unsafe { core::mem::zeroed() }).collect();
     let mut taken = Taken::take(0, 1)?;
     let found = set::protect(taken.hazard()).map(|set| {
         let workspace = taken.workspace();
@@ -86,15 +94,15 @@ fn addresses(method: Method, registers: Registers) -> Option<Vec<u64>> {
             remembered_lr: 0,
             remembered_outcome: Outcome::End,
             numbered: false,
-            // SAFETY: the taken workspace's own frames.
-            scratch: unsafe { core::slice::from_raw_parts_mut(workspace.scratch, workspace.capacity) },
+            scratch: &mut scratch,
             made: 0,
             kept: 0,
             outcome: Outcome::Broken,
         };
         walk.run();
         let frames: &[Frame] = &walk.scratch[..walk.made];
-        frames.iter().filter(|frame| frame.flags & FIRST == 0).map(|frame| frame.state.address).collect()
+        let addresses = frames.iter().filter(|frame| frame.flags & FIRST == 0).map(|frame| frame.state.address);
+        (addresses.collect(), walk.outcome)
     });
     taken.give_back();
     found

@@ -165,10 +165,8 @@ fn instructions(rows: &mut Vec<Row>, results: &Results, work: &Work) {
         let (measured, verdict) = match added(variant, base) {
             None => ("\u{2013}".to_owned(), Verdict::Unknown("not counted".to_owned())),
             Some((share, own_threads)) => {
-                let verdict = if peer.is_some_and(|peer| share <= peer) {
-                    Verdict::Aim
-                } else if share <= 0.03 {
-                    Verdict::Kept
+                let verdict = if share <= 0.03 {
+                    if peer.is_some_and(|peer| share <= peer) { Verdict::Aim } else { Verdict::Kept }
                 } else {
                     Verdict::Missed { by: (share - 0.03) * 100.0, unit: " points", open: false }
                 };

@@ -31,7 +31,7 @@ const USAGE: &str = "usage: peers [--quick | --long] [--rounds N] [--only WORKLO
              [--no-build] [--out DIRECTORY]
 
   --quick, --long   about 4 minutes and about 80, where the default is about 25 on two cores; building not counted
-  --rounds N        rounds of the sampling profilers; the exact ones get half as many, at least 2
+  --rounds N        rounds of the sampling profilers; the exact ones get half as many, at least 2, and the server no more
   --only            workloads, as in the page: pair, churn, json, grow, handoff, buffers, deep, server, mail, batch, threads
   --profilers       those whose names contain one of these; what they are compared with is run in any case
   --no-callgrind    counts no instructions
@@ -89,6 +89,7 @@ impl Options {
         if let Some(rounds) = rounds {
             options.scale.rounds = rounds;
             options.scale.exact_rounds = (rounds / 2).max(2);
+            options.scale.server_rounds = rounds;
         }
         if let Some(name) = options.only.iter().find(|name| !WORKS.iter().any(|work| work.name == **name)) {
             return Err(format!("no workload '{name}'\n{USAGE}"));
@@ -157,7 +158,20 @@ fn bench(options: &Options) -> Result<(), String> {
     for (group, rounds) in [(Group::Sampled, options.scale.rounds), (Group::Exact, options.scale.exact_rounds)] {
         for round in 0..rounds {
             say(&format!("{group:?} profilers: round {} of {rounds}", round + 1));
-            one_round(options, &bench, &programs, &mut results, &works, group, round);
+            let turn = Turn { works: &works, group, round, among: &|_| true };
+            one_round(options, &bench, &programs, &mut results, &turn);
+        }
+    }
+    let served: Vec<Work> = works.iter().filter(|work| work.name == "server").copied().collect();
+    if !served.is_empty() {
+        let (first, end) = (options.scale.rounds, options.scale.server_rounds);
+        for round in first..end.max(first) {
+            if (round - first).is_multiple_of(10) {
+                say(&format!("the server alone: round {} of {end}", round + 1));
+            }
+            let promised = |variant: &Variant| plan::SERVED.contains(&variant.name);
+            let turn = Turn { works: &served, group: Group::Sampled, round, among: &promised };
+            one_round(options, &bench, &programs, &mut results, &turn);
         }
     }
     let (others, stolen) = Usage::now().others_since(&before);
@@ -185,19 +199,20 @@ fn bench(options: &Options) -> Result<(), String> {
     write(options, &root, &machine, &works, &results, &warnings, minutes)
 }
 
-/// Every variant of every workload once; backwards in odd rounds, so that a drift of the machine's favours nobody.
-fn one_round(
-    options: &Options,
-    bench: &Bench,
-    programs: &Programs,
-    results: &mut Results,
-    works: &[Work],
+/// One round: of these works, under the variants among these.
+struct Turn<'a> {
+    works: &'a [Work],
     group: Group,
     round: usize,
-) {
+    among: &'a dyn Fn(&Variant) -> bool,
+}
+
+/// Every variant of every workload once; backwards in odd rounds, so that a drift of the machine's favours nobody.
+fn one_round(options: &Options, bench: &Bench, programs: &Programs, results: &mut Results, turn: &Turn<'_>) {
+    let Turn { works, group, round, among } = *turn;
     for work in works {
         let mut variants: Vec<Variant> =
-            group.variants(work).into_iter().filter(|variant| options.wants(variant)).collect();
+            group.variants(work).into_iter().filter(|variant| options.wants(variant) && among(variant)).collect();
         if round % 2 == 1 {
             variants.reverse();
         }
@@ -207,7 +222,7 @@ fn one_round(
             }
             let operations = group.operations(work, &options.scale);
             let program = programs.of(variant.build).map_err(str::to_owned);
-            let run = program.and_then(|program| bench.run(program, &variant, work, operations));
+            let run = program.and_then(|program| bench.run(program, &variant, work, operations, round));
             if let Err(why) = &run {
                 say(&format!("{}, {}: {why}", variant.name, work.label()));
             }

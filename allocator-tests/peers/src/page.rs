@@ -34,8 +34,12 @@ impl Page<'_> {
         writeln!(out, "{cpu}, {cores} cores; {kernel}; {compiler}; commit {commit}.")?;
         writeln!(
             out,
-            "Written by `cargo run --release --manifest-path allocator-tests/peers/Cargo.toml`, scale '{}': {} rounds, {} of the exact profilers, {} minutes.\n",
-            self.scale.name, self.scale.rounds, self.scale.exact_rounds, self.minutes
+            "Written by `cargo run --release --manifest-path allocator-tests/peers/Cargo.toml`, scale '{}': {} rounds, {} of the exact profilers, {} of the server where its latency is promised, {} minutes.\n",
+            self.scale.name,
+            self.scale.rounds,
+            self.scale.exact_rounds,
+            self.scale.server_rounds.max(self.scale.rounds),
+            self.minutes
         )?;
         for warning in self.warnings {
             writeln!(out, "> **{warning}**\n")?;
@@ -60,7 +64,8 @@ impl Page<'_> {
              within a round to the same workload without a profiler over the same allocator, and in brackets the interval that holds the true median with 95% \
              probability (with fewer than six rounds: all that was seen). Measured is the workload alone, after a warm-up, the profiler having started before; \
              the final dump is timed apart. All variants did the same work, by checksum, or have no figure. All are built with frame pointers, which unfreed, dhat, \
-             jemalloc and heaptrack do not need and the others do. Sampling profilers sample every 512 KiB, but for the governed one.\n"
+             jemalloc and heaptrack do not need and the others do. All have a second thread, which sleeps, since malloc is cheaper in a process that never had one; and in \
+             each round all have the same layout of the heap, another than in the last. Sampling profilers sample every 512 KiB, but for the governed one.\n"
         )
     }
 
@@ -205,7 +210,7 @@ impl Page<'_> {
         }
         writeln!(
             out,
-            "## Instructions an operation, one thread (callgrind)\n\nThe difference between two runs, without the dump. What a profiler's own threads do by the \
+            "## Instructions an operation, one thread (callgrind)\n\nThe difference between two runs, without the dump; on json the mean over six layouts of the heap. What a profiler's own threads do by the \
              clock is counted some fifty times too often, since valgrind is that slow.\n"
         )?;
         for group in [Group::Sampled, Group::Exact] {
@@ -298,9 +303,9 @@ impl Page<'_> {
         for group in [Group::Sampled, Group::Exact] {
             for work in self.works {
                 for variant in self.profilers(group) {
-                    let lost =
+                    let mut samples =
                         self.results.cell(group, work, variant.name).into_iter().flat_map(|cell| cell.samples.values());
-                    let lost = lost.filter(|sample| sample.facts["losses"].is_object()).next_back();
+                    let lost = samples.rfind(|sample| sample.facts["losses"].is_object());
                     if let Some(sample) = lost {
                         let some = sample.facts["losses"]
                             .as_object()

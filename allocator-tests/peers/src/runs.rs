@@ -40,9 +40,16 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Runs a workload. The error is a word or two for the table; the program's own words are left in the scratch directory
+    /// Runs a workload in a heap laid out by this number. The error is a word or two for the table; the program's own words are left in the scratch directory
     /// and printed.
-    pub fn run(&self, program: &Path, variant: &Variant, work: &Work, operations: u64) -> Result<Sample, String> {
+    pub fn run(
+        &self,
+        program: &Path,
+        variant: &Variant,
+        work: &Work,
+        operations: u64,
+        layout: usize,
+    ) -> Result<Sample, String> {
         let out = self.scratch.join("out");
         let _ = fs::remove_dir_all(&out);
         fs::create_dir_all(&out).map_err(|error| format!("{}: {error}", out.display()))?;
@@ -56,7 +63,7 @@ impl Bench {
         };
         command.args([variant.mode, work.name, &work.threads.to_string()]);
         command.args([warm_up(operations).to_string(), operations.to_string(), variant.frames.to_string()]).arg(&out);
-        command.current_dir(&out);
+        command.current_dir(&out).env("PEERS_LAYOUT", layout.to_string());
         let (own, driven) = if work.name == "server" {
             let (own, driven) = self.drive(command, operations)?;
             (own, Some(driven))

@@ -3,6 +3,7 @@
 //! Whatever the system refuses, the program is served, its blocks hold what was written, and it ends with status 0:
 //! with a profile (`started`) or with an error of `start()` in words (`refused: …`), as the test then judges.
 
+use std::alloc::Layout;
 use std::path::Path;
 
 use allocator_tests::load::{Block, Load, Xorshift, size};
@@ -99,6 +100,92 @@ fn exact_totals(profiler: &unfreed::Profiler) {
     assert_eq!((after.live_bytes, after.live_blocks), (before.live_bytes, before.live_blocks));
 }
 
+/// Blocks by hand, so that a refusal is seen and survived; their table is made before anything is counted.
+struct Held {
+    blocks: Vec<(*mut u8, Layout)>,
+    refused: u32,
+}
+
+impl Held {
+    fn bytes(&self) -> usize {
+        self.blocks.iter().map(|(_, layout)| layout.size()).sum()
+    }
+
+    /// Takes memory until `refusals` requests were refused; every fourth is the growth of a block.
+    fn fill(&mut self, random: &mut Xorshift, refusals: u32) {
+        let end = self.refused + refusals;
+        while self.refused < end && self.blocks.len() < self.blocks.capacity() {
+            let size = 1 + random.below(60_000);
+            if random.below(4) == 0 && !self.blocks.is_empty() {
+                let at = random.below(self.blocks.len());
+                let (block, layout) = self.blocks[at];
+                // SAFETY: a block of ours.
+                let moved = unsafe { std::alloc::realloc(block, layout, size) };
+                match moved.is_null() {
+                    true => self.refused += 1,
+                    false => self.blocks[at] = (moved, Layout::from_size_align(size, layout.align()).expect("small")),
+                }
+                continue;
+            }
+            let layout = Layout::from_size_align(size, 1 << random.below(7)).expect("a layout");
+            // SAFETY: of at least a byte.
+            let block = unsafe {
+                if random.below(3) == 0 { std::alloc::alloc_zeroed(layout) } else { std::alloc::alloc(layout) }
+            };
+            match block.is_null() {
+                true => self.refused += 1,
+                false => self.blocks.push((block, layout)),
+            }
+        }
+        assert!(
+            self.refused >= end,
+            "{} blocks of {} bytes, {} refused",
+            self.blocks.len(),
+            self.bytes(),
+            self.refused
+        );
+    }
+
+    fn free(&mut self, keep: usize) {
+        while self.blocks.len() > keep {
+            let (block, layout) = self.blocks.pop().expect("there are more");
+            // SAFETY: a block of ours.
+            unsafe { std::alloc::dealloc(block, layout) };
+        }
+    }
+}
+
+/// Exact whatever is refused: in `mode`, or with no profile at all between two.
+fn refused_small(mode: &str) {
+    let start = || {
+        let builder = if mode == "off" { unfreed::Profiler::builder() } else { builder(mode) };
+        builder.no_output().quiet().start().expect("starts")
+    };
+    let live = |profiler: &unfreed::Profiler| {
+        let totals = profiler.snapshot().totals();
+        (totals.live_bytes, totals.live_blocks)
+    };
+    println!("a line, whose buffer the standard library keeps");
+    let mut random = Xorshift(0xFACE);
+    let mut held = Held { blocks: Vec::with_capacity(100_000), refused: 0 };
+    let mut profiler = Some(start());
+    let before = live(profiler.as_ref().expect("started"));
+    for round in 0..6 {
+        if mode == "off" {
+            profiler = None;
+        }
+        held.fill(&mut random, 50);
+        let full = (before.0 + held.bytes() as u64, before.1 + held.blocks.len() as u64);
+        let seen = profiler.as_ref().map(live);
+        held.free(100 * round);
+        let profiler = profiler.get_or_insert_with(start);
+        let expected = (before.0 + held.bytes() as u64, before.1 + held.blocks.len() as u64);
+        assert!(seen.is_none_or(|seen| seen == full), "{mode}, round {round}: {seen:?}, not {full:?}");
+        assert_eq!(live(profiler), expected, "{mode}, round {round}");
+    }
+    println!("refused {}", held.refused);
+}
+
 fn profile(mode: &str, threads: usize) -> Option<unfreed::Profiler> {
     match builder(mode).start() {
         Ok(profiler) => {
@@ -169,6 +256,13 @@ fn main() {
             limit(libc::RLIMIT_DATA, libc::RLIM_INFINITY);
             work(1, 10);
             profiler.flush();
+        }
+        // Small requests that the system's allocator refuses, in a limit set by the program or found at its start.
+        "refused-small" => {
+            if arguments[3] == "set" {
+                limit(libc::RLIMIT_AS, address_space() + (300 << 20));
+            }
+            refused_small(mode);
         }
         "file-size" => {
             limit(libc::RLIMIT_FSIZE, value());

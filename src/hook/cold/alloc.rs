@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
 use std::sync::atomic::Ordering;
 
-use super::{Cold, SMALL_IN_TABLE, every_free_looks, exact, own_hot};
+use super::{Cold, SMALL_IN_TABLE, every_free_looks, exact, own_hot, refusable};
 use crate::hook::hot::Hot;
 use crate::hook::own;
 use crate::hook::session::{self, Mode};
@@ -16,8 +16,8 @@ use crate::sampler::governor;
 use crate::sampler::weight::IntervalCode;
 use crate::slots::entry::Identity;
 use crate::slots::{Half, RANGE, Range, SLOT_MAX_BYTES, Slot};
-use crate::sys::clock;
 use crate::sys::stack::Registers;
+use crate::sys::{clock, refusal};
 use crate::units::Ticks;
 
 /// Where a tracked block is found again.
@@ -37,11 +37,15 @@ pub(in crate::hook) unsafe fn alloc(size: usize, align: usize, inner: &dyn Globa
     // SAFETY: they were a layout; apart, they stay in the registers that they came in.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     let hot = own_hot();
-    match exact::alloc(hot, layout, zeroed, &registers) {
-        Some(ptr) => ptr,
-        // SAFETY: the caller's layout.
-        None => unsafe { alloc_at_length(hot, layout, inner, zeroed, &registers) },
+    if let Some(ptr) = exact::alloc(hot, layout, zeroed, &registers) {
+        return ptr;
     }
+    // SAFETY: the caller's layout.
+    if let Some(ptr) = unsafe { refusable::alloc(hot, layout, inner, zeroed) } {
+        return ptr;
+    }
+    // SAFETY: the caller's layout.
+    unsafe { alloc_at_length(hot, layout, inner, zeroed, &registers) }
 }
 
 /// # Safety
@@ -66,6 +70,9 @@ unsafe fn alloc_at_length(
         // SAFETY: the caller's layout.
         Some(interval) => unsafe { tracked(&mut cold, inner, layout, zeroed, interval, registers) },
     };
+    if ptr.is_null() {
+        refusal::look();
+    }
     let counted = cold.count_alloc(layout.size(), !ptr.is_null());
     cold.leave(counted);
     ptr

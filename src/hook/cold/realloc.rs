@@ -18,7 +18,7 @@ use crate::sampler::{governor, interval};
 use crate::slots::entry::Identity;
 use crate::slots::{RANGE, Range, SLOT_MAX_BYTES, Slot};
 use crate::sys::stack::Registers;
-use crate::sys::{clock, fork};
+use crate::sys::{clock, fork, refusal};
 use crate::units::Ticks;
 
 impl Cold<'_> {
@@ -111,6 +111,9 @@ unsafe fn realloc_at_length(
     let mut cold = Cold::enter(hot);
     // SAFETY: the caller's block and sizes.
     let moved = unsafe { move_block(&mut cold, inner, ptr, layout, new_size, found, registers) };
+    if moved.is_null() {
+        refusal::look();
+    }
     let counted = cold.count_realloc(layout.size(), new_size, !moved.is_null());
     cold.leave(counted);
     moved

@@ -607,3 +607,23 @@ fn the_other_methods() {
     assert_is(&captured, &system);
     session.finish(220);
 }
+
+/// The method is the same however few frames are kept, and however deep the caller of `start` is.
+#[test]
+fn the_method_does_not_depend_on_depths() {
+    for max_frames in [4, 8, 10, 128, 1024] {
+        assert_eq!(Session::start(max_frames).method, "framehop + replay", "{max_frames} frames");
+    }
+    let mut method = "";
+    below(700, &mut || method = Session::start(128).method);
+    assert_eq!(method, "framehop + replay");
+}
+
+#[inline(never)]
+fn below(depth: usize, last: &mut dyn FnMut()) -> usize {
+    match depth {
+        0 => last(),
+        n => drop(std::hint::black_box(below(n - 1, last))),
+    }
+    std::hint::black_box(depth + 1)
+}

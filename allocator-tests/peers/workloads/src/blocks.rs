@@ -80,7 +80,7 @@ impl Workload for Buffers {
             let mut held: Vec<Vec<u8>> = vec![Vec::new(); 8];
             let mut sum = 0_u64;
             for n in 0..operations {
-                let power = 64 * 1024 << random.below(7);
+                let power = (64 * 1024) << random.below(7);
                 let size = power + random.below(power as u64) as usize;
                 let mut buffer: Vec<u8> = Vec::with_capacity(size);
                 for page in buffer.spare_capacity_mut().chunks_mut(4096) {

@@ -6,6 +6,7 @@
 mod batch;
 mod blocks;
 mod deep;
+pub mod heap;
 mod json;
 mod mail;
 pub mod server;
