@@ -31,14 +31,18 @@
 //! goes on (`gates`); tables that grow while their predecessors are freed are judged by their rate (`spine`); a case keeps
 //! how far its verdict has got, and withdraws it when its grounds go (`case`). Thin sites are pooled (`pool`). A
 //! state is a word for all that (`classify`), a severity for the burden (`severity`), advice for the evidence
-//! (`advice`). Where resident memory is that is not live, `memory` tells. `simulation` scores it on programs of known guilt; `docs/leak-detection.md` tells users what it means.
+//! (`advice`), which rests on what sites do epoch by epoch (`habits`, `activity`), have to do with each other (`relations`)
+//! and are called (`clues`). Where resident memory is that is not live, `memory` tells. `simulation` scores it on programs of known guilt; `docs/leak-detection.md` tells users what it means.
 
+pub(crate) mod activity;
 mod advice;
 pub(crate) mod assemble;
 mod case;
 mod classify;
+pub(crate) mod clues;
 mod config;
 mod gates;
+pub(crate) mod habits;
 pub(crate) mod history;
 pub(crate) mod judge;
 mod ladder;
@@ -46,12 +50,14 @@ mod marks;
 pub(crate) mod memory;
 pub(crate) mod pool;
 pub(crate) mod recommend;
+pub(crate) mod relations;
 mod report;
 mod severity;
 #[cfg(test)]
 mod simulation;
 mod spine;
 pub(crate) mod state;
+mod surroundings;
 
 pub use config::{LeakConfig, LeakConfigError};
 pub use memory::{Memory, MemoryCause, Unexplained};

@@ -1,8 +1,10 @@
 //! The public handle; the only module that knows both the hot and the cold side.
 
+mod bounds;
 mod builder;
 mod leaks;
 mod link;
+mod news;
 mod output;
 mod running;
 mod scopes;
@@ -120,7 +122,7 @@ impl Profiler {
 impl Profiler {
     /// The verdicts on every judged site, worst first, as of the last closed epoch; includes everything recorded so
     /// far in the figures. Costs what a snapshot does, and the symbols of the judged sites. Asks the allocator for its
-    /// statistics, which takes its locks for up to 0.5 ms. Empty in a listener of [`Builder::on_verdict`].
+    /// statistics, which takes its locks for up to 0.5 ms.
     #[must_use]
     pub fn leaks(&self) -> LeakReport {
         running::ask_allocator(self.ticket);
@@ -129,6 +131,13 @@ impl Profiler {
             Some(evidence) => leaks::report(*evidence, crate::report::Trim::from_dhat(Some(usize::MAX))).1,
             None => LeakReport::default(),
         }
+    }
+
+    /// Waits until listeners ([`Builder::on_verdict`], a logger) were told of every verdict that has changed so far, for at
+    /// most `limit`; true if they were. For programs that end epochs themselves and want to know at once. Returns false at
+    /// once in a listener.
+    pub fn wait_until_told(&self, limit: std::time::Duration) -> bool {
+        running::wait_until_told(self.ticket, limit)
     }
 
     /// From here on the report's `baseline_bytes` is what is live now.

@@ -35,7 +35,7 @@ pub(crate) mod synthetic;
 mod text;
 pub(crate) mod trim;
 
-pub(crate) use chain::short_chain;
+pub(crate) use chain::{functions, is_shared_pointer, short_chain};
 pub use diff::{Diff, SiteDiff};
 pub use estimate::Estimate;
 pub use facts::{HistoryPoint, Losses, Mode, Module, ProcessState, SizeClass, Totals};

@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use unfreed::{Builder, Leak, LeakReport, Profiler, ScopeHandle, State, Store, VerdictChange, VerdictKind, bounded};
 
@@ -94,10 +96,11 @@ fn within_its_bound_a_cache_that_fills_is_never_a_leak() {
             "{mode}: {report:#?}"
         );
         assert!(leaks.iter().all(|leak| leak.scope().is_none()), "{mode}: {leaks:?}");
+        // Everything is told by then.
+        drop(profiler);
         let heard = heard.lock().expect("not poisoned");
         assert!(heard.contains(&(VerdictKind::Leak, None)), "{mode}: {heard:?}");
         assert!(heard.iter().all(|(_, scope)| scope.is_none()), "{mode}: no news of the cache: {heard:?}");
-        drop(profiler);
         assert_eq!((cache.len(), leaked.len()), (EPOCHS * ENTRIES_AN_EPOCH, EPOCHS * ENTRIES_AN_EPOCH));
     }
 }
@@ -141,6 +144,48 @@ fn beyond_its_bound_a_cache_is_a_leak() {
     }
 }
 
+/// News of the bound itself: it is exceeded, it holds twice as much, it is kept again. Each change is told once.
+#[test]
+fn a_bound_that_is_exceeded_is_told_until_it_is_kept_again() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for (mode, builder) in modes() {
+        let (told, heard) = channel();
+        let told = Mutex::new(told);
+        let listen = move |change: &VerdictChange| {
+            if change.leak.scope() == Some("told") {
+                told.lock().expect("not poisoned").send(change.clone()).expect("it hears");
+            }
+        };
+        let profiler = builder.on_verdict(listen).start().expect("a profile");
+        let mut cache = Vec::with_capacity(10_000);
+        let mut told = Vec::new();
+        for epoch in 0..EPOCHS {
+            let _cache = bounded("told", FILLED_BYTES / 4);
+            insert_some(&mut cache);
+            if epoch == EPOCHS * 7 / 8 {
+                // What is told is the site as it stands: before it changes.
+                let next = || heard.recv_timeout(Duration::from_secs(60)).expect("it is told");
+                told = vec![next(), next()];
+                cache.truncate(10);
+            }
+            profiler.advance_epoch();
+        }
+        drop(profiler);
+        told.extend(heard.iter());
+        let kinds: Vec<VerdictKind> = told.iter().map(|change| change.kind).collect();
+        assert_eq!(kinds, [VerdictKind::Leak, VerdictKind::Worsened, VerdictKind::Withdrawn], "{mode}: {told:#?}");
+        for change in &told {
+            let named =
+                |name: &str| change.leak.frames().iter().any(|frame| frame.name().is_some_and(|n| n.contains(name)));
+            assert!(named("bounded::entry") && named("insert_some"), "{mode}: the site has names: {change:#?}");
+            let exceeds = change.kind != VerdictKind::Withdrawn;
+            assert_eq!((change.leak.state() == State::Leak, change.leak.evidence().exceeds_bound), (exceeds, exceeds));
+        }
+        let withdrawn = told[2].leak.withdrawn().expect("why");
+        assert_eq!(withdrawn.reason, "its scope keeps its bound again", "{mode}");
+    }
+}
+
 /// A cache that evicts what is too much: full after 120 epochs, it stays within its bound for ever. Without the bound it would be
 /// suspected, and the suspicion withdrawn.
 #[test]
@@ -166,9 +211,9 @@ fn a_cache_that_keeps_its_bound_is_quiet() {
             let report = profiler.leaks();
             assert_eq!(report.leaks().filter(|site| site.scope().is_some()).count(), 0, "{mode}: {report:#?}");
         }
+        drop(profiler);
         let heard = heard.lock().expect("not poisoned");
         assert!(heard.iter().all(|(_, scope)| scope.is_none()), "{mode}: {heard:?}");
-        drop(profiler);
     }
 }
 

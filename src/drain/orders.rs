@@ -28,6 +28,8 @@ pub(crate) enum Order {
     Answered(Answer),
     /// Where the process's memory is.
     Memory(Sender<Memory>),
+    /// Hand over what changed, if whoever listens has room; reply whether nothing is left to be handed over.
+    Tell(Sender<bool>),
     /// From here on growth is measured against now.
     Baseline(Sender<()>),
     /// Look for modules that were loaded.

@@ -9,7 +9,9 @@ use std::time::Duration;
 use super::aggregator::AGGREGATOR;
 use super::memory::{Answer, Books};
 use super::watch::Watch;
+use crate::leak::activity::Activity;
 use crate::leak::assemble::{Course, Process};
+use crate::leak::habits::{Habits, Ways};
 use crate::leak::history::History;
 use crate::leak::judge::{Judge, Subject};
 use crate::leak::memory::{Memory, Moment};
@@ -20,8 +22,8 @@ use crate::store::picture::{ExactTotals, Picture};
 use crate::store::tables::Tables;
 use crate::units::{FrameKey, StackId, Ticks};
 
-/// Changes of verdicts that one epoch can tell of; more are seen in the next report.
-const MOST_CHANGES: usize = 256;
+/// Changes of verdicts that wait to be told; more are counted, and seen in the next report.
+const MOST_CHANGES: usize = 1024;
 /// Epochs between looks at what is too thin to be judged by itself.
 const REGROUP_EVERY: u32 = 12;
 
@@ -32,6 +34,8 @@ pub(crate) type Owners = fn(&[FrameKey], &Picture) -> Vec<Whose>;
 #[derive(Debug)]
 pub(crate) struct Bench {
     judge: Judge,
+    /// When the program was busy and when idle.
+    activity: Activity,
     /// What was live, resident and held, for the reports.
     books: Books,
     /// Exact live bytes of the profile at the ends of the epochs that `books` has.
@@ -39,6 +43,8 @@ pub(crate) struct Bench {
     baseline: Option<u64>,
     blocks_before: u64,
     changes: Vec<(Subject, Change)>,
+    /// Changes that found no room among them.
+    untold: u64,
     owners_known: HashMap<FrameKey, Whose>,
     owners: Owners,
     epoch_length: Option<Duration>,
@@ -51,6 +57,7 @@ pub(crate) struct Bench {
 pub(crate) struct Evidence {
     pub(crate) judge: Judge,
     pub(crate) histories: Vec<History>,
+    pub(crate) ways: Ways,
     /// The stack of each history's row.
     pub(crate) stacks: Vec<StackId>,
     pub(crate) process: Process,
@@ -65,11 +72,13 @@ impl Bench {
     ) -> Result<Bench, LeakConfigError> {
         Ok(Bench {
             judge: Judge::new(config)?,
+            activity: Activity::default(),
             books: Books::default(),
             live_past: VecDeque::new(),
             baseline: None,
             blocks_before: 0,
             changes: Vec::with_capacity(MOST_CHANGES),
+            untold: 0,
             owners_known: HashMap::new(),
             owners,
             epoch_length,
@@ -82,25 +91,29 @@ impl Bench {
         let allocated = totals.total_blocks.saturating_sub(self.blocks_before);
         self.blocks_before = totals.total_blocks;
         self.epochs = self.epochs.saturating_add(1);
-        let changes = &mut self.changes;
+        self.activity.saw_threads(watch.threads());
+        let is_idle = self.activity.end_epoch(allocated);
+        watch.habits().iter_mut().for_each(|habits| habits.end_epoch(is_idle));
+        let (changes, untold) = (&mut self.changes, &mut self.untold);
         self.judge.end_epoch(watch.epoch(), allocated, watch.histories(), &mut |subject, change| {
-            // Room was made before: nothing is allocated here.
             if changes.len() < changes.capacity() {
+                // Room was made before: nothing is allocated here.
                 changes.push((subject, change));
+            } else {
+                *untold += 1;
             }
         });
         watch.begin_epoch(at);
     }
 
-    /// After the lock: remembers the process's course, and pools what is thin now and then. True: verdicts changed.
-    pub(crate) fn after_epoch(&mut self, totals: &ExactTotals, moment: Moment) -> bool {
+    /// After the lock: remembers the process's course.
+    pub(crate) fn after_epoch(&mut self, totals: &ExactTotals, moment: Moment) {
         let window = usize::try_from(self.judge.config.window_epochs).unwrap_or(usize::MAX).clamp(1, 1_000_000);
         if self.live_past.len() > window {
             self.live_past.pop_front();
         }
         self.live_past.push_back(live_of(totals));
         self.books.end_epoch(moment, window);
-        !self.changes.is_empty()
     }
 
     /// Is it time to look at thin sites?
@@ -170,6 +183,11 @@ impl Bench {
         self.baseline = Some(live_of(totals));
     }
 
+    /// Did verdicts change since `take_changes`?
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// The changes of verdicts since the last call.
     pub(crate) fn take_changes(&mut self) -> Vec<(Subject, Change)> {
         std::mem::replace(&mut self.changes, Vec::with_capacity(MOST_CHANGES))
@@ -209,9 +227,12 @@ impl Bench {
             used_bytes: limit.used_bytes,
             baseline_bytes: self.baseline,
             unwatched_records: unwatched,
+            untold_changes: self.untold,
             interval_bytes: picture.interval.interval_bytes(picture.fixed_interval_bytes),
         };
-        Some(Evidence { judge: self.judge.clone(), histories, stacks, process, picture })
+        let habits = copy_habits(histories.len())?;
+        let ways = Ways { habits, activity: self.activity.clone() };
+        Some(Evidence { judge: self.judge.clone(), histories, ways, stacks, process, picture })
     }
 }
 
@@ -233,4 +254,11 @@ fn copy_histories() -> Option<(Vec<History>, Vec<StackId>)> {
         }
     })?;
     Some((histories, stacks))
+}
+
+/// What the sites of so many histories do. Memory is made before the lock.
+fn copy_habits(count: usize) -> Option<Vec<Habits>> {
+    let mut habits: Vec<Habits> = Vec::with_capacity(count);
+    AGGREGATOR.watched(|_, watch, _| habits.extend(watch.habits().iter().take(count)))?;
+    Some(habits)
 }

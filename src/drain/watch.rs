@@ -8,6 +8,7 @@
 
 use std::ptr::NonNull;
 
+use crate::leak::habits::Habits;
 use crate::leak::history::{Block, History};
 use crate::ring::record::Kind;
 use crate::sampler::weight::{IntervalCode, Weight};
@@ -28,10 +29,13 @@ const MOST_BOUNDARIES: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Watch {
     histories: NonNull<History>,
+    habits: NonNull<Habits>,
     /// Rows seen so far, and 1; at most `MOST_SITES`.
     used: usize,
     /// Records of sites without a history.
     unwatched: u64,
+    /// Rings that records came from are numbered below this: threads that were recorded at once, at most.
+    threads: u32,
     epochs: Epochs,
     /// The interval in bytes that `IntervalCode::FIXED` means.
     fixed_bytes: u64,
@@ -44,7 +48,13 @@ impl Watch {
     /// For a profile that begins at `base`. `None` where no memory is to be had.
     pub(crate) fn new(base: Ticks, fixed_bytes: u64) -> Option<Watch> {
         let histories = map::anonymous(MOST_SITES * size_of::<History>())?;
-        Some(Watch { histories: histories.cast(), used: 0, unwatched: 0, epochs: Epochs::new(base), fixed_bytes })
+        let Some(habits) = map::anonymous(MOST_SITES * size_of::<Habits>()) else {
+            // SAFETY: exactly the mapping just made; nobody else has it.
+            unsafe { map::unmap(histories.as_ptr().cast(), MOST_SITES * size_of::<History>()) };
+            return None;
+        };
+        let (histories, habits, epochs) = (histories.cast(), habits.cast(), Epochs::new(base));
+        Some(Watch { histories, habits, used: 0, unwatched: 0, threads: 0, epochs, fixed_bytes })
     }
 
     /// The histories of the rows seen so far.
@@ -54,9 +64,20 @@ impl Watch {
         unsafe { std::slice::from_raw_parts_mut(self.histories.as_ptr(), self.used) }
     }
 
-    /// The memory that histories take.
+    /// What the sites of the histories do epoch by epoch.
+    pub(crate) fn habits(&mut self) -> &mut [Habits] {
+        // SAFETY: as in `histories`; zeroed bytes are a site's that has not done anything.
+        unsafe { std::slice::from_raw_parts_mut(self.habits.as_ptr(), self.used) }
+    }
+
+    /// The most threads that were recorded at once so far.
+    pub(crate) fn threads(&self) -> u32 {
+        self.threads
+    }
+
+    /// The memory that histories and habits take.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        (self.used * size_of::<History>()) as u64
+        (self.used * (size_of::<History>() + size_of::<Habits>())) as u64
     }
 
     /// The open epoch's number.
@@ -90,6 +111,8 @@ impl Drop for Watch {
     fn drop(&mut self) {
         // SAFETY: exactly the mapping made by `new`; nobody else has it.
         unsafe { map::unmap(self.histories.as_ptr().cast(), MOST_SITES * size_of::<History>()) };
+        // SAFETY: the same.
+        unsafe { map::unmap(self.habits.as_ptr().cast(), MOST_SITES * size_of::<Habits>()) };
     }
 }
 
@@ -103,6 +126,9 @@ impl Observer for Watch {
             _ => self.epochs.of(record.birth),
         };
         let thread = applied.ring.map_or(u32::MAX, |ring| ring.0);
+        if thread != u32::MAX {
+            self.threads = self.threads.max(thread + 1);
+        }
         let fixed_bytes = self.fixed_bytes;
         let block = |size: u64, interval: IntervalCode, weight: &Weight| Block {
             size,
@@ -111,7 +137,20 @@ impl Observer for Watch {
             thread,
         };
         let new = block(record.size, record.interval, applied.weight);
-        let Some(history) = self.history_of(applied.site) else { return };
+        let index = applied.site.0 as usize;
+        if self.history_of(applied.site).is_none() {
+            return;
+        }
+        if let Some(habits) = self.habits().get_mut(index) {
+            match (applied.streak, record.kind) {
+                (Some(Streak::Births { times, .. }), _) => habits.born(&new, times),
+                (Some(Streak::Pairs { times, .. }), _) => habits.turned_over(&new, times),
+                (None, Kind::Alloc) => habits.born(&new, 1),
+                (None, Kind::Free | Kind::Forget) => habits.left(&new),
+                (None, Kind::Resize) => habits.resized(&block(record.old_size, record.old_interval, applied.old), &new),
+            }
+        }
+        let Some(history) = self.histories().get_mut(index) else { return };
         match applied.streak {
             Some(Streak::Births { times, .. }) => return history.born_often(now, &new, times),
             Some(Streak::Pairs { times, .. }) => return history.born_and_freed_often(now, &new, times),
@@ -136,7 +175,19 @@ impl Observer for Watch {
             Exactly::Freed { birth } | Exactly::Resized { birth, .. } => self.epochs.of(birth),
         };
         let block = |size| Block { size, interval_bytes: 0.0, weight: exactly(size), thread: applied.ring.0 };
-        let Some(history) = self.history_of(applied.site) else { return };
+        let index = applied.site.0 as usize;
+        if self.history_of(applied.site).is_none() {
+            return;
+        }
+        self.threads = self.threads.max(applied.ring.0 + 1);
+        if let Some(habits) = self.habits().get_mut(index) {
+            match applied.what {
+                Exactly::Born => habits.born(&block(applied.size), 1),
+                Exactly::Freed { .. } => habits.left(&block(applied.size)),
+                Exactly::Resized { from, .. } => habits.resized(&block(from), &block(applied.size)),
+            }
+        }
+        let Some(history) = self.histories().get_mut(index) else { return };
         match applied.what {
             Exactly::Born => history.born_here(now, &block(applied.size)),
             Exactly::Freed { .. } => history.freed_here(birth, now, &block(applied.size)),

@@ -24,8 +24,19 @@ use crate::units::Ticks;
 /// Between ticks: the rings hold far more than this at the governor's rates, and a signal waits no longer.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
-/// Told what changed, with everything that a report needs.
-pub(crate) type Listener = Box<dyn Fn(Box<Evidence>, &[(Subject, Change)]) + Send>;
+/// Who is told of verdicts. Called on the drain thread, which none of these may hold up: telling is another thread's.
+pub(crate) trait News: Send {
+    /// Does anyone listen? What nobody hears is not made: evidence is a copy of everything.
+    fn is_heard(&self) -> bool;
+    /// Looks at what the scopes hold, after an epoch.
+    fn look(&mut self, picture: Box<Picture>);
+    /// Did it see news there that were not told?
+    fn has_seen(&self) -> bool;
+    /// Was everything told that was given? Then there is room for more.
+    fn has_room(&self) -> bool;
+    /// Takes what changed, with everything that a report needs.
+    fn tell(&mut self, evidence: Box<Evidence>, changes: Vec<(Subject, Change)>);
+}
 
 /// What the drain thread needs of the hot side and of the profiler, said as functions so that it knows neither.
 pub(crate) struct Surroundings {
@@ -43,10 +54,8 @@ pub(crate) struct Surroundings {
     pub(crate) store_is_full: fn(),
     /// A signal asked the process to end.
     pub(crate) end_by_signal: Box<dyn Fn(Option<Box<Evidence>>, i32) + Send>,
-    /// Verdicts changed: whoever listens is told.
-    pub(crate) verdicts_changed: Listener,
-    /// Does anyone listen? What nobody hears is not made: symbols take long.
-    pub(crate) someone_listens: Box<dyn Fn() -> bool + Send>,
+    /// Whoever is told of verdicts.
+    pub(crate) news: Box<dyn News>,
 }
 
 /// The thread's state.
@@ -156,6 +165,7 @@ impl Worker {
                     self.tick(&mut memory);
                     pace.look();
                     if let Some(signal) = process::arrived_signal() {
+                        self.tell_the_rest(&mut memory);
                         // No loader's lock here: the thread that was interrupted may hold it.
                         let evidence = self.evidence(&mut memory).map(Box::new);
                         (self.surroundings.end_by_signal)(evidence, signal);
@@ -195,6 +205,10 @@ impl Worker {
                 let now = self.moment(process::resident_bytes());
                 orders::answer(&reply, self.bench.memory(&now));
             }
+            Order::Tell(reply) => {
+                self.tell(memory);
+                orders::answer(&reply, !self.bench.has_changes() && !self.surroundings.news.has_seen());
+            }
             Order::Baseline(reply) => {
                 let totals = self.settle(memory, false);
                 self.bench.set_baseline(&totals);
@@ -209,6 +223,7 @@ impl Worker {
                 let _ = until.recv();
             }
             Order::Stop(reply) => {
+                self.tell_the_rest(memory);
                 orders::answer(&reply, self.evidence(memory).map(Box::new));
                 return true;
             }
@@ -235,6 +250,7 @@ impl Worker {
         let drained = std::mem::take(&mut memory.drained_ns);
         let live = totals.total_bytes.saturating_sub(totals.freed_bytes);
         (self.surroundings.govern)(live, drained);
+        self.tell(memory);
         self.note_interval(memory, &totals);
         self.calibrate();
     }
@@ -296,18 +312,40 @@ impl Worker {
 
     /// After an epoch: the process's course, pools of thin sites, and news for whoever listens.
     fn judge(&mut self, memory: &mut Memory, totals: &ExactTotals, point: &HistoryPoint) {
-        let changed = self.bench.after_epoch(totals, self.moment(point.resident_bytes));
+        self.bench.after_epoch(totals, self.moment(point.resident_bytes));
         if self.bench.regroups_now() {
             let store = self.store;
             self.bench.regroup(|| copy(store));
         }
-        if changed {
+        if self.surroundings.news.is_heard()
+            && self.store.has_scopes()
+            && let Some(picture) = copy(self.store)
+        {
+            self.surroundings.news.look(picture);
+        }
+        self.tell(memory);
+    }
+
+    /// Hands on what changed, if whoever listens is done with what came before. Until then it is kept, up to a bound; a
+    /// site is told as it stands when its turn comes.
+    fn tell(&mut self, memory: &mut Memory) {
+        if self.surroundings.news.has_room() {
+            self.tell_the_rest(memory);
+        }
+    }
+
+    /// Hands on what changed.
+    fn tell_the_rest(&mut self, memory: &mut Memory) {
+        if !self.bench.has_changes() && !self.surroundings.news.has_seen() {
+            return;
+        }
+        if !self.surroundings.news.is_heard() {
+            self.bench.take_changes();
+            return;
+        }
+        if let Some(evidence) = self.evidence(memory) {
             let changes = self.bench.take_changes();
-            if (self.surroundings.someone_listens)()
-                && let Some(evidence) = self.evidence(memory)
-            {
-                (self.surroundings.verdicts_changed)(Box::new(evidence), &changes);
-            }
+            self.surroundings.news.tell(Box::new(evidence), changes);
         }
     }
 

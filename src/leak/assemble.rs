@@ -5,19 +5,23 @@
 
 use std::cmp::Ordering;
 
-use super::advice::{Surroundings, advise};
+use super::advice::advise;
 use super::case::Case;
-use super::classify::{classify, is_backlog};
+use super::classify::{classify, is_backlog, is_undecided};
+use super::clues::Function;
 use super::gates::Reading;
-use super::history::{History, SAMPLE, bytes};
+use super::habits::Ways;
+use super::history::{History, bytes};
 use super::judge::{Judge, Subject};
-use super::ladder::{RUNG_EPOCHS, threshold};
+use super::ladder::{RUNG_EPOCHS, log_evidence, threshold};
 use super::memory::Memory;
 use super::pool::Group;
 use super::recommend::recommend;
+use super::relations::Relations;
 use super::report::{Evidence, Interval, Leak, LeakReport, Unjudged, Withdrawn};
 use super::severity::{Burden, Severity, severity};
 use super::state::{State, Tier};
+use super::surroundings::{Chains, surroundings};
 
 /// A site's figures, as the store has them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +56,14 @@ pub(crate) trait Source<F> {
     fn frames(&self, subject: Subject) -> Vec<F>;
     /// The name of the scope of a site's `SiteFigures::bound`.
     fn scope(&self, subject: Subject) -> Option<String>;
+    /// The functions of its chain, leaf first, the standard library's left out.
+    fn functions(&self, _: Subject) -> Vec<Function> {
+        Vec::new()
+    }
+    /// Is a history's block that of an `Arc` or `Rc`? `None`: its frames do not tell.
+    fn is_shared_pointer(&self, _: usize) -> Option<bool> {
+        None
+    }
 }
 
 /// A figure now, and at the window's start.
@@ -95,6 +107,8 @@ pub(crate) struct Process {
     pub(crate) interval_bytes: f64,
     /// Records of sites that have no history.
     pub(crate) unwatched_records: u64,
+    /// Changes of verdicts that nobody was told of.
+    pub(crate) untold_changes: u64,
 }
 
 impl Process {
@@ -108,6 +122,7 @@ impl Process {
 pub(crate) fn report<F>(
     judge: &Judge,
     histories: &[History],
+    ways: &Ways,
     process: &Process,
     source: &dyn Source<F>,
 ) -> LeakReport<F> {
@@ -122,30 +137,28 @@ pub(crate) fn report<F>(
             findings.push(of_group(judge, histories, index, group, process, source));
         }
     }
-    let a_table_grows = histories.iter().any(|history| history.is_in_use() && history.spine.is_growing());
-    let lockstep = in_lockstep(histories, &findings);
+    let relations = Relations::of(judge, histories, ways);
+    let chains = Chains::of(&relations, source);
     let mut sites: Vec<Leak<F>> = findings
         .into_iter()
-        .map(|finding| {
-            let in_lockstep = lockstep.contains(&finding.subject);
-            let around = Surroundings {
-                a_table_grows,
-                in_lockstep,
-                within_bound: finding.within_bound,
-                beyond_bound: finding.beyond_bound,
-            };
-            let advice = advise(finding.leak.state, &finding.leak.evidence, around);
+        .map(|mut finding| {
+            observe(&mut finding, ways, &relations);
+            let around = surroundings(&finding, &relations, &chains, source);
+            let advice = advise(finding.leak.state, &finding.leak.evidence, &around);
             finding.leak.explained(source.frames(finding.subject), source.scope(finding.subject), advice)
         })
         .collect();
     sites.sort_by(worst_first);
-    let unknown = sites.iter().filter(|site| site.state == State::Unknown);
-    // No more can hide than is live beside what the others hold at least.
-    let judged = sites.iter().filter(|site| site.state != State::Unknown).map(|site| site.live_bytes.low).sum::<f64>();
-    let room = (process.live.now_bytes as f64 - judged).max(0.0);
+    // Sites' errors are independent, so those of sums grow with the root of the number of sites. No more can hide than is live beside
+    // what the others hold at least.
+    let total = |of: fn(&Leak<F>) -> bool| {
+        sites.iter().filter(|&site| of(site)).fold(Interval::default(), |total, site| sum(total, site.live_bytes))
+    };
+    let (unknown, judged) = (total(|site| site.state == State::Unknown), total(|site| site.state != State::Unknown));
+    let room = (process.live.now_bytes as f64 - judged.low).max(0.0);
     let unjudged = Unjudged {
-        sites: unknown.clone().count(),
-        bytes: unknown.map(|site| site.live_bytes.high).sum::<f64>().min(room),
+        sites: sites.iter().filter(|site| site.state == State::Unknown).count(),
+        bytes: unknown.high.min(room),
         unwatched_records: process.unwatched_records,
         smallest_visible_bytes: visible_bytes(judge.config.minimum_samples, process.interval_bytes),
     };
@@ -166,6 +179,7 @@ pub(crate) fn report<F>(
         memory: process.memory.clone(),
         exhaustion_seconds: process.exhaustion(growth_per_minute),
         unjudged,
+        untold_changes: process.untold_changes,
         sites,
         recommendations: Vec::new(),
     };
@@ -177,25 +191,39 @@ pub(crate) fn report<F>(
 pub(crate) fn one<F>(
     judge: &Judge,
     histories: &[History],
+    ways: &Ways,
     process: &Process,
     source: &dyn Source<F>,
+    relations: &Relations,
     subject: Subject,
 ) -> Option<Leak<F>> {
-    let found = match subject {
+    let mut found = match subject {
         Subject::Site(index) => {
             histories.get(index)?;
             of_site(judge, histories, index, process, source.figures(index))
         }
         Subject::Group(index) => of_group(judge, histories, index, judge.groups.get(index)?, process, source),
     };
-    let around = Surroundings {
-        a_table_grows: histories.iter().any(|history| history.is_in_use() && history.spine.is_growing()),
-        in_lockstep: false,
-        within_bound: found.within_bound,
-        beyond_bound: found.beyond_bound,
-    };
-    let advice = advise(found.leak.state, &found.leak.evidence, around);
+    observe(&mut found, ways, relations);
+    let around = surroundings(&found, relations, &Chains::of(relations, source), source);
+    let advice = advise(found.leak.state, &found.leak.evidence, &around);
     Some(found.leak.explained(source.frames(subject), source.scope(subject), advice))
+}
+
+/// Adds what the site does epoch by epoch to its evidence: what advice rests on.
+fn observe(finding: &mut Finding, ways: &Ways, relations: &Relations) {
+    let Subject::Site(index) = finding.subject else { return };
+    let Some(habits) = ways.habits.get(index) else { return };
+    let evidence = &mut finding.leak.evidence;
+    evidence.idle_epochs = ways.activity.idle_epochs();
+    evidence.idle_births = u32::from(habits.idle_births).min(evidence.idle_epochs);
+    evidence.grows_while_idle = evidence.idle_epochs > 0 && evidence.idle_births * 2 >= evidence.idle_epochs;
+    evidence.distinct_sizes = habits.distinct_sizes();
+    if let Some(found) = relations.use_of(index) {
+        evidence.growth_epochs = found.growths;
+        evidence.growth_at_peaks = found.at_peaks;
+        evidence.watched_epochs = found.epochs;
+    }
 }
 
 /// Is it reported by itself? In a group it is if its table grows, which its own case says.
@@ -219,11 +247,11 @@ fn worst_first<F>(a: &Leak<F>, b: &Leak<F>) -> Ordering {
 }
 
 /// A finding before frames and advice, which need the others.
-struct Finding {
-    subject: Subject,
-    leak: Leak<()>,
-    within_bound: bool,
-    beyond_bound: bool,
+pub(super) struct Finding {
+    pub(super) subject: Subject,
+    pub(super) leak: Leak<()>,
+    pub(super) within_bound: bool,
+    pub(super) beyond_bound: bool,
 }
 
 fn of_site(judge: &Judge, histories: &[History], index: usize, process: &Process, figures: SiteFigures) -> Finding {
@@ -251,7 +279,6 @@ fn of_site(judge: &Judge, histories: &[History], index: usize, process: &Process
     evidence.table_growths = u32::from(history.spine.growths);
     evidence.table_bytes = history.spine.capacity_bytes;
     evidence.by_table = history.case.tier() >= Tier::Suspected && reading.is_none();
-    evidence.grows_while_idle = judge.idle_epochs >= 10 && u32::from(history.idle_births) * 2 >= judge.idle_epochs;
     evidence.stacks = 1;
     evidence.bound_bytes = figures.bound.map(|bound| bound.max_bytes);
     evidence.scope_live_bytes = figures.bound.map(|bound| bound.live_bytes);
@@ -292,6 +319,9 @@ fn of_group<F>(
         Tier::Leak => State::Leak,
         Tier::Suspected => State::Suspected,
         Tier::Growing => State::Growing,
+        Tier::None if is_undecided(&group.case, live(true) + live(false)) => State::Unknown,
+        // A tenth of what grew old is still there: a steady stock.
+        Tier::None if live(true) + live(false) >= 0.1 * group.matured => State::Plateau,
         Tier::None => State::Churn,
     };
     let mut figures = SiteFigures::default();
@@ -360,11 +390,10 @@ fn finding(
 
 fn evidence_of(case: &Case, reading: Option<Reading>, judge: &Judge) -> Evidence {
     let Some(reading) = reading else { return Evidence::default() };
-    let rung = &case.rungs[reading.rung];
     Evidence {
         old_after_epochs: RUNG_EPOCHS[reading.rung],
-        log_evidence: rung.log_evidence(),
-        log_evidence_needed: threshold(case.order, rung.restarts(), judge.config.alpha),
+        log_evidence: log_evidence(&case.rungs),
+        log_evidence_needed: threshold(case.order, judge.config.alpha),
         run_epochs: reading.run_epochs,
         second_half_ratio: f64::from(reading.ratio),
         births_ratio: f64::from(reading.births_ratio),
@@ -422,26 +451,6 @@ fn sum(a: Interval, b: Interval) -> Interval {
     let low = (a.value - a.low).hypot(b.value - b.low);
     let high = (a.high - a.value).hypot(b.high - b.value);
     Interval { value, low: value - low, high: value + high }
-}
-
-/// Leaking sites whose births go together over time, of which hardly any block is freed.
-fn in_lockstep(histories: &[History], findings: &[Finding]) -> Vec<Subject> {
-    let born: Vec<(Subject, &History)> = findings
-        .iter()
-        .filter(|finding| finding.leak.state == State::Leak && finding.leak.evidence.freed_share < 0.01)
-        .filter_map(|finding| match finding.subject {
-            Subject::Site(index) => Some((finding.subject, histories.get(index)?)),
-            Subject::Group(_) => None,
-        })
-        .take(64)
-        .collect();
-    let together = |a: &History, b: &History| {
-        a.origin == b.origin
-            && a.width_shift == b.width_shift
-            && a.born.iter().zip(&b.born).all(|(&a, &b)| a.abs_diff(b) <= (a.max(b) / 20).max(SAMPLE / 2))
-    };
-    let has_partner = |i: usize| (0..born.len()).any(|j| i != j && together(born[i].1, born[j].1));
-    (0..born.len()).filter(|&i| has_partner(i)).map(|i| born[i].0).collect()
 }
 
 /// Live bytes of small blocks that show at least `samples` samples in 19 of 20 cases, at mean interval R: the mean m of a

@@ -1,11 +1,14 @@
 //! One case before the judge, a site's or a group's: its ladder, and how far the verdict has got.
 
 use super::gates::{Moment, Reading, Survivors, read};
-use super::ladder::{RUNG_EPOCHS, RUNGS, Rung, Step};
+use super::ladder::{RUNGS, Rung, Step, log_evidence, speaks, threshold};
 use super::state::{Change, Tier, Withdrawal};
 
 /// Of the last 32 epochs, in how many must all gates have held before 'leak' is said.
 const LEAK_PASSES: u32 = 24;
+
+/// No verdict begins, and no pass for 'leak' counts, while so much of the evidence is lost again: eight epochs of balance.
+const MOST_LOSS: f32 = 4.0;
 
 /// Plain data; all-zero bytes are a new case.
 #[repr(C)]
@@ -17,6 +20,9 @@ pub(crate) struct Case {
     /// Since when it has its tier.
     pub(crate) since: u32,
     withdrawn_at: u32,
+    /// The most that the best rung's first bet ever had when a cohort had just reached it, and how much less that was the last time.
+    peak: f32,
+    loss: f32,
     /// Did all gates hold? One bit an epoch, latest lowest.
     pub(crate) passes: u32,
     /// Epochs in which half or more of what was live was freed after it had grown old.
@@ -32,6 +38,8 @@ impl Case {
         order: 0,
         since: 0,
         withdrawn_at: 0,
+        peak: 0.0,
+        loss: 0.0,
         passes: 0,
         cleanups: 0,
         tier: 0,
@@ -47,6 +55,15 @@ impl Case {
                 rung.advance(now, *step, idle);
             }
         }
+        let (best, width) = (self.rungs.iter().zip(steps)).fold((0.0f32, 0.0), |best, (rung, step)| {
+            if rung.first_bet() > best.0 { (rung.first_bet(), step.width) } else { best }
+        });
+        if best <= 0.0 {
+            (self.peak, self.loss) = (0.0, 0.0);
+        } else if width > 0.0 {
+            self.peak = self.peak.max(best);
+            self.loss = self.peak - best;
+        }
     }
 
     /// Converts all counts to another measure of samples.
@@ -57,6 +74,7 @@ impl Case {
     /// Gathers evidence anew, as another case: after a regrouping.
     pub(crate) fn restart(&mut self, order: u32) {
         self.rungs.iter_mut().for_each(Rung::restart);
+        (self.peak, self.loss) = (0.0, 0.0);
         self.order = order;
     }
 
@@ -65,16 +83,20 @@ impl Case {
         if self.order == 0 {
             return None;
         }
+        let needed = threshold(self.order, at.config.alpha);
+        if log_evidence(&self.rungs) < needed {
+            return None;
+        }
         let held = self.tier();
         let mut best: Option<(Tier, Reading)> = None;
         let mut known = None;
         for (i, rung) in self.rungs.iter().enumerate() {
-            if !rung.rejects(self.order, at.config.alpha) {
+            if !speaks(&self.rungs, i, needed) {
                 continue;
             }
             let reading = read(i, rung, known.get_or_insert_with(survivors), held, at);
-            let open = reading.shut.is_none() && reading.lasted;
-            let long = reading.run_epochs.min(rung.run_active + RUNG_EPOCHS[i]) >= at.config.leak_after_epochs;
+            let open = reading.shut.is_none() && reading.lasted && (held >= Tier::Suspected || self.loss <= MOST_LOSS);
+            let long = reading.run_epochs.min(reading.active_epochs) >= at.config.leak_after_epochs;
             let tier = match (open, long) {
                 (false, _) => Tier::Growing,
                 (true, false) => Tier::Suspected,
@@ -82,6 +104,9 @@ impl Case {
             };
             if best.as_ref().is_none_or(|(found, _)| tier > *found) {
                 best = Some((tier, reading));
+            }
+            if tier == Tier::Leak {
+                break;
             }
         }
         best
@@ -103,7 +128,8 @@ impl Case {
         let held = self.tier();
         let best = self.read(survivors, at);
         let reached = best.map_or(Tier::None, |(tier, _)| tier);
-        let passed = best.is_some_and(|(tier, reading)| tier >= Tier::Suspected && reading.strict);
+        let passed =
+            best.is_some_and(|(tier, reading)| tier >= Tier::Suspected && reading.strict) && self.loss <= MOST_LOSS;
         self.passes = (self.passes << 1) | u32::from(passed);
         let tier = if reached == Tier::Leak && held < Tier::Leak && self.passes.count_ones() < LEAK_PASSES {
             Tier::Suspected

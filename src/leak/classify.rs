@@ -1,7 +1,9 @@
 //! From a history to one word. Asked when a report is made, not each epoch; changes nothing.
 
-use super::gates::{Moment, Reading, Survivors};
+use super::case::Case;
+use super::gates::{BETWEEN, Moment, Reading, Survivors};
 use super::history::{COHORTS, History, QUEUE_COHORTS, bytes};
+use super::ladder::Rung;
 use super::state::{State, Tier, Withdrawal};
 
 /// Share of mature frees that must have hit the oldest live cohort for a queue.
@@ -13,6 +15,15 @@ const FEWEST_FREES: f32 = 8.0;
 const FREED_SHARE: f32 = 0.25;
 /// Mature live samples below this share of what is live are churn.
 const CHURN_SHARE: f32 = 0.1;
+
+/// ln of the odds against a steady leak from which on growth is called slower than one. A steady leak of 40 samples gets
+/// there in two of a thousand cases.
+const SLOWED_ODDS: f32 = 2.5;
+
+/// With more live samples a leak is proved or refuted within the run.
+const SAMPLES_TO_DECIDE: f32 = 40.0;
+/// ln of a bet that a steady site wins once in fifty times: nine blocks grew old and none was freed.
+const UNDECIDED_EVIDENCE: f32 = 4.0;
 
 /// The site's state, and the rung that it was read from if one refutes balance.
 pub(crate) fn classify(history: &History, at: Moment<'_>) -> (State, Option<Reading>) {
@@ -42,7 +53,7 @@ fn growing(history: &History, reading: Reading, backlog: bool, at: Moment<'_>) -
         None => State::Growing,
         Some(_) if history.case.cleanups >= 2 => State::Sawtooth,
         Some(Withdrawal::Slowed) if is_constant(history, at) => State::Constant,
-        Some(Withdrawal::Slowed) if f64::from(reading.recent + reading.ratio_error) < 0.2 => State::Plateau,
+        Some(Withdrawal::Slowed) if reading.recent + reading.recent_error < 0.2 => State::Plateau,
         Some(Withdrawal::Slowed) if may_be_steady(&reading, at) => State::Growing,
         Some(Withdrawal::Slowed) if is_sublinear(&reading, at) => State::Sublinear,
         Some(Withdrawal::Slowed) => State::Warming,
@@ -58,14 +69,14 @@ fn is_sublinear(reading: &Reading, at: Moment<'_>) -> bool {
     let least = at.config.sublinear_ratio;
     reading.run_epochs >= at.config.suspect_after_epochs * 2
         && f64::from(reading.births_ratio + reading.births_error) >= least
-        && f64::from(reading.ratio + 2.0 * reading.ratio_error) >= least
+        && f64::from(reading.ratio + 2.5 * reading.ratio_error) >= least
 }
 
-/// Growth that chance alone may have made look slower than a leak's.
+/// Growth that chance alone may have made look slower than a leak's: the births don't speak against it.
 fn may_be_steady(reading: &Reading, at: Moment<'_>) -> bool {
     let steady = at.config.steady_ratio;
-    f64::from(reading.births_ratio + 0.5 * reading.births_error) >= steady
-        && f64::from(reading.ratio + reading.ratio_error) >= steady
+    let births = f64::from(reading.births_ratio) >= steady * f64::from(BETWEEN) || reading.steady_odds > -SLOWED_ODDS;
+    births && f64::from(reading.ratio + 2.0 * reading.ratio_error) >= steady
 }
 
 /// Balance is not refuted.
@@ -84,6 +95,9 @@ fn resting(history: &History, backlog: bool, at: Moment<'_>) -> State {
     if history.case.cleanups >= 2 {
         return State::Sawtooth;
     }
+    if is_undecided(&history.case, live) {
+        return State::Unknown;
+    }
     let mature = mature_live(history, at.now);
     if mature < CHURN_SHARE * live.max(1.0) || bytes(history.live_total) < 0.02 * born {
         // Few births and none of them old yet: nothing can be said.
@@ -94,6 +108,12 @@ fn resting(history: &History, backlog: bool, at: Moment<'_>) -> State {
         return State::Unknown;
     }
     State::Plateau
+}
+
+/// So few samples that a leak would not have been proved yet, and what there is looks like one: nothing is claimed.
+pub(super) fn is_undecided(case: &Case, live_samples: f32) -> bool {
+    let strongest = case.rungs.iter().map(Rung::first_bet).fold(0.0, f32::max);
+    live_samples < SAMPLES_TO_DECIDE && strongest >= UNDECIDED_EVIDENCE
 }
 
 /// All live weight is of the first two cohorts, or the site stopped allocating long ago.
@@ -108,9 +128,9 @@ fn is_constant(history: &History, at: Moment<'_>) -> bool {
     live > 0.0 && (early >= 0.98 * live || silent > (age / 2).max(at.config.suspect_after_epochs / 2))
 }
 
-/// The oldest are freed first, and more are born than freed.
+/// The oldest are freed first, of late, and more are born than freed.
 pub(super) fn is_backlog(history: &History, now: u32) -> bool {
-    if history.queue_frees < FEWEST_FREES.max(FREED_SHARE * history.matured) {
+    if history.queue_frees < FEWEST_FREES.max(FREED_SHARE * history.queue_matured) {
         return false;
     }
     let first_out = history.oldest_frees >= QUEUE_SHARE * history.queue_frees;
@@ -119,7 +139,9 @@ pub(super) fn is_backlog(history: &History, now: u32) -> bool {
     let at = |share: f32| history.trend.value(length as f32 * share, length, live);
     let oldest = history.live.iter().position(|&live| live > 0).unwrap_or(COHORTS);
     let waiting = ((length - 1) >> history.width_shift) as usize >= oldest + QUEUE_COHORTS;
-    first_out && waiting && live > BACKLOG_HALF * at(0.5) && live > at(0.75)
+    // Few samples waver by more than a slow consumer adds in a quarter.
+    let waver = 1.0 / history.live_samples().max(1.0).sqrt();
+    first_out && waiting && live > BACKLOG_HALF * at(0.5) && live > (1.0 - waver) * at(0.75)
 }
 
 /// Live samples of cohorts that reached the second rung.

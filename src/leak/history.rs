@@ -29,6 +29,8 @@ pub(crate) const SAMPLE: u32 = 256;
 /// The reference interval falls by one octave in so many epochs at most.
 pub(crate) const REFERENCE_HOLD_EPOCHS: u32 = 64;
 
+/// The order of frees is forgotten by half in so many epochs: what was a queue once may be none today.
+const QUEUE_MEMORY_EPOCHS: u32 = 64;
 /// The order of frees tells a queue only where live blocks span so many cohorts.
 pub(crate) const QUEUE_COHORTS: usize = 2;
 /// Fewer old blocks freed in one epoch are no clean-up.
@@ -86,11 +88,11 @@ pub(crate) struct History {
     /// The interval that a sample is measured by, and the latest one seen; bytes.
     reference_interval: f32,
     latest_interval: f32,
-    /// Frees of old blocks while the oldest live ones were several cohorts old, and those that hit these oldest; samples.
+    /// Of late (halved every `QUEUE_MEMORY_EPOCHS`), in samples: what reached the first rung, frees of old blocks while the oldest live
+    /// ones were several cohorts old, and those that hit these oldest.
+    pub(crate) queue_matured: f32,
     pub(crate) queue_frees: f32,
     pub(crate) oldest_frees: f32,
-    /// Idle epochs of the program in which this site allocated, saturating.
-    pub(crate) idle_births: u16,
     /// log₂ of a cohort's width in epochs.
     pub(crate) width_shift: u8,
     /// No cohort before this one has live blocks.
@@ -122,9 +124,9 @@ impl History {
         usual_size: 0.0,
         reference_interval: 0.0,
         latest_interval: 0.0,
+        queue_matured: 0.0,
         queue_frees: 0.0,
         oldest_frees: 0.0,
-        idle_births: 0,
         width_shift: 0,
         oldest: 0,
         in_use: 0,
@@ -306,6 +308,12 @@ impl History {
         }
         self.died = [0.0; RUNGS];
         self.matured += steps[0].matured;
+        if now.is_multiple_of(QUEUE_MEMORY_EPOCHS) {
+            for count in [&mut self.queue_matured, &mut self.queue_frees, &mut self.oldest_frees] {
+                *count /= 2.0;
+            }
+        }
+        self.queue_matured += steps[0].matured;
         self.trend.note(relative + 1, bytes(self.live_total));
         self.spine.end_epoch(now);
         if now.is_multiple_of(REFERENCE_HOLD_EPOCHS) && self.latest_interval < self.reference_interval {

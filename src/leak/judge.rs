@@ -16,6 +16,10 @@ const IDLE_SHARE: f64 = 0.1;
 /// A process of a few allocations an epoch has epochs without any by chance.
 const IDLE_SLACK: f64 = 4.0;
 
+/// For so many epochs the usual is the geometric mean of all: a start-up that allocates a hundred times as much as what follows
+/// must not make that look idle.
+const SETTLING_EPOCHS: u32 = 32;
+
 /// Who a change is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
@@ -37,8 +41,6 @@ pub(crate) struct Judge {
     least_threshold: f64,
     /// Allocations in a usual epoch.
     usual_activity: f64,
-    /// Idle epochs so far, saturating where a site's count of them does.
-    pub(crate) idle_epochs: u32,
     /// Groups of sites too thin to be judged each by itself.
     pub(crate) groups: Vec<Group>,
 }
@@ -50,16 +52,8 @@ impl Judge {
     /// A threshold that makes no sense.
     pub(crate) fn new(config: LeakConfig) -> Result<Judge, LeakConfigError> {
         config.validate()?;
-        let least_threshold = threshold(1, 0, config.alpha);
-        Ok(Judge {
-            config,
-            least_threshold,
-            orders: 0,
-            now: 0,
-            usual_activity: 0.0,
-            idle_epochs: 0,
-            groups: Vec::new(),
-        })
+        let least_threshold = threshold(1, config.alpha);
+        Ok(Judge { config, least_threshold, orders: 0, now: 0, usual_activity: 0.0, groups: Vec::new() })
     }
 
     /// The moment of judging: the last closed epoch.
@@ -78,7 +72,6 @@ impl Judge {
     ) {
         self.now = now;
         let idle = self.note_activity(allocations);
-        self.idle_epochs = self.idle_epochs.saturating_add(u32::from(idle)).min(u32::from(u16::MAX));
         for group in &mut self.groups {
             group.begin_epoch();
         }
@@ -88,7 +81,6 @@ impl Judge {
             }
             let steps = history.end_epoch(now);
             let born_now = history.last_birth == now;
-            history.idle_births = history.idle_births.saturating_add(u16::from(idle && born_now));
             let idle = idle && !born_now;
             if history.is_tainted() {
                 let change = history.case.set_tier(now, Tier::None, Withdrawal::RecordsLost);
@@ -140,7 +132,7 @@ impl Judge {
         let at = self.moment();
         let held = history.case.tier();
         let spine = history.spine.tier(at.now, held, at.config);
-        let quiet = history.case.rungs.iter().all(|rung| rung.log_evidence() < self.least_threshold);
+        let quiet = history.case.rungs.iter().all(|rung| rung.log_evidence_at_most() < self.least_threshold);
         if quiet && held == Tier::None && spine == Tier::None {
             history.case.rest();
             return None;
@@ -160,11 +152,13 @@ impl Judge {
     /// Is the process idle in this epoch? Its usual activity is a slow mean, which idle epochs hardly lower.
     fn note_activity(&mut self, allocations: u64) -> bool {
         let activity = allocations as f64;
-        if self.usual_activity == 0.0 {
-            self.usual_activity = activity;
-            return false;
-        }
         let idle = activity + IDLE_SLACK < self.usual_activity * IDLE_SHARE;
+        if self.now < SETTLING_EPOCHS {
+            let logarithm = |activity: f64| activity.max(1.0).ln();
+            let step = (logarithm(activity) - logarithm(self.usual_activity)) / f64::from(self.now + 1);
+            self.usual_activity = (logarithm(self.usual_activity) + step).exp();
+            return idle && self.now > 0;
+        }
         self.usual_activity += (activity - self.usual_activity) / if idle { 256.0 } else { 16.0 };
         idle
     }
@@ -173,5 +167,29 @@ impl Judge {
 fn tell(change: Option<Change>, subject: Subject, on_change: &mut dyn FnMut(Subject, Change)) {
     if let Some(change) = change {
         on_change(subject, change);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of `epochs` are idle, if in each so much is allocated.
+    fn idle(epochs: u32, allocated: impl Fn(u32) -> u64) -> Vec<u32> {
+        let mut judge = Judge::new(LeakConfig::default()).expect("valid defaults");
+        (0..epochs)
+            .filter(|&now| {
+                judge.now = now;
+                judge.note_activity(allocated(now))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn nights_are_idle_and_what_follows_a_costly_start_is_not() {
+        assert_eq!(idle(200, |now| if (40..60).contains(&now) { 3 } else { 1000 }), (40..60).collect::<Vec<_>>());
+        let after_start = idle(200, |now| if now == 0 { 100_000 } else { 500 });
+        assert!(after_start.len() <= 3, "{after_start:?}");
+        assert_eq!(idle(200, |_| 40), [0; 0]);
     }
 }

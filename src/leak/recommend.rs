@@ -1,6 +1,6 @@
 //! What to do overall, most urgent first: the leaks, the time that is left, and memory that is not live at all.
 
-use super::report::{Leak, LeakReport};
+use super::report::{Leak, LeakReport, Unjudged};
 use crate::units::{duration, size};
 
 /// Exhaustion further away than this is no recommendation.
@@ -35,13 +35,28 @@ pub(super) fn recommend<F>(report: &LeakReport<F>) -> Vec<String> {
         words.push(unexplained.advice(report.memory.allocator));
     }
     if report.unjudged.bytes > UNJUDGED_SHARE * report.current_bytes as f64 {
-        words.push(format!(
-            "{} sites with up to {} could not be judged; a smaller sampling interval shows more.",
-            report.unjudged.sites,
-            size(report.unjudged.bytes)
-        ));
+        words.push(unjudged(&report.unjudged));
     }
     words
+}
+
+/// What was not judged, how much can hide there, and what would show it.
+fn unjudged(unjudged: &Unjudged) -> String {
+    let (chains, they) =
+        if unjudged.sites == 1 { ("call chain", "it holds") } else { ("call chains", "together they hold") };
+    let seen = format!(
+        "Not judged: {} {chains} with too little evidence; {they} {} at most.",
+        unjudged.sites,
+        size(unjudged.bytes)
+    );
+    if unjudged.smallest_visible_bytes == 0.0 {
+        return format!("{seen} More epochs tell.");
+    }
+    format!(
+        "{seen} A leak of {} or more in one chain shows at this sampling interval (19 times in 20); for smaller ones set a \
+         smaller `sample_interval`, or a larger `overhead_budget`.",
+        size(unjudged.smallest_visible_bytes)
+    )
 }
 
 impl<F> LeakReport<F> {
@@ -52,10 +67,10 @@ impl<F> LeakReport<F> {
     }
 }
 
-/// `+3.4 MB a minute`; of what was observed for less than a minute, `+3.4 MB in 2.9 s`.
+/// `+3.4 MB a minute`; of what was observed for less than a minute, `+3.4 MB in the last 2.9 s`.
 pub(crate) fn rate(bytes_per_minute: f64, observed_seconds: f64) -> String {
     let (bytes, per) = if observed_seconds < MINUTE {
-        (bytes_per_minute * observed_seconds / MINUTE, format!("in {}", duration(observed_seconds)))
+        (bytes_per_minute * observed_seconds / MINUTE, format!("in the last {}", duration(observed_seconds)))
     } else {
         (bytes_per_minute, "a minute".into())
     };
@@ -69,9 +84,25 @@ mod tests {
 
     #[test]
     fn rates_do_not_reach_beyond_what_was_observed() {
-        assert_eq!(rate(29_662e6, 0.6), "+297 MB in 0.6 s");
+        assert_eq!(rate(29_662e6, 0.6), "+297 MB in the last 0.6 s");
         assert_eq!(rate(1.2e6, 600.0), "+1.2 MB a minute");
-        assert_eq!(rate(-6e6, 30.0), "-3.0 MB in 30.0 s");
+        assert_eq!(rate(-6e6, 30.0), "-3.0 MB in the last 30.0 s");
+    }
+
+    #[test]
+    fn what_was_not_judged_is_said_with_what_would_show_it() {
+        let few = Unjudged { sites: 142, bytes: 50.9e6, smallest_visible_bytes: 6.9e6, ..Unjudged::default() };
+        assert_eq!(
+            unjudged(&few),
+            "Not judged: 142 call chains with too little evidence; together they hold 50.9 MB at most. A leak of 6.9 MB or \
+             more in one chain shows at this sampling interval (19 times in 20); for smaller ones set a smaller \
+             `sample_interval`, or a larger `overhead_budget`."
+        );
+        let exact = Unjudged { sites: 1, bytes: 5e3, ..Unjudged::default() };
+        assert_eq!(
+            unjudged(&exact),
+            "Not judged: 1 call chain with too little evidence; it holds 5.0 kB at most. More epochs tell."
+        );
     }
 
     #[test]

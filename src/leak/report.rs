@@ -37,8 +37,23 @@ pub struct Evidence {
     pub table_bytes: u64,
     /// The table's growth alone decided.
     pub by_table: bool,
-    /// It also grows in epochs in which the program is idle.
+    /// It also grows in epochs in which the program is idle: in half of them or more. Said only where the program went
+    /// idle three times at least, so that neither one burst nor a start-up makes all that follows look idle.
     pub grows_while_idle: bool,
+    /// Epochs in which the program allocated under a tenth of what it does when busy; 0 where it is not sure that there
+    /// were such.
+    pub idle_epochs: u32,
+    /// How many of these had births here.
+    pub idle_births: u32,
+    /// How many sizes its blocks have, at least; 64 is the most that is told.
+    pub distinct_sizes: u32,
+    /// Of the last [`watched_epochs`](Evidence::watched_epochs) those with births here; 0 where too few are known.
+    pub growth_epochs: u32,
+    /// Of these, those with a new peak of use: of the live blocks of that site (of those whose blocks come and go), or
+    /// the number of threads, whose peaks these births fall on most often.
+    pub growth_at_peaks: u32,
+    /// The epochs that the last two were counted in, 128 at most.
+    pub watched_epochs: u32,
     /// How many stacks were judged together; 1 for a site of its own.
     pub stacks: usize,
     /// What its scope ([`bounded`](crate::bounded)) declared to hold at most: it is judged against that.
@@ -145,7 +160,7 @@ impl<F> Leak<F> {
 pub struct Unjudged {
     /// Sites that are 'unknown'.
     pub sites: usize,
-    /// The upper end of their live bytes: so much could hide there.
+    /// The upper end (95%) of what they hold together: so much could hide there.
     pub bytes: f64,
     /// Records of sites beyond those that are watched (the first 16,384 of a profile).
     pub unwatched_records: u64,
@@ -170,6 +185,7 @@ pub struct LeakReport<F> {
     pub(super) memory: Memory,
     pub(super) exhaustion_seconds: Option<f64>,
     pub(super) unjudged: Unjudged,
+    pub(super) untold_changes: u64,
     pub(super) sites: Vec<Leak<F>>,
     pub(super) recommendations: Vec<String>,
 }
@@ -192,9 +208,18 @@ impl<F> Default for LeakReport<F> {
             memory: Memory::default(),
             exhaustion_seconds: None,
             unjudged: Unjudged::default(),
+            untold_changes: 0,
             sites: Vec::new(),
             recommendations: Vec::new(),
         }
+    }
+}
+
+impl<F> Leak<F> {
+    /// The same, as one whose scope keeps its bound again just now.
+    pub(crate) fn within_its_bound_again(self) -> Leak<F> {
+        let reason = "its scope keeps its bound again";
+        Leak { withdrawn: Some(Withdrawn { reason, seconds_ago: 0.0 }), ..self }
     }
 }
 
@@ -255,6 +280,11 @@ impl<F> LeakReport<F> {
     pub fn unjudged(&self) -> Unjudged {
         self.unjudged
     }
+    /// Changes of verdicts that a listener ([`Builder::on_verdict`](crate::Builder::on_verdict)) was not told of, since it
+    /// was busy and over 1,024 others waited. The sites themselves are in this report.
+    pub fn untold_changes(&self) -> u64 {
+        self.untold_changes
+    }
     /// Every judged site, worst first.
     pub fn sites(&self) -> impl Iterator<Item = &Leak<F>> {
         self.sites.iter()
@@ -301,6 +331,7 @@ impl<F> LeakReport<F> {
             memory: self.memory.clone(),
             exhaustion_seconds: self.exhaustion_seconds,
             unjudged: self.unjudged,
+            untold_changes: self.untold_changes,
             sites: self.sites.iter().map(site).collect(),
             recommendations: self.recommendations.clone(),
         }

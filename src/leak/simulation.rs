@@ -3,12 +3,13 @@
 
 mod rivals;
 mod shapes;
+mod states;
 mod whole;
 mod world;
 
 use super::classify::classify;
 use super::state::{State, Tier};
-use shapes::{Expect, Shape, healthy_shapes, leaks, others};
+use shapes::{Expect, Shape, healthy_shapes, leaks, others, trials};
 use world::World;
 
 const RUN_EPOCHS: u32 = 400;
@@ -272,13 +273,14 @@ fn stationary_sites_are_never_suspected() {
 }
 
 #[test]
-fn shapes_that_no_threshold_was_chosen_by_are_judged_as_well() {
-    let mut wrong = Vec::new();
-    for shape in others() {
+fn shapes_beyond_the_corpus_are_judged_as_well() {
+    let (mut wrong, mut asked_at_64_kib) = (Vec::new(), 0);
+    let (mut accused, mut healthy_runs) = (Vec::new(), 0);
+    for shape in others().into_iter().chain(trials()) {
         for (label, interval) in INTERVALS {
             let (mut suspected, mut leak, mut last) = (0, 0, Vec::new());
             let mut innocents = [0; 4];
-            for seed in 101..=100 + runs() {
+            for seed in first_seed() + 100..first_seed() + 100 + runs() {
                 let score = run(&shape, interval, seed);
                 suspected = suspected.max(score.suspected.unwrap_or(999));
                 leak = leak.max(score.leak.unwrap_or(999));
@@ -287,8 +289,15 @@ fn shapes_that_no_threshold_was_chosen_by_are_judged_as_well() {
                 innocents[2] += u64::from(score.innocent_ever_leak);
                 innocents[3] += u64::from(score.innocent_leak_at_end);
                 let askable = interval < 20_000.0 || score.culprit_samples >= SAMPLES_TO_NAME;
-                if score.innocent_ever_leak || shape.expect == Expect::Leak && askable && !named(&score, Expect::Leak) {
-                    wrong.push(format!("{} at {label}, seed {seed}: {:?}", shape.name, score.states));
+                let line = || format!("{} at {label}, seed {seed}: {:?}", shape.name, score.states);
+                assert!(!score.innocent_leak_at_end, "called a leak at the end: {}", line());
+                healthy_runs += usize::from(shape.expect == Expect::Healthy);
+                asked_at_64_kib += usize::from(shape.expect == Expect::Leak && askable && interval > 20_000.0);
+                if score.innocent_ever_leak {
+                    accused.push(line());
+                }
+                if shape.expect == Expect::Leak && askable && !named(&score, Expect::Leak) {
+                    wrong.push(line());
                 }
                 last = score.states;
             }
@@ -302,9 +311,15 @@ fn shapes_that_no_threshold_was_chosen_by_are_judged_as_well() {
             }
         }
     }
-    let sparse = wrong.iter().filter(|line| line.contains("64 KiB")).count();
-    assert_eq!(wrong.len(), sparse, "{wrong:#?}");
-    assert!(sparse as u64 <= 1 + runs() / 10, "{wrong:#?}");
+    println!("ever called a leak, of {healthy_runs} healthy runs: {accused:#?}");
+    println!("not named, of as many at each sampling as the {asked_at_64_kib} at 64 KiB, or more: {wrong:#?}");
+    let missed = |label: &str| wrong.iter().filter(|line| line.contains(label)).count();
+    assert_eq!(missed("exact"), 0, "exact every leak is named: {wrong:#?}");
+    // A leak beside as much old stock that is replaced is the hardest.
+    assert!(missed("16 KiB") <= 1 + asked_at_64_kib / 100, "{wrong:#?}");
+    assert!(missed("64 KiB") <= 1 + asked_at_64_kib / 20, "{wrong:#?}");
+    // What fills for 150 of the 180 epochs is sometimes called a leak for a while.
+    assert!(accused.len() <= 1 + healthy_runs * 3 / 100, "{} of {healthy_runs}: {accused:#?}", accused.len());
 }
 
 /// A leak of 3 blocks an epoch that begins when the process is old, between churn and a large steady table.
@@ -350,23 +365,26 @@ fn the_ladder_spends_no_more_than_its_share_on_fair_coins() {
     for (label, group, per_epoch) in [("single", 1.0, 0.4), ("many", 1.0, 30.0), ("groups of 20", 20.0, 0.4)] {
         let (runs, mut rejected) = (20_000, 0);
         for _ in 0..runs {
-            let mut rung = super::ladder::Rung::NEW;
+            let mut rungs = [super::ladder::Rung::NEW; super::ladder::RUNGS];
             for now in 0..300 {
                 let (mut matured, mut died) = (0.0, 0.0);
                 for _ in 0..random.poisson(per_epoch) {
                     *(if random.chance(0.5) { &mut matured } else { &mut died }) += group;
                 }
                 let occasions = if matured > 0.0 { 1.0 } else { 0.0 };
-                rung.advance(now, super::ladder::Step { matured, occasions, width: 1.0, died }, false);
-                if rung.rejects(1, alpha) {
+                // As in a site of which what grows old at all grows very old.
+                for rung in &mut rungs {
+                    rung.advance(now, super::ladder::Step { matured, occasions, width: 1.0, died }, false);
+                }
+                if super::ladder::log_evidence(&rungs) >= super::ladder::threshold(1, alpha) {
                     rejected += 1;
                     break;
                 }
             }
         }
         let share = f64::from(rejected) / f64::from(runs);
-        // Of α a rung and the first site have 1/(5·2) each, over all restarts.
-        let bound = alpha / 10.0;
+        // The first site has a fifth of α, over all rungs and restarts.
+        let bound = alpha / 5.0;
         println!("{label}: {share:.4} of runs rejected, bound {bound}");
         assert!(share <= bound, "{label}: {share} > {bound}");
     }

@@ -8,6 +8,11 @@
 //! Under linear growth the table fills at a constant rate: the time between growths is proportional to what was
 //! added. A rate that keeps (gap ratios up to 2.5 where capacities double) is a leak's; one that falls (like √t)
 //! is not; a growth that is overdue by half is a plateau. Rates instead of gaps, so that a missed link does no harm.
+//!
+//! Sampled, a table is invisible while it is small. Where it is first seen at a size before which a sampler may well have missed
+//! it, it is taken to have filled evenly from the profile's start, which is an assumption until the next growth: comes that
+//! when the assumed rate says, neither earlier nor later, two of the growths that were not seen are credited, and the growth
+//! counts from where that rate began. Else the sighting is one growth, and counts from itself.
 
 use super::config::LeakConfig;
 use super::history::Block;
@@ -15,9 +20,14 @@ use super::state::Tier;
 
 /// Growths in the profile's first epochs are start-up.
 const WARM_UP_EPOCHS: u32 = 3;
-/// Growths past warm-up for any verdict. 'Suspected' needs one steady ratio of rates, 'leak' two. More would not tell a
-/// table that is filling from one that leaks, since only time does, and a sampler sees the last few growths alone.
-const LEAST_GROWTHS: u16 = 3;
+/// Growths for any verdict, of which one may be in the warm-up. An even growth from a small size has made so many when it has
+/// lasted for a fifteenth of the least time; three are also what a few large steps make. 'Suspected' needs one steady ratio of
+/// rates, 'leak' two.
+const LEAST_GROWTHS: u16 = 4;
+/// Growths that are credited to a table which was too small to be seen.
+const UNSEEN_GROWTHS: u16 = 2;
+/// A table of which so many mean intervals were never sampled is missed once in 150 times; beyond, it was born large.
+const UNSEEN_INTERVALS: f64 = 5.0;
 /// A gap ratio of 2.5 at a capacity ratio of 2.
 const LEAST_RATE_RATIO: f32 = 2.0 / 2.5;
 /// Gaps are whole epochs: a rate over few of them is uncertain by 1 in so many.
@@ -45,8 +55,15 @@ pub(crate) struct Spine {
     pub(crate) growths: u16,
     /// The last two rate ratios were a leak's: two bits, latest lowest.
     steady: u8,
+    /// 0, or one of the following.
     chained: u8,
 }
+
+/// `Spine::chained`: growths are counted; beside them there was one in the warm-up, or before the sampler saw the table.
+const CHAINED: u8 = 1;
+const EARLY: u8 = 2;
+/// So far there is one sighting, of a table that may have grown unseen.
+const SIGHTED: u8 = 3;
 
 const _: () = assert!(size_of::<Spine>() == 40, "a spine shares its site's kilobyte");
 
@@ -86,6 +103,8 @@ impl Spine {
             self.grew(size / 2, size, now);
             // As far as known it filled evenly since the start. If it came later, it filled faster than that.
             self.rate = self.fill_bytes / (now + 1) as f32;
+            let is_small = (size / 2) as f64 <= UNSEEN_INTERVALS * block.interval_bytes;
+            self.chained = if is_small { SIGHTED } else { EARLY };
         }
         self.capacity_bytes = size;
     }
@@ -111,8 +130,10 @@ impl Spine {
         self.capacity_bytes = new;
         let fill = old as f32;
         if self.chained == 0 {
-            (self.chained, self.first_epoch, self.last_epoch, self.fill_bytes) = (1, now, now, fill);
-            self.growths = u16::from(now >= WARM_UP_EPOCHS);
+            let is_early = now < WARM_UP_EPOCHS;
+            self.chained = if is_early { EARLY } else { CHAINED };
+            (self.first_epoch, self.last_epoch, self.fill_bytes) = (now, now, fill);
+            self.growths = u16::from(!is_early);
             return;
         }
         if now == self.last_epoch {
@@ -122,6 +143,14 @@ impl Spine {
         let rate = (fill - self.fill_bytes).max(0.0) / (now - self.last_epoch) as f32;
         let kept = self.rate > 0.0 && rate >= self.rate * LEAST_RATE_RATIO;
         self.steady = (self.steady << 1) | u8::from(kept);
+        if self.chained == SIGHTED {
+            self.chained = EARLY;
+            if kept && rate * LEAST_RATE_RATIO <= self.rate {
+                self.chained = CHAINED;
+                self.growths = self.growths.saturating_add(UNSEEN_GROWTHS);
+                self.first_epoch -= since(self.fill_bytes, rate).min(self.first_epoch);
+            }
+        }
         (self.rate, self.fill_bytes, self.last_epoch) = (rate, fill, now);
         if now >= WARM_UP_EPOCHS {
             self.growths = self.growths.saturating_add(1);
@@ -143,7 +172,8 @@ impl Spine {
 
     /// What the growths so far amount to.
     pub(crate) fn tier(&self, now: u32, held: Tier, config: &LeakConfig) -> Tier {
-        if self.chained == 0 || self.growths < LEAST_GROWTHS || self.steady & 1 == 0 {
+        let growths = self.growths.saturating_add(u16::from(self.chained == EARLY));
+        if self.chained == 0 || growths < LEAST_GROWTHS || self.steady & 1 == 0 {
             return Tier::None;
         }
         let run = now.saturating_sub(self.first_epoch);
@@ -167,6 +197,12 @@ impl Spine {
     pub(crate) fn is_growing(&self) -> bool {
         self.chained != 0 && self.growths >= 2
     }
+}
+
+/// How many epochs it takes to fill so much at this rate.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative; the cast saturates")]
+fn since(fill_bytes: f32, rate: f32) -> u32 {
+    (fill_bytes / rate.max(f32::MIN_POSITIVE)) as u32
 }
 
 /// Is `new` about twice `old`? hashbrown's tables: buckets double, control bytes and alignment add a little.
@@ -249,6 +285,58 @@ mod tests {
             spine.end_epoch(now);
             assert!(spine.tier(now, Tier::None, &LeakConfig::default()) < Tier::Suspected);
         }
+    }
+
+    /// As a sampler at 16 KiB sees a `Vec` that fills by 960 bytes an epoch, if it misses all growths up to `first` bytes.
+    fn sampled(first: u64, until: u32, rate: f64) -> (Option<u32>, Option<u32>) {
+        let seen = |size| Block { interval_bytes: 16384.0, ..block(size) };
+        let (mut spine, mut capacity, mut tier) = (Spine::NONE, 64u64, Tier::None);
+        let (mut suspected, mut leak) = (None, None);
+        for now in 0..until {
+            while (capacity as f64) < rate * f64::from(now + 1) {
+                capacity *= 2;
+                match capacity.cmp(&first) {
+                    std::cmp::Ordering::Less => (),
+                    std::cmp::Ordering::Equal => spine.born(&seen(capacity), now),
+                    std::cmp::Ordering::Greater => spine.grew(capacity / 2, capacity, now),
+                }
+            }
+            spine.end_epoch(now);
+            tier = spine.tier(now, tier, &LeakConfig::default());
+            if tier >= Tier::Suspected {
+                suspected.get_or_insert(now);
+            }
+            if tier == Tier::Leak {
+                leak.get_or_insert(now);
+            }
+        }
+        (suspected, leak)
+    }
+
+    #[test]
+    fn a_table_first_seen_when_it_is_large_counts_from_where_its_rate_began() {
+        for first in [16 << 10, 32 << 10, 64 << 10] {
+            let (suspected, leak) = sampled(first, 240, 960.0);
+            assert!(suspected.is_some_and(|at| at <= 75), "first seen at {first}: suspected {suspected:?}");
+            assert!(leak.is_some_and(|at| at <= 200), "first seen at {first}: leak {leak:?}");
+        }
+        // So large, it would have been seen before: it was born large, and has to grow twice more.
+        let (suspected, _) = sampled(256 << 10, 240, 3840.0);
+        assert!(suspected.is_some_and(|at| at >= 130), "suspected {suspected:?}");
+    }
+
+    #[test]
+    fn a_few_large_steps_are_no_steady_growth() {
+        let mut spine = Spine::NONE;
+        spine.born(&block(1440), 0);
+        for now in 0..400u32 {
+            if let (66, size) | (132, size) | (264, size) = (now, 1440 * u64::from(now / 66)) {
+                spine.grew(size, size * 2, now);
+            }
+            spine.end_epoch(now);
+            assert!(spine.tier(now, Tier::None, &LeakConfig::default()) < Tier::Suspected, "epoch {now}");
+        }
+        assert_eq!(spine.growths, 3);
     }
 
     #[test]

@@ -133,10 +133,14 @@ impl Builder {
         self
     }
 
-    /// Calls `listener` on the profiler's thread when a verdict begins, worsens or is withdrawn. It should return soon:
-    /// meanwhile nothing is attributed, and threads that fill their rings help themselves. There the profile's own
-    /// methods do nothing, and its reports are empty: what changed is in the argument. With the feature `log` a line is
-    /// logged as well (target `unfreed`; a leak is an error, a suspicion a warning, a withdrawal an info), on that thread.
+    /// Calls `listener` when a verdict begins, worsens or is withdrawn, also that on a scope of [`bounded`](crate::bounded)
+    /// that exceeds its bound. With the feature `log` a line is logged as well (target `unfreed`; a leak is an error, a
+    /// suspicion a warning, a withdrawal an info).
+    ///
+    /// It runs on a thread of its own, `unfreed-news`, one call at a time, so a slow one holds up nothing: up to 1,024
+    /// changes wait meanwhile, and what finds no room is counted ([`LeakReport::untold_changes`](crate::LeakReport)). It
+    /// may ask the profile and end it; its panic ends nothing. What it allocates counts as the program's. All signals are blocked
+    /// there. The profile's end waits up to 5 seconds for what is left to be told.
     pub fn on_verdict(mut self, listener: impl Fn(&VerdictChange) + Send + Sync + 'static) -> Builder {
         self.on_verdict = Some(OnVerdict(Arc::new(listener)));
         self

@@ -4,11 +4,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::bounds::BoundChange;
 use crate::drain::verdict::Evidence;
+use crate::leak::Leak;
 use crate::leak::assemble::{self, Bound, SiteFigures, Source};
+use crate::leak::clues::Function;
 use crate::leak::judge::{Judge, Subject};
+use crate::leak::relations::Relations;
 use crate::leak::state::Change;
-use crate::leak::{Leak, State};
 use crate::report::{Frame, Scope, Snapshot, Trim};
 use crate::units::{FrameKey, StackId};
 
@@ -31,8 +34,10 @@ pub struct VerdictChange {
 pub enum VerdictKind {
     /// A site is suspected.
     Suspected,
-    /// A site is called a leak.
+    /// A site is called a leak; or it holds a scope that now exceeds its bound.
     Leak,
+    /// A scope that exceeds its bound holds twice of what it held when that was last told.
+    Worsened,
     /// An earlier verdict no longer holds; `Leak::withdrawn` says why.
     Withdrawn,
 }
@@ -49,37 +54,44 @@ impl std::fmt::Debug for OnVerdict {
 
 /// Splits the evidence: the snapshot, and the report that rests on it.
 pub(super) fn report(evidence: Evidence, trim: Trim) -> (Snapshot, LeakReport) {
-    let Evidence { judge, histories, stacks, process, picture } = evidence;
+    let Evidence { judge, histories, ways, stacks, process, picture } = evidence;
     let mut snapshot = Snapshot::trimmed(*picture, trim);
     snapshot.set_memory(process.memory.clone());
     let source = FromSnapshot::new(&snapshot, &stacks, &judge);
-    let report = assemble::report(&judge, &histories, &process, &source);
+    let report = assemble::report(&judge, &histories, &ways, &process, &source);
     (snapshot, report)
 }
 
-/// What changed, with the sites as they stand.
-pub(super) fn changes(evidence: Evidence, changes: &[(Subject, Change)]) -> Vec<VerdictChange> {
-    let Evidence { judge, histories, stacks, process, picture } = evidence;
+/// What changed, with the sites as they stand. Looks up the symbols of these alone, and of what their advice speaks of.
+pub(super) fn changes(evidence: Evidence, changes: &[(Subject, Change)], bounds: &[BoundChange]) -> Vec<VerdictChange> {
+    let Evidence { judge, histories, ways, stacks, process, picture } = evidence;
+    let site_of: HashMap<StackId, usize> = stacks.iter().enumerate().map(|(index, &stack)| (stack, index)).collect();
+    let of_bounds = bounds.iter().filter_map(|change| Some((Subject::Site(*site_of.get(&change.stack)?), change.kind)));
+    let by_bound: Vec<(Subject, VerdictKind)> = of_bounds.collect();
+    let relations = Relations::of(&judge, &histories, &ways);
+    let subjects = || changes.iter().map(|&(subject, _)| subject).chain(by_bound.iter().map(|&(subject, _)| subject));
+    let spoken_of = |subject| std::iter::once(subject).chain(relations.spoken_of(subject).map(Subject::Site));
     let snapshot = Snapshot::from_picture(*picture);
     let source = FromSnapshot::new(&snapshot, &stacks, &judge);
-    changes
-        .iter()
-        .filter_map(|&(subject, change)| {
-            let kind = match change {
-                Change::Suspected => VerdictKind::Suspected,
-                Change::Leak => VerdictKind::Leak,
-                Change::Withdrawn(_) => VerdictKind::Withdrawn,
-            };
-            let leak = assemble::one(&judge, &histories, &process, &source, subject)?;
-            // Within its stated bound growth is no news, nor is its end.
-            let stands = matches!(leak.state(), State::Suspected | State::Leak | State::Backlog);
-            let is_news = stands || (kind == VerdictKind::Withdrawn && leak.evidence().bound_bytes.is_none());
-            if !is_news {
-                return None;
-            }
-            Some(VerdictChange { kind, leak })
-        })
-        .collect()
+    snapshot.resolve_only(subjects().flat_map(spoken_of).flat_map(|subject| source.keys(subject)).collect());
+
+    let one = |subject| assemble::one(&judge, &histories, &ways, &process, &source, &relations, subject);
+    let by_judge = changes.iter().filter_map(|&(subject, change)| {
+        let kind = match change {
+            Change::Suspected => VerdictKind::Suspected,
+            Change::Leak => VerdictKind::Leak,
+            Change::Withdrawn(_) => VerdictKind::Withdrawn,
+        };
+        let leak = one(subject)?;
+        // In a scope it is judged against the bound: that is told by the bound's own news.
+        leak.evidence().bound_bytes.is_none().then_some(VerdictChange { kind, leak })
+    });
+    let by_bound = by_bound.iter().filter_map(|&(subject, kind)| {
+        let leak = one(subject)?;
+        let leak = if kind == VerdictKind::Withdrawn { leak.within_its_bound_again() } else { leak };
+        Some(VerdictChange { kind, leak })
+    });
+    by_judge.chain(by_bound).collect()
 }
 
 /// Figures and frames of histories, by way of their rows' stacks.
@@ -118,6 +130,20 @@ impl<'a> FromSnapshot<'a> {
         })
     }
 
+    /// The frames of a subject, not yet named.
+    fn keys(&self, subject: Subject) -> Vec<FrameKey> {
+        match subject {
+            Subject::Site(history) => {
+                let site = self.site(history).and_then(|index| self.snapshot.picture.sites.get(index));
+                site.map_or_else(Vec::new, |site| site.frames.to_vec())
+            }
+            Subject::Group(group) => {
+                let group = self.judge.groups.get(group);
+                group.iter().flat_map(|group| &group.frames).map(|frame| FrameKey(frame.key)).collect()
+            }
+        }
+    }
+
     fn site(&self, history: usize) -> Option<usize> {
         self.sites.get(self.stacks.get(history)?).copied()
     }
@@ -141,17 +167,20 @@ impl Source<Frame> for FromSnapshot<'_> {
         Some(self.scope_of(self.site(history)?)?.name().to_owned())
     }
 
+    fn functions(&self, subject: Subject) -> Vec<Function> {
+        crate::report::functions(&self.frames(subject))
+    }
+
+    fn is_shared_pointer(&self, history: usize) -> Option<bool> {
+        crate::report::is_shared_pointer(self.snapshot, &self.keys(Subject::Site(history)))
+    }
+
     fn frames(&self, subject: Subject) -> Vec<Frame> {
         match subject {
             Subject::Site(history) => {
                 self.site(history).map(|index| self.snapshot.frames_of(index).to_vec()).unwrap_or_default()
             }
-            Subject::Group(group) => {
-                let group = self.judge.groups.get(group);
-                let keys: Vec<FrameKey> =
-                    group.iter().flat_map(|group| &group.frames).map(|frame| FrameKey(frame.key)).collect();
-                self.snapshot.shown_frames(&keys).into_vec()
-            }
+            Subject::Group(_) => self.snapshot.shown_frames(&self.keys(subject)).into_vec(),
         }
     }
 }
@@ -174,6 +203,9 @@ pub(super) fn log(change: &VerdictChange) {
             log::warn!(target: "unfreed", "suspected leak ({}): {chain}; {}", leak.severity(), leak.advice())
         }
         VerdictKind::Leak => log::error!(target: "unfreed", "leak ({}): {chain}; {}", leak.severity(), leak.advice()),
+        VerdictKind::Worsened => {
+            log::error!(target: "unfreed", "leak has worsened ({}): {chain}; {}", leak.severity(), leak.advice())
+        }
         VerdictKind::Withdrawn => {
             let why = leak.withdrawn().map_or("", |withdrawn| withdrawn.reason);
             log::info!(target: "unfreed", "verdict withdrawn ({why}): {chain}");

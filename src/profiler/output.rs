@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::leaks;
+use super::news::Listening;
 use super::running::{self, Finished};
 use crate::config::Config;
 use crate::drain::verdict::Evidence;
@@ -33,7 +34,7 @@ fn end_with(
     is_read: impl FnOnce(&Config) -> bool,
 ) -> Option<Snapshot> {
     // `None`: this very thread is at it already, and something in the midst of it called `exit`.
-    let _held = FINISHING.take()?;
+    let held = FINISHING.take()?;
     let mut finished = running::stop(ticket)?;
     let evidence = finished.evidence.take();
     let is_there = evidence.is_some();
@@ -47,7 +48,11 @@ fn end_with(
         None if process::arrived_signal().is_some() => {}
         None => process::say("unfreed: the profiler's thread is gone; no results were written\n"),
     }
+    let listening = finished.listening.take();
     Finished::end(finished);
+    drop(held);
+    // The results are written, and nothing is held that a listener may wait for.
+    listening.into_iter().for_each(Listening::end);
     snapshot
 }
 

@@ -13,6 +13,7 @@ use crossbeam_channel::{Sender, unbounded};
 
 use super::leaks::OnVerdict;
 use super::link;
+use super::news::{self, Listening, Telling};
 use super::output;
 use super::scopes;
 use crate::config::{Config, Epochs, Sampling, StorePlace};
@@ -24,9 +25,7 @@ use crate::drain::worker::{Surroundings, Worker};
 use crate::error::Error;
 use crate::hook::session::{self, Mode};
 use crate::hook::{self, Inside};
-use crate::leak::judge::Subject;
 use crate::leak::pool::Whose;
-use crate::leak::state::Change;
 use crate::live::LIVE;
 use crate::sampler::weight::IntervalCode;
 use crate::sampler::{governor, interval};
@@ -45,6 +44,7 @@ struct Running {
     store: &'static Store,
     orders: Sender<Order>,
     thread: OwnThread,
+    listening: Option<Listening>,
 }
 
 /// The one of this process.
@@ -65,15 +65,6 @@ static TICKETS: AtomicU32 = AtomicU32::new(1);
 /// The longest that `stop` waits for threads inside the cold path. A thread there does bounded work; one that was
 /// stopped by a debugger is not waited for.
 const LONGEST_QUIESCE: Duration = Duration::from_secs(2);
-
-/// The kernel's number of the drain thread; of an earlier profile's, once it ended. 0: none yet.
-static OWN_THREAD: AtomicU32 = AtomicU32::new(0);
-
-/// Is this the drain thread, which runs listeners?
-fn on_own_thread() -> bool {
-    // Relaxed: the drain thread compares with what it stored itself; `stop` resets it when that thread has ended.
-    OWN_THREAD.load(Ordering::Relaxed) == thread::id()
-}
 
 fn with_running<T>(f: impl FnOnce(&mut Option<Running>) -> T) -> Option<T> {
     let held = RUNNING.lock.take()?;
@@ -132,7 +123,7 @@ pub(super) fn start(config: Config, listener: Option<OnVerdict>) -> Result<u32, 
 /// allocator's locks may be held by a thread that a signal interrupted and that waits for the drain thread. Nothing that
 /// the drain thread needs to serve signals is held meanwhile, so if this waits for such a thread, it ends all the same.
 pub(super) fn ask_allocator(ticket: u32) {
-    if fork::in_child() || TICKET.load(Ordering::SeqCst) != ticket || on_own_thread() {
+    if fork::in_child() || TICKET.load(Ordering::SeqCst) != ticket {
         return;
     }
     let answer = heap::ask();
@@ -187,9 +178,19 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
     static SINK: &dyn hook::sink::Sink = link::SINK;
     session::set_sink(&SINK);
 
+    let failed = |error| {
+        link::disconnect();
+        AGGREGATOR.end();
+        end_store(store, false);
+        Err(Error::Thread(error))
+    };
+    let (desk, listening) = match news::begin(listener) {
+        Ok(begun) => begun,
+        Err(error) => return failed(error),
+    };
+    let told = desk.telling();
     let (orders, inbox) = unbounded();
     let signal_config = config.clone();
-    let has_listener = listener.is_some();
     let epoch_length = match config.epochs {
         Epochs::Every(length) => Some(length),
         Epochs::Manual => None,
@@ -207,9 +208,10 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
                 governor::tick(live)
             },
             store_is_full: governor::store_is_full,
-            end_by_signal: Box::new(move |evidence, signal| end_by_signal(&signal_config, store, evidence, signal)),
-            someone_listens: Box::new(move || has_listener || super::leaks::is_logged()),
-            verdicts_changed: Box::new(move |evidence, changes| tell(listener.as_ref(), *evidence, changes)),
+            end_by_signal: Box::new(move |evidence, signal| {
+                end_by_signal(&signal_config, store, evidence, &told, signal);
+            }),
+            news: Box::new(desk),
         },
         exact_mode,
         interval: code,
@@ -221,8 +223,6 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
         c"unfreed",
         Box::new(move || {
             let inside = hook::inside();
-            // Relaxed: only that thread itself compares it with its own number.
-            OWN_THREAD.store(thread::id(), Ordering::Relaxed);
             if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run())).is_err() {
                 switch_off();
             }
@@ -231,11 +231,10 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
     );
     let thread = match spawned {
         Ok(thread) => thread,
+        // The worker is gone, and its desk with it: the other thread ends.
         Err(error) => {
-            link::disconnect();
-            AGGREGATOR.end();
-            end_store(store, false);
-            return Err(Error::Thread(error));
+            listening.into_iter().for_each(Listening::end);
+            return failed(error);
         }
     };
     if config.signals {
@@ -244,7 +243,7 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
     let mode = if exact_mode { Mode::Exact } else { Mode::Sampled };
     let state = session::change(mode, true);
     hook::thread::call_all(state, Some(state.profile()));
-    Ok(Running { config, store, orders, thread })
+    Ok(Running { config, store, orders, thread, listening })
 }
 
 /// Where the store is to be: as configured, else where the environment says.
@@ -353,14 +352,37 @@ impl ModuleSink for Modules {
 
 /// Asks the drain thread something. `None`: no profile of this ticket runs in this process.
 pub(super) fn order<T>(ticket: u32, make: impl FnOnce(Sender<T>) -> Order) -> Option<T> {
-    // A listener that asks the thread it is called on would wait for itself.
-    if fork::in_child() || TICKET.load(Ordering::SeqCst) != ticket || on_own_thread() {
+    if fork::in_child() || TICKET.load(Ordering::SeqCst) != ticket {
         return None;
     }
     let _inside: Inside = hook::inside();
     let orders = with_running(|running| running.as_ref().map(|running| running.orders.clone())).flatten()?;
     ask(orders, make)
 }
+
+/// Waits until whoever listens was told of everything, or for so long. False: it was not, or this is the thread that tells.
+pub(super) fn wait_until_told(ticket: u32, limit: Duration) -> bool {
+    let deadline = Instant::now().checked_add(limit).unwrap_or_else(|| Instant::now() + LONGEST_WAIT);
+    let telling = {
+        let _inside: Inside = hook::inside();
+        with_running(|running| running.as_ref().and_then(|running| Some(running.listening.as_ref()?.telling())))
+            .flatten()
+    };
+    let Some(telling) = telling else { return true };
+    if telling.is_here() {
+        return false;
+    }
+    loop {
+        let Some(is_handed_over) = order(ticket, Order::Tell) else { return true };
+        let is_told = telling.wait_until(deadline);
+        if is_handed_over || !is_told {
+            return is_told;
+        }
+    }
+}
+
+/// A century is not a time that a clock can add.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
 /// The ticket of the running profile, for the dhat surface; 0: none.
 pub(crate) fn current_ticket() -> u32 {
@@ -371,6 +393,9 @@ pub(crate) fn current_ticket() -> u32 {
 pub(super) struct Finished {
     pub(super) config: Config,
     pub(super) evidence: Option<Box<Evidence>>,
+    /// Whoever is told of verdicts: to be ended last, and with no lock held, since it may be the program's own code that
+    /// ends the profile.
+    pub(super) listening: Option<Listening>,
     store: &'static Store,
     /// No thread is inside any more.
     quiet: bool,
@@ -381,21 +406,19 @@ pub(super) fn stop(ticket: u32) -> Option<Finished> {
     if fork::in_child() || TICKET.compare_exchange(ticket, 0, Ordering::SeqCst, Ordering::SeqCst).is_err() {
         return None;
     }
-    let Running { config, store, orders, thread } = with_running(Option::take).flatten()?;
+    let Running { config, store, orders, thread, listening } = with_running(Option::take).flatten()?;
     let off = session::change(Mode::Off, false);
     hook::thread::call_all(off, None);
     let quiet = quiesce(off);
     let evidence = ask(orders, Order::Stop).flatten();
     thread.join();
-    // Relaxed: joined, and nobody else stores until the next start.
-    OWN_THREAD.store(0, Ordering::Relaxed);
     link::disconnect();
     AGGREGATOR.end();
     let quiet = quiet && quiesce(off);
     if !quiet {
         process::say("unfreed: a thread stayed inside the profiler for 2 s; its last records are not in the profile\n");
     }
-    Some(Finished { config, evidence, store, quiet })
+    Some(Finished { config, evidence, listening, store, quiet })
 }
 
 impl Finished {
@@ -423,27 +446,9 @@ impl Finished {
     }
 }
 
-/// On the drain thread: verdicts changed. The listener is the program's own code.
-fn tell(listener: Option<&OnVerdict>, evidence: Evidence, changes: &[(Subject, Change)]) {
-    for change in super::leaks::changes(evidence, changes) {
-        #[cfg(feature = "log")]
-        as_the_program(|| super::leaks::log(&change));
-        if let Some(listener) = listener {
-            as_the_program(|| (listener.0)(&change));
-        }
-    }
-}
-
 /// Whose code these frames are.
 fn owners(keys: &[FrameKey], picture: &Picture) -> Vec<Whose> {
     crate::report::owners(keys, picture)
-}
-
-/// Runs code of the program's: what it allocates is the program's, and its panic does not end the profile.
-fn as_the_program(f: impl FnOnce()) {
-    hook::outside(|| {
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
-    });
 }
 
 /// The drain thread failed: nothing is recorded any more, memory is served on.
@@ -517,7 +522,7 @@ extern "C" fn at_exit() {
 }
 
 /// On the drain thread: the profile is written, then the signal ends the process.
-fn end_by_signal(config: &Config, store: &'static Store, evidence: Option<Box<Evidence>>, signal: i32) {
+fn end_by_signal(config: &Config, store: &'static Store, evidence: Option<Box<Evidence>>, told: &Telling, signal: i32) {
     if let Some(evidence) = evidence
         && !config.testing
     {
@@ -526,5 +531,6 @@ fn end_by_signal(config: &Config, store: &'static Store, evidence: Option<Box<Ev
     if let (Some(path), false) = (store.path(), config.keep_store) {
         let _ = std::fs::remove_file(path);
     }
+    told.wait();
     process::end_by(signal);
 }

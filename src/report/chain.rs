@@ -1,9 +1,45 @@
 //! A call chain in lines, for messages: the program's own functions with their places, libraries folded.
 
 use super::frame::{Frame, short_path};
-use super::name::short_name;
+use super::name::{short_name, whole_path};
+use super::snapshot::Snapshot;
 use super::summary::is_library;
 use super::trim::Role;
+use crate::leak::clues::Function;
+use crate::units::FrameKey;
+
+/// The functions of a chain, the standard library's left out.
+pub(crate) fn functions(frames: &[Frame]) -> Vec<Function> {
+    let of_code = frames.iter().filter(|frame| frame.symbol.role == Role::Code);
+    let function = |frame: &Frame| {
+        let name = frame.name()?;
+        let short = short_name(name)?;
+        let at = (frame.symbol.line, frame.symbol.column);
+        Some(Function { short, path: whole_path(name), is_own: !is_library(frame), at })
+    };
+    of_code.filter_map(function).collect()
+}
+
+/// Is a block of this chain that of an `Arc` or `Rc`? By the names of the standard library's functions nearest to the
+/// allocation, inlined ones too; `None` where none of these is known.
+pub(crate) fn is_shared_pointer(snapshot: &Snapshot, keys: &[FrameKey]) -> Option<bool> {
+    let symbols = snapshot.symbols();
+    let mut is_any_known = false;
+    for frame in keys.iter().flat_map(|&key| symbols.frames(key)) {
+        match (frame.symbol.role, frame.name()) {
+            (Role::Std, Some(name)) => {
+                is_any_known = true;
+                let name = name.trim_start_matches('<');
+                if name.starts_with("alloc::sync::Arc") || name.starts_with("alloc::rc::Rc") {
+                    return Some(true);
+                }
+            }
+            (Role::Code, Some(_)) => break,
+            _ => {}
+        }
+    }
+    is_any_known.then_some(false)
+}
 
 /// A chain in lines, the program's own functions one each, with their places; what lies between them folded into one.
 pub(crate) fn short_chain(frames: &[Frame]) -> Vec<String> {

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::frame::Frame;
 use super::summary::{chain_of, grouped, sizes};
-use super::text::{chain, memory_line, wrapped};
+use super::text::{THROUGH, chain, memory_line, wrapped};
 use crate::leak::recommend::rate;
 use crate::leak::{Leak, LeakReport, State};
 use crate::units::{duration, size};
@@ -25,7 +25,8 @@ impl fmt::Display for LeakReport<Frame> {
         let chains = self.chains();
         memory_line(f, self.memory())?;
         self.findings(f, &chains)?;
-        self.what_to_do(f, &chains)
+        self.what_to_do(f, &chains)?;
+        self.untold(f)
     }
 }
 
@@ -96,8 +97,9 @@ impl LeakReport<Frame> {
             );
         }
         self.headline(f, judged, chains)?;
-        for (i, one) in chains.iter().take(CHAINS_SHOWN).enumerate() {
-            Self::chain(f, i + 1, one)?;
+        let texts = joined_tails(chains.iter().take(CHAINS_SHOWN).map(|chain| chain.text.as_str()));
+        for (i, (one, text)) in chains.iter().zip(&texts).enumerate() {
+            Self::chain(f, i + 1, one, text)?;
         }
         if chains.len() > CHAINS_SHOWN {
             let rest: f64 = chains.iter().skip(CHAINS_SHOWN).map(|chain| chain.bytes).sum();
@@ -125,10 +127,15 @@ impl LeakReport<Frame> {
         } else {
             let held: f64 = chains.iter().map(|chain| chain.bytes).sum();
             let share = (100.0 * held / live.max(1.0)).min(100.0);
-            writeln!(f, "unfreed: {}: {}, {share:.0}% of what is live", found.join(", "), size(held))?;
+            write!(f, "unfreed: {}: {}, {share:.0}% of what is live", found.join(", "), size(held))?;
+            if self.allocated_bytes() > 0 {
+                let of_all = (100.0 * held / whole(self.allocated_bytes())).min(100.0);
+                write!(f, " and {of_all:.1}% of the {} ever allocated", size(whole(self.allocated_bytes())))?;
+            }
+            writeln!(f)?;
         }
         write!(f, "unfreed: Live: {}", size(live))?;
-        if self.allocated_bytes() > 0 {
+        if found.is_empty() && self.allocated_bytes() > 0 {
             write!(f, ", {:.1}% of all that was allocated", 100.0 * live / whole(self.allocated_bytes()))?;
         }
         if !self.is_growing() {
@@ -144,7 +151,7 @@ impl LeakReport<Frame> {
         writeln!(f)
     }
 
-    fn chain(f: &mut fmt::Formatter<'_>, number: usize, one: &Chain<'_>) -> fmt::Result {
+    fn chain(f: &mut fmt::Formatter<'_>, number: usize, one: &Chain<'_>, text: &str) -> fmt::Result {
         let leak = one.leak;
         write!(f, "unfreed: {number}. {}, {}: {}", leak.state(), leak.severity(), size(one.bytes))?;
         if one.below + one.above > 0.0 {
@@ -157,7 +164,7 @@ impl LeakReport<Frame> {
             100.0 * one.freed / one.bytes.max(1.0),
             rate(one.growth_per_minute, leak.growth_seconds())
         )?;
-        chain(f, &one.text)?;
+        chain(f, text)?;
         if let (Some(scope), Some(bound)) = (leak.scope(), leak.evidence().bound_bytes) {
             let held = leak.evidence().scope_live_bytes.unwrap_or_default().value;
             writeln!(
@@ -168,6 +175,18 @@ impl LeakReport<Frame> {
             )?;
         }
         Ok(())
+    }
+
+    /// What no listener was told of.
+    pub(super) fn untold(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.untold_changes() {
+            0 => Ok(()),
+            count => writeln!(
+                f,
+                "unfreed: Lost: {} changes of verdicts were not told, since the listener (on_verdict, or a logger) was busy",
+                grouped(count)
+            ),
+        }
     }
 
     /// Each advice once, with the numbers of the chains that it is for; then what concerns the whole process.
@@ -194,6 +213,40 @@ impl LeakReport<Frame> {
     }
 }
 
+/// Functions that two chains have in common at their outer end before it is shown once.
+const TAIL_SHOWN_ONCE: usize = 3;
+const ARROW: &str = " ← ";
+
+/// Chains of which each outer end that an earlier one has, too, is shown by its innermost function and that chain's number.
+fn joined_tails<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut whole: Vec<Vec<&str>> = Vec::new();
+    let mut shown = Vec::new();
+    for text in texts {
+        let (own, library) = text.split_once(THROUGH).map_or((text, None), |(own, library)| (own, Some(library)));
+        let functions: Vec<&str> = own.split(ARROW).collect();
+        let common = |other: &Vec<&str>| {
+            let same = functions.iter().rev().zip(other.iter().rev()).take_while(|(a, b)| a == b).count();
+            // The chains are cut to the same length: of equal ends nothing is known.
+            if functions.last() == Some(&"…") { 0 } else { same }
+        };
+        let best = whole.iter().map(common).enumerate().max_by_key(|&(number, same)| (same, std::cmp::Reverse(number)));
+        let mut line = match best {
+            Some((number, same)) if same >= TAIL_SHOWN_ONCE => {
+                let kept = functions.get(..functions.len() - same + 1).unwrap_or_default();
+                format!("{}{ARROW}… as in {}", kept.join(ARROW), number + 1)
+            }
+            _ => own.to_owned(),
+        };
+        if let Some(library) = library {
+            line.push_str(THROUGH);
+            line.push_str(library);
+        }
+        shown.push(line);
+        whole.push(functions);
+    }
+    shown
+}
+
 #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
 fn whole(bytes: u64) -> f64 {
     bytes as f64
@@ -202,4 +255,30 @@ fn whole(bytes: u64) -> f64 {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "non-negative; such a cast saturates")]
 fn rounded(blocks: f64) -> u64 {
     blocks.round() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outer_end_is_shown_once() {
+        let texts = [
+            "parse ← from ← fetch ← sync ← run ← main, through mail_parser: decode",
+            "part_tree ← parse ← from ← fetch ← sync ← run ← main",
+            "from ← fetch ← sync ← run ← main",
+            "accept ← run ← main",
+            "parse ← from ← fetch ← sync ← run ← main, through mail_parser: quoted",
+        ];
+        assert_eq!(
+            joined_tails(texts.into_iter()),
+            [
+                texts[0],
+                "part_tree ← parse ← … as in 1",
+                "from ← … as in 1",
+                texts[3],
+                "parse ← … as in 1, through mail_parser: quoted",
+            ]
+        );
+    }
 }

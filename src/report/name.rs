@@ -66,6 +66,14 @@ fn split_top<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
     None
 }
 
+/// A function's whole path without generic arguments; of `<a::Type<T> as b::Trait>::f` both `a::Type` and `b::Trait` stay.
+pub(crate) fn whole_path(name: &str) -> String {
+    match name.strip_prefix('<').and_then(split_generic) {
+        Some((inside, rest)) => format!("{}{}", without_generics(inside), without_generics(rest)),
+        None => without_generics(name),
+    }
+}
+
 fn without_generics(text: &str) -> String {
     let mut out = String::new();
     let mut depth = 0;

@@ -253,6 +253,13 @@ impl Snapshot {
         self.symbols.get_or_init(|| SymbolTable::resolve(&self.picture))
     }
 
+    /// Looks up these frames' names alone: others have none. Before any name was asked for.
+    pub(crate) fn resolve_only(&self, keys: Vec<FrameKey>) {
+        let _inside = crate::hook::inside();
+        // Lost only where all are known already.
+        let _ = self.symbols.set(SymbolTable::of(keys, &self.picture));
+    }
+
     /// The frames to show of a site.
     pub(crate) fn frames_of(&self, index: usize) -> &[Frame] {
         let (Some(cell), Some(site)) = (self.site_frames.get(index), self.picture.sites.get(index)) else {

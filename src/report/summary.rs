@@ -1,4 +1,5 @@
-//! The page on stderr at shutdown: totals, what was lost, the largest live sites by name, where the rest is.
+//! The page on stderr at shutdown: totals, what was lost, what leaks and what to do, the largest live sites by name; then
+//! what that rests on, and where the rest is.
 //!
 //! Its first lines are those of the dhat crate's. In sampled mode totals are exact and say so, and what the sites
 //! account for stands beside them with its interval. A site takes two lines: figures, then the user's own functions
@@ -50,9 +51,6 @@ impl fmt::Display for Summary<'_> {
         ] {
             writeln!(f, "unfreed: {what} {} bytes in {} blocks{exact}", grouped(bytes), grouped(blocks))?;
         }
-        if self.snapshot.mode() == Mode::Sampled {
-            self.sampling(f)?;
-        }
         if totals.older_freed_blocks > 0 {
             writeln!(
                 f,
@@ -66,7 +64,6 @@ impl fmt::Display for Summary<'_> {
             writeln!(f, "unfreed: The process was killed; its totals may be {age:.1} s older than its end")?;
         }
         write_losses(f, &self.snapshot.losses())?;
-        memory_line(f, &self.snapshot.memory())?;
         match &self.snapshot.leaks {
             Some(leaks) => {
                 let chains = leaks.chains();
@@ -78,8 +75,14 @@ impl fmt::Display for Summary<'_> {
                     self.largest(f, &chains)?;
                 }
                 leaks.what_to_do(f, &chains)?;
+                leaks.untold(f)?;
             }
             None => self.largest(f, &[])?,
+        }
+        // What the figures rest on comes behind what they say.
+        memory_line(f, &self.snapshot.memory())?;
+        if self.snapshot.mode() == Mode::Sampled {
+            self.sampling(f)?;
         }
         if let Some(path) = self.saved {
             writeln!(
@@ -98,14 +101,14 @@ impl Summary<'_> {
         let (live, total) = self.snapshot.attributed();
         writeln!(
             f,
-            "unfreed: Call sites below are estimated from a sample (mean interval {} bytes, {});",
+            "unfreed: Sampled:   call sites are estimated from a sample (mean interval {} bytes, {});",
             grouped(self.snapshot.sample_interval_bytes()),
             if self.snapshot.is_interval_fixed() { "fixed" } else { "governed" }
         )?;
         let (total, live) = (self.snapshot.bytes(&total), self.snapshot.bytes(&live));
         writeln!(
             f,
-            "unfreed:   they sum to a total of {} (95%: {}), and {} at t-end (95%: {})",
+            "unfreed:            they sum to a total of {} (95%: {}), and {} at t-end (95%: {})",
             size(total.value),
             sizes(total.low, total.high),
             size(live.value),
@@ -387,13 +390,13 @@ mod tests {
 unfreed: Total:     81,200 bytes in 92 blocks
 unfreed: At t-gmax: 75,300 bytes in 78 blocks
 unfreed: At t-end:  75,300 bytes in 78 blocks
-unfreed: Memory:    75.3 kB requested, usable not asked (this was read from the store's file, not from the process),
-unfreed:            limit unknown
 unfreed: Largest live at t-end:
 unfreed: 1. 75.0 kB (99.6% of live), in 75 blocks
 unfreed:    decode_base64_mime ← Email::from ← fetch_emails ← start_background_sync
 unfreed: 2. 300 bytes (0.4% of live), in 3 blocks
 unfreed:    other_20 ← Email::from ← fetch_emails ← start_background_sync
+unfreed: Memory:    75.3 kB requested, usable not asked (this was read from the store's file, not from the process),
+unfreed:            limit unknown
 unfreed: Saved to dhat-heap.json: load it in dh_view.html and sort by 'At t-end (bytes)'
 unfreed:   (Valgrind's, or https://nnethercote.github.io/dh_view/dh_view.html)
 ";

@@ -60,7 +60,7 @@ impl SymbolTable {
     }
 
     /// Symbolizes these frames of a picture's modules.
-    fn of(mut keys: Vec<FrameKey>, picture: &Picture) -> SymbolTable {
+    pub(crate) fn of(mut keys: Vec<FrameKey>, picture: &Picture) -> SymbolTable {
         keys.sort_unstable();
         keys.dedup();
         keys.shrink_to_fit();

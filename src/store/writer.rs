@@ -301,6 +301,12 @@ impl Store {
         row.name_bytes.store(length, Ordering::Release);
     }
 
+    /// Was any scope described?
+    pub(crate) fn has_scopes(&self) -> bool {
+        // Acquire: pairs with the Release in `describe_scope`.
+        self.tables.scopes.iter().any(|row| row.name_bytes.load(Ordering::Acquire) > 0)
+    }
+
     // ---- the end ------------------------------------------------------------------------------------------------
 
     /// Ends the store in order: marked finished and kept, or removed. Rings should have been drained; what they still

@@ -376,5 +376,9 @@ pub(crate) mod thread {
         pub(crate) fn join(self) {
             match self {}
         }
+
+        pub(crate) fn detach(self) {
+            match self {}
+        }
     }
 }

@@ -158,4 +158,10 @@ impl OwnThread {
         // SAFETY: joined once, since `self` is consumed.
         unsafe { libc::pthread_join(self.id, std::ptr::null_mut()) };
     }
+
+    /// Lets it end by itself: nobody will wait for it.
+    pub(crate) fn detach(self) {
+        // SAFETY: neither joined nor detached before, since `self` is consumed.
+        unsafe { libc::pthread_detach(self.id) };
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::case::{Case, Expect};
 use crate::cases;
-use crate::outcome::{Culprit, Outcome, Sampling};
+use crate::outcome::{Culprit, Outcome, Reached, Sampling};
 
 /// With fewer live samples nobody can be asked to name a leak at 64 KiB.
 pub const SAMPLES_TO_NAME: f64 = 40.0;
@@ -10,9 +10,10 @@ pub const SAMPLES_TO_NAME: f64 = 40.0;
 pub const LAST_RANK: usize = 3;
 /// Epochs from the onset of a steady leak to 'suspected' and to 'leak', where every block is seen.
 pub const LATEST: (u32, u32) = (75, 200);
-/// The same at 16 KiB, where a leak of a sample in four epochs has to gather some. Tables, of which at most one block is
-/// sampled, take their growths' time.
-pub const LATEST_SAMPLED: (u32, u32) = (110, 230);
+/// At 16 KiB, where a leak of a sample in three epochs has to gather thirteen, one run in so many may take longer,
+pub const SLOW_ONE_IN: usize = 20;
+/// and none so long.
+pub const LATEST_SAMPLED: (u32, u32) = (100, 240);
 /// Of healthy runs, in which some site may ever be called a leak.
 pub const EVER_LEAK_SHARE: f64 = 0.05;
 
@@ -51,6 +52,17 @@ pub fn breaches(outcomes: &[&Outcome]) -> Vec<String> {
             of_a_leak(case, outcome, &run, &mut found);
         }
     }
+    let asked = |outcome: &&&Outcome| {
+        let case = cases::find(&outcome.case);
+        case.is_some_and(|case| {
+            outcome.culprits.iter().any(|c| latest(case, outcome.sampling, c) == Some(LATEST_SAMPLED))
+        })
+    };
+    let sampled: Vec<&&Outcome> = outcomes.iter().filter(asked).collect();
+    let slow = sampled.iter().filter(|outcome| is_slow(outcome)).count();
+    if slow > (sampled.len() / SLOW_ONE_IN).max(1) {
+        found.push(format!("of {} steady leaks at 16 KiB {slow} took longer than {LATEST:?} epochs", sampled.len()));
+    }
     let most = (f64::from(healthy) * EVER_LEAK_SHARE).max(1.0);
     if f64::from(u32::try_from(ever.len()).unwrap_or(u32::MAX)) > most {
         found.push(format!("of {healthy} healthy runs so many were ever called leaks: {ever:#?}"));
@@ -66,6 +78,13 @@ fn latest(case: &Case, sampling: Sampling, culprit: &Culprit) -> Option<(u32, u3
         Sampling::Every(bytes) if bytes <= 16 << 10 && culprit.live_samples >= SAMPLES_TO_NAME => Some(LATEST_SAMPLED),
         Sampling::Every(_) => None,
     }
+}
+
+/// Did a culprit's verdicts come later than they should where every block is seen?
+#[must_use]
+pub fn is_slow(outcome: &Outcome) -> bool {
+    let late = |reached: Option<Reached>, latest: u32| reached.is_none_or(|reached| reached.epochs > latest);
+    outcome.culprits.iter().any(|culprit| late(culprit.suspected, LATEST.0) || late(culprit.leak, LATEST.1))
 }
 
 fn of_a_leak(case: &Case, outcome: &Outcome, run: &str, found: &mut Vec<String>) {
@@ -93,7 +112,7 @@ fn of_a_leak(case: &Case, outcome: &Outcome, run: &str, found: &mut Vec<String>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Innocents, Reached};
+    use crate::outcome::Innocents;
 
     fn outcome(case: &str, sampling: Sampling, culprits: Vec<Culprit>) -> Outcome {
         Outcome { case: case.to_owned(), sampling, seed: 1, culprits, innocents: Innocents::default(), took_ms: 1 }
@@ -123,7 +142,9 @@ mod tests {
         assert_eq!(find(outcome("byte_pool", Sampling::Exact, vec![fourth])), 1);
         let late = Culprit { leak: Some(Reached { epochs: 201, bytes: 1.0 }), ..named() };
         assert_eq!(find(outcome("byte_pool", Sampling::Exact, vec![late.clone()])), 1);
-        assert_eq!(find(outcome("byte_pool", Sampling::Every(16 << 10), vec![late])), 0);
+        assert_eq!(find(outcome("byte_pool", Sampling::Every(16 << 10), vec![late.clone()])), 0);
+        let slow = outcome("byte_pool", Sampling::Every(16 << 10), vec![late.clone()]);
+        assert_eq!(breaches(&[&slow, &slow]).len(), 1, "more than one in twenty");
         let untold = Culprit { suspected: Some(Reached { epochs: 187, bytes: 1.0 }), ..named() };
         assert_eq!(find(outcome("byte_pool", Sampling::Every(16 << 10), vec![untold])), 1);
         let mut accused = outcome("plain_churn", Sampling::Exact, Vec::new());

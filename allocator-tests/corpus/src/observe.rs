@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use unfreed::{Frame, Leak, Profiler, State, VerdictKind};
 
@@ -40,6 +40,8 @@ pub fn observe(case: &'static Case, sampling: Sampling, seed: u64, epochs: u32) 
         program(t);
         background.serve();
         profiler.advance_epoch();
+        // What is heard is of this epoch.
+        assert!(profiler.wait_until_told(Duration::from_secs(60)), "the listener is quick");
     }
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let report = profiler.leaks();

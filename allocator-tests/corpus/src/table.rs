@@ -103,6 +103,10 @@ fn summary(page: &mut String, found: &[Found]) {
     });
     row("slowest 'suspected' of a steady leak, epochs from its onset", &|s| shown(slowest(steady(s), suspected)));
     row("slowest 'leak'", &|s| shown(slowest(steady(s), leak)));
+    let (suspected_by, leak_by) = bounds::LATEST;
+    row(&format!("steady leaks within {suspected_by} and {leak_by} epochs"), &|sampling| {
+        Tally::of(steady(sampling), |o| !bounds::is_slow(o)).to_string()
+    });
     row("innocent sites beside a leak, ever suspected", &|sampling| {
         Tally::of(leaks(sampling), |o| !o.innocents.ever_suspected.is_empty()).to_string()
     });

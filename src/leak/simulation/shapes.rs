@@ -3,12 +3,14 @@
 mod healthy;
 mod leaks;
 mod others;
+mod trials;
 
 use std::collections::VecDeque;
 
 pub(crate) use healthy::healthy_shapes;
 pub(crate) use leaks::leaks;
 pub(crate) use others::others;
+pub(crate) use trials::trials;
 
 use super::world::{Held, World};
 

@@ -2,6 +2,7 @@
 
 use super::world::{GrowingMap, Held, World};
 use crate::leak::assemble::{Bound, Course, Process, SiteFigures, Source, report};
+use crate::leak::clues::Function;
 use crate::leak::judge::Subject;
 use crate::leak::memory::{Memory, MemoryCause, Unexplained};
 use crate::leak::pool::{KeyFrame, collapse_runs, regroup};
@@ -12,6 +13,11 @@ use crate::leak::state::{Change, State, Tier, Withdrawal};
 struct Names<'a>(&'a World, Option<u64>);
 
 impl Source<String> for Names<'_> {
+    fn functions(&self, subject: Subject) -> Vec<Function> {
+        let own = |name: String| Function { short: name.clone(), path: name, is_own: true, at: (0, 0) };
+        vec![own(format!("{subject:?}")), own("handle".into()), own("main".into())]
+    }
+
     fn figures(&self, history: usize) -> SiteFigures {
         let history = &self.0.histories[history];
         let live = f64::from(crate::leak::history::bytes(history.live_total));
@@ -44,7 +50,7 @@ impl Source<String> for Names<'_> {
     }
 }
 
-fn report_of(world: &World, live: Course, bound: Option<u64>) -> LeakReport<String> {
+pub(super) fn report_of(world: &World, live: Course, bound: Option<u64>) -> LeakReport<String> {
     let process = Process {
         epoch_seconds: 5.0,
         window_seconds: 600.0,
@@ -53,7 +59,7 @@ fn report_of(world: &World, live: Course, bound: Option<u64>) -> LeakReport<Stri
         used_bytes: live.now_bytes,
         ..Process::default()
     };
-    report(&world.judge, &world.histories, &process, &Names(world, bound))
+    report(&world.judge, &world.histories, &world.ways, &process, &Names(world, bound))
 }
 
 /// Site 0 keeps 100 KB an epoch, site 1 keeps 1% of that, site 2 churns, site 3 is a start-up table.
@@ -413,7 +419,7 @@ fn memory_that_is_not_live_is_told_from_leaks() {
             ..Memory::default()
         };
         let process = Process { window_seconds: 600.0, memory, ..Process::default() };
-        report(&world.judge, &world.histories, &process, &Names(&world, None)).recommendations().join(" ")
+        report(&world.judge, &world.histories, &world.ways, &process, &Names(&world, None)).recommendations().join(" ")
     };
     assert!(words(MemoryCause::AllocatorRetention).contains("allocator retention, not a leak"));
     assert!(words(MemoryCause::AllocatorRetention).contains("malloc_trim"));
@@ -422,7 +428,7 @@ fn memory_that_is_not_live_is_told_from_leaks() {
     // What the allocator holds is not known: neither is claimed.
     assert!(words(MemoryCause::RetentionOrOutside).contains("either the allocator keeps freed memory"));
     let process = Process { window_seconds: 600.0, ..Process::default() };
-    let report = report(&world.judge, &world.histories, &process, &Names(&world, None));
+    let report = report(&world.judge, &world.histories, &world.ways, &process, &Names(&world, None));
     assert_eq!(report.recommendations().len(), 0);
 }
 
@@ -430,7 +436,7 @@ fn memory_that_is_not_live_is_told_from_leaks() {
 fn what_could_hide_is_three_intervals_for_one_sample_and_thirteen_for_eight() {
     let world = World::new(1, 0.0, 1, 1);
     let process = Process { interval_bytes: 65536.0, ..Process::default() };
-    let report = report(&world.judge, &world.histories, &process, &Names(&world, None));
+    let report = report(&world.judge, &world.histories, &world.ways, &process, &Names(&world, None));
     let intervals = report.unjudged().smallest_visible_bytes / 65536.0;
     assert!((intervals - 13.15).abs() < 0.05, "{intervals}");
 }

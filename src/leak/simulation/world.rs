@@ -2,6 +2,7 @@
 
 use super::rivals::Rivals;
 use crate::leak::config::LeakConfig;
+use crate::leak::habits::{Habits, Ways};
 use crate::leak::history::{Block, History};
 use crate::leak::judge::{Judge, Subject};
 use crate::leak::state::Change;
@@ -69,6 +70,7 @@ pub(crate) struct World {
     pub(crate) now: u32,
     pub(crate) judge: Judge,
     pub(crate) histories: Vec<History>,
+    pub(crate) ways: Ways,
     pub(crate) rivals: Rivals,
     interval_bytes: f64,
     blocks: Vec<Slot>,
@@ -86,6 +88,7 @@ impl World {
             now: 0,
             judge: Judge::new(LeakConfig::default()).expect("valid defaults"),
             histories,
+            ways: Ways { habits: vec![Habits::default(); sites], ..Ways::default() },
             rivals: Rivals::new(sites),
             interval_bytes,
             blocks: Vec::new(),
@@ -132,6 +135,7 @@ impl World {
             history.begin(self.now);
         }
         history.born(self.now, block);
+        self.ways.habits[site].born(block, 1);
     }
 
     pub(crate) fn free(&mut self, held: Held) {
@@ -139,6 +143,7 @@ impl World {
         if slot.sampled {
             let block = World::block(slot.size, slot.interval_bytes);
             self.histories[slot.site].freed(slot.birth, self.now, &block);
+            self.ways.habits[slot.site].left(&block);
             self.rivals.freed(slot.site, held, slot.birth, block.weight.bytes);
         }
         self.vacant.push(held.0);
@@ -152,6 +157,7 @@ impl World {
                 let interval = slot.interval_bytes;
                 let (old, new) = (World::block(slot.size, interval), World::block(size, interval));
                 self.histories[slot.site].resized(None, self.now, &old, &new);
+                self.ways.habits[slot.site].resized(&old, &new);
                 self.rivals.resized(slot.site, old.weight.bytes, new.weight.bytes);
             } else if self.random.chance(probability(size - slot.size, self.interval_bytes)) {
                 let interval_bytes = self.interval_bytes;
@@ -200,6 +206,8 @@ impl World {
     }
 
     pub(crate) fn end_epoch_told(&mut self, on_change: &mut dyn FnMut(Subject, Change)) {
+        let is_idle = self.ways.activity.end_epoch(self.allocations);
+        self.ways.habits.iter_mut().for_each(|habits| habits.end_epoch(is_idle));
         self.judge.end_epoch(self.now, self.allocations, &mut self.histories, on_change);
         self.rivals.end_epoch(self.now);
         self.allocations = 0;
@@ -240,6 +248,11 @@ impl GrowingMap {
     pub(crate) fn new(world: &mut World, site: usize, entry_bytes: u64) -> GrowingMap {
         let held = world.alloc(site, 4 * (entry_bytes + 1) + 16);
         GrowingMap { held, buckets: 4, entries: 0, entry_bytes, site }
+    }
+
+    /// Its block now.
+    pub(crate) fn held(&self) -> Held {
+        self.held
     }
 
     pub(crate) fn insert(&mut self, world: &mut World) {

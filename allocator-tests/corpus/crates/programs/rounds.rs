@@ -119,6 +119,8 @@ pub fn run(case: Case, mut round: impl FnMut(&mut Dice)) {
         round(&mut dice);
         epoch.store(number, Ordering::SeqCst);
         profiler.advance_epoch();
+        // What is heard is of this round.
+        assert!(profiler.wait_until_told(std::time::Duration::from_secs(60)), "the listener is quick");
     }
     let outcome = outcome(&case, &profiler, &heard.lock().expect("heard"), rounds);
     drop(profiler);
