@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `layout` | where everything lies, and what each word means |
 //! | `row`, `tables` | one row of figures; typed views over a mapping or a copy |
-//! | `attribution`, `streak`, `merge` | one record applied; equal ones at once; all rings drained in order of time |
+//! | `attribution`, `exact`, `streak`, `merge` | one record applied; one of exact mode; equal ones at once; all rings drained in order of time |
 //! | `writer`, `space`, `telling`, `version`, `place`, `identity`, `text` | the store of this process: the file, its growth, what it is told, where it lies, whose it is |
 //! | `source`, `image`, `reader`, `copy`, `decode` | somebody's store, or our own, read in bounded memory, into a `picture` |
 //! | `error` | what can be wrong |
@@ -13,6 +13,7 @@ pub(crate) mod attribution;
 mod copy;
 mod decode;
 pub(crate) mod error;
+pub(crate) mod exact;
 mod identity;
 mod image;
 pub(crate) mod layout;

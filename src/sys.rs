@@ -28,6 +28,7 @@ pub(crate) mod lock;
 pub(crate) mod map;
 #[cfg(not(loom))]
 pub(crate) mod modules;
+pub(crate) mod prefetch;
 #[cfg(not(loom))]
 pub(crate) mod process;
 #[cfg(not(loom))]

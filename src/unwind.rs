@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `frame` | a remembered frame; the comparison that proves a stack |
 //! | `thread` | a thread's last stack |
+//! | `memo` | exact mode: stacks that a thread captured before the last one |
 //! | `scopes` | the scopes that a thread is in: the first nodes of its stacks |
 //! | `walk`, `step` | the walk; one step by framehop or frame pointer |
 //! | `rules` | what framehop does at an address, learned |
@@ -27,6 +28,7 @@
 #[cfg(feature = "_synthetic")]
 pub(crate) mod alone;
 mod frame;
+mod memo;
 mod region;
 mod registry;
 mod rules;
@@ -74,6 +76,8 @@ static CHECKED: AtomicU64 = AtomicU64::new(0);
 /// Their frames, and how many of those the replay kept.
 static CHECKED_FRAMES: AtomicU64 = AtomicU64::new(0);
 static KEPT_FRAMES: AtomicU64 = AtomicU64::new(0);
+/// Captures that the memo knew the answer of, and was asked for it all the same.
+static RECALLED: AtomicU64 = AtomicU64::new(0);
 
 /// What happened since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +91,8 @@ pub(crate) struct Counters {
     /// Debug mode: frames of those captures, and how many of them were taken from memory with their numbers.
     pub(crate) checked_frames: u64,
     pub(crate) kept_frames: u64,
+    /// Debug mode: captures that the memo gave an answer for, which was compared as well.
+    pub(crate) recalled: u64,
 }
 
 /// Reads the counters.
@@ -98,6 +104,7 @@ pub(crate) fn counters() -> Counters {
         disagreements: DISAGREEMENTS.load(Ordering::Relaxed),
         checked_frames: CHECKED_FRAMES.load(Ordering::Relaxed),
         kept_frames: KEPT_FRAMES.load(Ordering::Relaxed),
+        recalled: RECALLED.load(Ordering::Relaxed),
     }
 }
 
@@ -121,15 +128,43 @@ pub(crate) fn capture(registers: Registers, thread: &mut ThreadStacks, tree: &Tr
 
 /// The same, where the thread's last stack is this one; else `None`: see [`capture_changed`].
 #[inline(always)]
-pub(crate) fn repeated(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
+fn repeated(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
     // Relaxed: a mode of the tests.
     thread.repeat(registers).filter(|_| !CHECKING.load(Ordering::Relaxed))
+}
+
+/// As [`repeated`], for any of the stacks that [`capture_anew`] remembered: exact mode's, where every block asks.
+#[inline(always)]
+pub(crate) fn recalled(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
+    // Relaxed: a mode of the tests.
+    thread.recall(registers).filter(|_| !CHECKING.load(Ordering::Relaxed))
+}
+
+/// As [`capture_changed`], where [`recalled`] did not know the stack: which is remembered beside others.
+#[inline]
+pub(crate) fn capture_anew(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
+    let recalled = thread.recall(&registers);
+    let captured = match repeated(&registers, thread) {
+        Some(captured) => captured,
+        None => capture_changed(registers, thread, tree),
+    };
+    match recalled {
+        None => thread.memorize(),
+        // The debug mode: what would have been the answer. Without a workspace there are no frames to compare with.
+        Some(recalled) if captured.frames != 0 => {
+            // Relaxed: counters.
+            RECALLED.fetch_add(1, Ordering::Relaxed);
+            DISAGREEMENTS.fetch_add(u64::from(recalled != captured), Ordering::Relaxed);
+        }
+        Some(_) => {}
+    }
+    captured
 }
 
 /// The same, where [`repeated`] found that it is not.
 #[cold]
 #[inline(never)]
-pub(crate) fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
+fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
     let capacity = CAPACITY.load(Ordering::Relaxed);
     thread.prepare(registers.sp, capacity);
     thread.take_root(tree);

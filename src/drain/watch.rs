@@ -12,11 +12,12 @@ use crate::leak::habits::Habits;
 use crate::leak::history::{Block, History};
 use crate::ring::record::Kind;
 use crate::sampler::weight::{IntervalCode, Weight};
-use crate::store::attribution::{Applied, Observer};
+use crate::store::attribution::{Applied, Observer, exactly};
+use crate::store::exact::{AppliedExactly, Exactly};
 use crate::store::streak::Streak;
 use crate::store::tables::Tables;
 use crate::sys::map;
-use crate::units::Ticks;
+use crate::units::{SiteId, Ticks};
 
 /// Sites that are judged at most: 16 MiB of histories where all of them exist. Far more than a service has that hold
 /// memory; an exact profile of a huge program may exceed it.
@@ -119,13 +120,6 @@ impl Observer for Watch {
     #[inline]
     fn applied(&mut self, applied: &Applied<'_>) {
         let record = applied.record;
-        let index = applied.site.0 as usize;
-        // Row 0 is what is attributed to no stack.
-        if index == 0 || index >= MOST_SITES {
-            self.unwatched += 1;
-            return;
-        }
-        self.used = self.used.max(index + 1);
         let now = self.epochs.open;
         let birth = match record.kind {
             Kind::Alloc => now,
@@ -143,6 +137,10 @@ impl Observer for Watch {
             thread,
         };
         let new = block(record.size, record.interval, applied.weight);
+        let index = applied.site.0 as usize;
+        if self.history_of(applied.site).is_none() {
+            return;
+        }
         if let Some(habits) = self.habits().get_mut(index) {
             match (applied.streak, record.kind) {
                 (Some(Streak::Births { times, .. }), _) => habits.born(&new, times),
@@ -153,9 +151,6 @@ impl Observer for Watch {
             }
         }
         let Some(history) = self.histories().get_mut(index) else { return };
-        if !history.is_in_use() {
-            history.begin(now);
-        }
         match applied.streak {
             Some(Streak::Births { times, .. }) => return history.born_often(now, &new, times),
             Some(Streak::Pairs { times, .. }) => return history.born_and_freed_often(now, &new, times),
@@ -171,6 +166,54 @@ impl Observer for Watch {
             }
         }
     }
+
+    #[inline(always)]
+    fn applied_exactly(&mut self, applied: &AppliedExactly) {
+        let now = self.epochs.open;
+        let birth = match applied.what {
+            Exactly::Born => now,
+            Exactly::Freed { birth } | Exactly::Resized { birth, .. } => self.epochs.of(birth),
+        };
+        let block = |size| Block { size, interval_bytes: 0.0, weight: exactly(size), thread: applied.ring.0 };
+        let index = applied.site.0 as usize;
+        if self.history_of(applied.site).is_none() {
+            return;
+        }
+        self.threads = self.threads.max(applied.ring.0 + 1);
+        if let Some(habits) = self.habits().get_mut(index) {
+            match applied.what {
+                Exactly::Born => habits.born(&block(applied.size), 1),
+                Exactly::Freed { .. } => habits.left(&block(applied.size)),
+                Exactly::Resized { from, .. } => habits.resized(&block(from), &block(applied.size)),
+            }
+        }
+        let Some(history) = self.histories().get_mut(index) else { return };
+        match applied.what {
+            Exactly::Born => history.born_here(now, &block(applied.size)),
+            Exactly::Freed { .. } => history.freed_here(birth, now, &block(applied.size)),
+            Exactly::Resized { from, .. } => history.resized(Some(birth), now, &block(from), &block(applied.size)),
+        }
+    }
+}
+
+impl Watch {
+    /// The history of a site that has an event now, begun if need be; `None` where it is not judged.
+    #[inline(always)]
+    fn history_of(&mut self, site: SiteId) -> Option<&mut History> {
+        let index = site.0 as usize;
+        // Row 0 is what is attributed to no stack.
+        if index == 0 || index >= MOST_SITES {
+            self.unwatched += 1;
+            return None;
+        }
+        self.used = self.used.max(index + 1);
+        let now = self.epochs.open;
+        let history = self.histories().get_mut(index)?;
+        if !history.is_in_use() {
+            history.begin(now);
+        }
+        Some(history)
+    }
 }
 
 /// When epochs began.
@@ -179,6 +222,8 @@ struct Epochs {
     /// (ticks, epoch), ascending in both. Allocated once.
     began: Vec<(u64, u32)>,
     open: u32,
+    /// When the open one began, while each is remembered; else never.
+    open_since: Ticks,
     /// Every so many epochs one is remembered.
     stride: u32,
 }
@@ -187,11 +232,12 @@ impl Epochs {
     fn new(base: Ticks) -> Epochs {
         let mut began = Vec::with_capacity(MOST_BOUNDARIES);
         began.push((base.0, 0));
-        Epochs { began, open: 0, stride: 1 }
+        Epochs { began, open: 0, open_since: base, stride: 1 }
     }
 
     fn begin(&mut self, at: Ticks) {
         self.open = self.open.saturating_add(1);
+        self.open_since = Ticks(if self.stride == 1 { at.0 } else { u64::MAX });
         if !self.open.is_multiple_of(self.stride) {
             return;
         }
@@ -202,6 +248,7 @@ impl Epochs {
                 index % 2 == 1
             });
             self.stride = self.stride.saturating_mul(2);
+            self.open_since = Ticks(u64::MAX);
             if !self.open.is_multiple_of(self.stride) {
                 return;
             }
@@ -213,12 +260,10 @@ impl Epochs {
     #[inline]
     fn of(&self, at: Ticks) -> u32 {
         // Most blocks are young.
-        if self.stride == 1 && self.began.last().is_some_and(|&(began, _)| began <= at.0) {
-            return self.open;
-        }
-        self.of_earlier(at)
+        if at >= self.open_since { self.open } else { self.of_earlier(at) }
     }
 
+    #[cold]
     fn of_earlier(&self, at: Ticks) -> u32 {
         let next = self.began.partition_point(|&(began, _)| began <= at.0);
         let Some(&(began, epoch)) = next.checked_sub(1).and_then(|i| self.began.get(i)) else { return 0 };

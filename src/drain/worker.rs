@@ -100,6 +100,7 @@ struct Pace {
     looked: Instant,
     drained: u64,
     pause: Duration,
+    wake: Instant,
 }
 
 /// As often as once in this time: a wake-up costs some 5 µs.
@@ -107,11 +108,13 @@ const LEAST_PAUSE: Duration = Duration::from_micros(200);
 
 impl Pace {
     fn new() -> Pace {
-        Pace { looked: Instant::now(), drained: AGGREGATOR.drained_records(), pause: TICK }
+        let now = Instant::now();
+        Pace { looked: now, drained: AGGREGATOR.drained_records(), pause: TICK, wake: now + TICK }
     }
 
-    fn wake(&self) -> Instant {
-        self.looked + self.pause
+    /// Another has the lock, and is not done: there is nothing to be learned.
+    fn later(&mut self) {
+        self.wake = Instant::now() + self.pause;
     }
 
     /// After a drain: the pause follows the rate of records since the last look, whoever drained them.
@@ -121,8 +124,10 @@ impl Pace {
         #[expect(clippy::cast_possible_truncation, reason = "8192")]
         let half_a_ring = (EXACT_RING_RECORDS / 2) as u32;
         let until_half = (now - self.looked).saturating_mul(half_a_ring) / records;
-        self.pause = until_half.clamp(LEAST_PAUSE, TICK);
-        (self.looked, self.drained) = (now, drained);
+        // Longer step by step: a program that was not running for a moment is not an idle one.
+        let longest = self.pause.saturating_mul(2).clamp(LEAST_PAUSE, TICK);
+        self.pause = until_half.clamp(LEAST_PAUSE, longest);
+        (self.looked, self.drained, self.wake) = (now, drained, now + self.pause);
     }
 }
 
@@ -141,7 +146,7 @@ impl Worker {
         let mut next = Instant::now() + TICK;
         let mut pace = Pace::new();
         loop {
-            let wake = if self.exact_mode { next.min(pace.wake()) } else { next };
+            let wake = if self.exact_mode { next.min(pace.wake) } else { next };
             match orders::next(&self.orders, wake) {
                 Ok(order) => {
                     if self.obey(order, &mut memory) {
@@ -151,9 +156,9 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) if Instant::now() < next => {
                     let began = clock::thread_cpu_ns();
                     // Whoever has the lock drains.
-                    let _ = AGGREGATOR.drain(Duration::ZERO);
+                    let done = AGGREGATOR.drain(Duration::ZERO).is_some();
                     memory.drained_ns += clock::thread_cpu_ns().saturating_sub(began);
-                    pace.look();
+                    if done { pace.look() } else { pace.later() }
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     next = Instant::now() + TICK;

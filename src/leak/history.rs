@@ -155,6 +155,12 @@ impl History {
 
     /// A sampled block was born in epoch `now`.
     pub(crate) fn born(&mut self, now: u32, block: &Block) {
+        self.born_here(now, block);
+    }
+
+    /// As `born`, where it is called: of an exact block's weight, a constant but for its size, little is left to do.
+    #[inline(always)]
+    pub(crate) fn born_here(&mut self, now: u32, block: &Block) {
         let cohort = self.cohort_at(now);
         let evidence = self.evidence_of_birth(block);
         self.live[cohort] = self.live[cohort].saturating_add(evidence);
@@ -204,6 +210,12 @@ impl History {
 
     /// A sampled block that was born in epoch `birth` was freed in epoch `now`.
     pub(crate) fn freed(&mut self, birth: u32, now: u32, block: &Block) {
+        self.freed_here(birth, now, block);
+    }
+
+    /// As `freed`, where it is called.
+    #[inline(always)]
+    pub(crate) fn freed_here(&mut self, birth: u32, now: u32, block: &Block) {
         self.left(birth, now, block);
         self.spine.freed(block.size, block.thread, now);
     }
@@ -214,6 +226,7 @@ impl History {
     }
 
     /// A sampled block changed its size and kept its identity. `birth`: if known.
+    #[inline(always)]
     pub(crate) fn resized(&mut self, birth: Option<u32>, now: u32, old: &Block, new: &Block) {
         self.live_total = self.live_total.saturating_sub(old.weight.bytes).saturating_add(new.weight.bytes);
         self.born_total = self.born_total.saturating_add(new.weight.bytes);
@@ -228,6 +241,7 @@ impl History {
         self.spine.grew(old.size, new.size, now);
     }
 
+    #[inline(always)]
     fn left(&mut self, birth: u32, now: u32, block: &Block) {
         let evidence = self.evidence_of_death(block);
         self.live_total = self.live_total.saturating_sub(block.weight.bytes);
@@ -249,18 +263,23 @@ impl History {
         }
         let end = self.end_of(cohort);
         let now = now.saturating_sub(self.origin).max(self.straddlers_until());
-        let mut mature = false;
+        // As `end_epoch` had it when the last epoch ended.
+        if end.saturating_add(RUNG_EPOCHS[0]) <= now {
+            self.left_mature(cohort, end, now, samples);
+        }
+    }
+
+    /// Of a block that had reached the first rung; `end` and `now` from the origin.
+    fn left_mature(&mut self, cohort: usize, end: u32, now: u32, samples: f32) {
         for (died, rung) in self.died.iter_mut().zip(RUNG_EPOCHS) {
-            // As `end_epoch` had it when the last epoch ended.
             if end.saturating_add(rung) > now {
                 break;
             }
             *died += samples;
-            mature = true;
         }
         let newest = (self.last_birth.saturating_sub(self.origin) >> self.width_shift) as usize;
         let oldest = usize::from(self.oldest).min(cohort);
-        if mature && newest >= oldest + QUEUE_COHORTS {
+        if newest >= oldest + QUEUE_COHORTS {
             self.queue_frees += samples;
             self.oldest_frees += if cohort <= oldest + 1 { samples } else { 0.0 };
         }
@@ -304,6 +323,7 @@ impl History {
     }
 
     /// The cohort of births in epoch `now`, made room for.
+    #[inline]
     fn cohort_at(&mut self, now: u32) -> usize {
         let relative = now.saturating_sub(self.origin);
         while relative >> self.width_shift >= COHORTS_U32 {
@@ -313,6 +333,7 @@ impl History {
     }
 
     /// The cohort of an earlier epoch; `None` before the history began.
+    #[inline]
     fn cohort_of(&self, birth: u32) -> Option<usize> {
         let cohort = (birth.checked_sub(self.origin)? >> self.width_shift) as usize;
         (cohort < COHORTS).then_some(cohort)
@@ -344,11 +365,17 @@ impl History {
         self.width_shift += 1;
     }
 
+    #[inline(always)]
     fn evidence_of_birth(&mut self, block: &Block) -> u32 {
         if block.interval_bytes == 0.0 && self.reference_interval == 0.0 {
             // Exact mode: there is nothing to convert, now or later.
             return SAMPLE;
         }
+        self.evidence_of_sampled_birth(block)
+    }
+
+    #[inline(never)]
+    fn evidence_of_sampled_birth(&mut self, block: &Block) -> u32 {
         let interval = narrow(block.interval_bytes);
         self.latest_interval = interval;
         let size = block.size as f32;
@@ -389,11 +416,17 @@ impl History {
         narrow(probability(size, f64::from(interval)) / own)
     }
 
+    #[inline(always)]
     fn evidence_of_death(&self, block: &Block) -> u32 {
         #[expect(clippy::float_cmp, reason = "the very same interval, not a computed one")]
         if narrow(block.interval_bytes) == self.reference_interval {
             return SAMPLE;
         }
+        self.converted_evidence(block)
+    }
+
+    #[inline(never)]
+    fn converted_evidence(&self, block: &Block) -> u32 {
         let reference = probability(block.size, f64::from(self.reference_interval));
         let own = probability(block.size, block.interval_bytes).max(f64::MIN_POSITIVE);
         to_units(narrow(reference / own) * SAMPLE as f32).max(1)

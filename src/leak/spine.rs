@@ -83,26 +83,34 @@ impl Spine {
     };
 
     /// A block of this site was born. Epochs count from the profile's start.
+    #[inline(always)]
     pub(crate) fn born(&mut self, block: &Block, now: u32) {
         let size = block.size;
         if self.capacity_bytes == 0 || size > self.capacity_bytes.saturating_mul(5) / 2 {
-            // Another table than the one so far. Sampled, a table is first seen at the growth that a sample point hit;
-            // its first half was full then.
-            *self = Spine::NONE;
-            if block.interval_bytes > 0.0 && now >= WARM_UP_EPOCHS {
-                self.grew(size / 2, size, now);
-                // As far as known it filled evenly since the start. If it came later, it filled faster than that.
-                self.rate = self.fill_bytes / (now + 1) as f32;
-                let is_small = (size / 2) as f64 <= UNSEEN_INTERVALS * block.interval_bytes;
-                self.chained = if is_small { SIGHTED } else { EARLY };
-            }
-            self.capacity_bytes = size;
+            self.begin(block, now);
         } else if doubles(self.capacity_bytes, size) {
             (self.pending_bytes, self.pending_thread) = (size, block.thread);
         }
     }
 
+    #[inline(never)]
+    fn begin(&mut self, block: &Block, now: u32) {
+        let size = block.size;
+        // Another table than the one so far. Sampled, a table is first seen at the growth that a sample point hit;
+        // its first half was full then.
+        *self = Spine::NONE;
+        if block.interval_bytes > 0.0 && now >= WARM_UP_EPOCHS {
+            self.grew(size / 2, size, now);
+            // As far as known it filled evenly since the start. If it came later, it filled faster than that.
+            self.rate = self.fill_bytes / (now + 1) as f32;
+            let is_small = (size / 2) as f64 <= UNSEEN_INTERVALS * block.interval_bytes;
+            self.chained = if is_small { SIGHTED } else { EARLY };
+        }
+        self.capacity_bytes = size;
+    }
+
     /// A block of this site was freed.
+    #[inline(always)]
     pub(crate) fn freed(&mut self, size: u64, thread: u32, now: u32) {
         if self.pending_bytes != 0 && thread == self.pending_thread && doubles(size, self.pending_bytes) {
             let new = self.pending_bytes;

@@ -55,12 +55,45 @@ pub(crate) struct Record {
 }
 
 const SIZE_BITS: u32 = 48;
-const SIZE_MASK: u64 = (1 << SIZE_BITS) - 1;
+/// The size's part of word 1.
+pub(crate) const SIZE_MASK: u64 = (1 << SIZE_BITS) - 1;
 const INTERVAL_SHIFT: u32 = SIZE_BITS + 4;
 const OLD_INTERVAL_SHIFT: u32 = INTERVAL_SHIFT + CODE_BITS;
 /// Codes are below 2^6: an interval of 2^62 bytes is beyond any.
 const CODE_BITS: u32 = 6;
 const _: () = assert!(OLD_INTERVAL_SHIFT + CODE_BITS == 64, "the fields fill the word");
+/// Of an age, above the stack.
+const AGE_SHIFT: u32 = 32;
+
+/// The words of exact mode's records, for who makes millions of them: as `Record::encode` gives them for interval code 0.
+pub(crate) mod exact {
+    use super::{AGE_SHIFT, Kind, RECORD_WORDS, SIZE_BITS, age_bits};
+    use crate::units::{StackId, Ticks};
+
+    #[inline(always)]
+    fn sized(kind: Kind, size: u32) -> u64 {
+        u64::from(size) | ((kind as u64) << SIZE_BITS)
+    }
+
+    /// A block is born.
+    #[inline(always)]
+    pub(crate) fn birth(at: Ticks, stack: StackId, size: u32) -> [u64; RECORD_WORDS] {
+        [at.0, sized(Kind::Alloc, size), 0, u64::from(stack.0)]
+    }
+
+    /// A block is freed.
+    #[inline(always)]
+    pub(crate) fn free(at: Ticks, stack: StackId, size: u32, birth: Ticks) -> [u64; RECORD_WORDS] {
+        [at.0, sized(Kind::Free, size), birth.0, u64::from(stack.0)]
+    }
+
+    /// A block changes its size.
+    #[inline(always)]
+    pub(crate) fn resize(at: Ticks, stack: StackId, size: u32, from: u32, birth: Ticks) -> [u64; RECORD_WORDS] {
+        let age = age_bits(at.0.saturating_sub(birth.0));
+        [at.0, sized(Kind::Resize, size), u64::from(from), u64::from(stack.0) | (u64::from(age) << AGE_SHIFT)]
+    }
+}
 
 impl Record {
     /// The record's four words. Inlined: of a record whose kind is known little is left.
@@ -81,16 +114,12 @@ impl Record {
                 | (code_bits(self.interval) << INTERVAL_SHIFT)
                 | (code_bits(self.old_interval) << OLD_INTERVAL_SHIFT),
             aux,
-            u64::from(self.stack.0) | (u64::from(age) << 32),
+            u64::from(self.stack.0) | (u64::from(age) << AGE_SHIFT),
         ]
     }
 
     /// Reads four words back; `None` where the kind is none that this version writes.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "fields of stated widths; ages are ≥ 0"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "fields of stated widths")]
     pub(crate) fn decode(words: [u64; RECORD_WORDS]) -> Option<Record> {
         let code = |shift: u32| IntervalCode(((words[1] >> shift) & ((1 << CODE_BITS) - 1)) as u8);
         let kind = match (words[1] >> SIZE_BITS) & 0xF {
@@ -104,7 +133,7 @@ impl Record {
             Kind::Alloc => (0, 0, 0.0),
             Kind::Free | Kind::Forget => (0, words[2], 0.0),
             Kind::Resize => {
-                let age = f32::from_bits((words[3] >> 32) as u32) as u64;
+                let age = age_of(&words);
                 let carried = f32::from_bits(((words[2] >> SIZE_BITS) as u32) << 16);
                 (words[2] & SIZE_MASK, words[0].saturating_sub(age), carried)
             }
@@ -121,6 +150,13 @@ impl Record {
             carried,
         })
     }
+}
+
+/// The age of a block that is resized, in ticks.
+#[inline]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the upper half; ages are ≥ 0")]
+pub(crate) fn age_of(words: &[u64; RECORD_WORDS]) -> u64 {
+    f32::from_bits((words[STACK_WORD] >> AGE_SHIFT) as u32) as u64
 }
 
 #[inline]
@@ -166,6 +202,29 @@ mod tests {
             assert_eq!(Record::decode(record.encode()), Some(record));
         }
         assert_eq!(Record::decode([0; 4]), None);
+    }
+
+    #[test]
+    fn exact_words_are_the_encoded_records() {
+        let (at, birth, stack) = (Ticks(9_876_543_210), Ticks(1_234_567), StackId(77));
+        for (kind, words) in [
+            (Kind::Alloc, exact::birth(at, stack, 24)),
+            (Kind::Free, exact::free(at, stack, 24, birth)),
+            (Kind::Resize, exact::resize(at, stack, 24, 32_768, birth)),
+        ] {
+            let record = Record {
+                at,
+                kind,
+                stack,
+                interval: IntervalCode::EXACT,
+                size: 24,
+                old_size: if kind == Kind::Resize { 32_768 } else { 0 },
+                old_interval: IntervalCode::EXACT,
+                birth: if kind == Kind::Alloc { Ticks(0) } else { birth },
+                carried: 0.0,
+            };
+            assert_eq!(words, record.encode());
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@
 use crate::ring::RingId;
 use crate::ring::record::{Kind, Record};
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS, IntervalCode, Weight};
+use crate::store::exact::AppliedExactly;
 use crate::store::layout::{Global, Region, SIZE_CLASSES};
 use crate::store::merge::Scratch;
 use crate::store::row::{Row, add, get, set, signed, sub};
@@ -193,11 +194,16 @@ pub(crate) struct Applied<'a> {
 pub(crate) trait Observer {
     /// `applied` changed its site's row.
     fn applied(&mut self, applied: &Applied<'_>);
+
+    /// The same, of a record of exact mode that was applied by itself.
+    fn applied_exactly(&mut self, applied: &AppliedExactly);
 }
 
 /// Nobody watches.
 impl Observer for () {
     fn applied(&mut self, _: &Applied<'_>) {}
+
+    fn applied_exactly(&mut self, _: &AppliedExactly) {}
 }
 
 /// Ends the open epoch at `at`: from here on its figures stay as they are for readers of the live file. The caller
@@ -349,7 +355,7 @@ fn covariance(record: &Record, old: &Weight, new: &Weight) -> (u128, u128) {
 
 /// The weight of a block that is recorded for certain.
 #[inline(always)]
-pub(super) fn exactly(size: u64) -> Weight {
+pub(crate) fn exactly(size: u64) -> Weight {
     Weight {
         bytes: size << BYTES_FRACTION_BITS,
         blocks: 1 << BLOCKS_FRACTION_BITS,

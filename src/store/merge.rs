@@ -9,13 +9,14 @@
 //! it stays the earliest, so one busy ring costs one comparison a record and empty rings two loads each.
 //! Source: Knuth, TAOCP 3, 5.4.1 (replacement on a heap of runs).
 
-use crate::ring::record::Record;
+use crate::ring::record::{RECORD_WORDS, Record};
 use crate::ring::{Consumer, RingId};
 use crate::store::attribution::{Attribution, Observer};
 use crate::store::layout::{MAX_RINGS, Region};
 use crate::store::row::add;
 use crate::store::streak::Streak;
-use crate::store::tables::{Tables, prefetch};
+use crate::store::tables::Tables;
+use crate::sys::prefetch;
 use crate::sys::sync::Ordering;
 use crate::tree::SITE_MASK;
 use crate::units::Ticks;
@@ -82,25 +83,11 @@ impl Attribution {
             let second = heap.get(1..length.min(3)).unwrap_or_default().iter().map(Run::key).min();
             let mut next = None;
             if let Some(mut consumer) = consumer(tables, top.ring, Some(top.end)) {
-                next = Some(top.at);
-                while let Some(at) = next
-                    && second.is_none_or(|second| (at, top.ring) <= second)
-                {
-                    look_ahead(tables, &consumer);
-                    let may = |at| at <= until.0 && second.is_none_or(|second| (at, top.ring) <= second);
-                    let words = consumer.peek();
-                    let streak = words.and_then(|first| Streak::at(&consumer, &first, may));
-                    let records = streak.map_or(1, |streak| streak.records);
-                    let source = (RingId(top.ring), consumer.index().wrapping_add(records - 1));
-                    match (words.and_then(Record::decode), streak) {
-                        (Some(record), None) => self.apply(tables, &record, Some(source), observer),
-                        (Some(first), Some(found)) => self.apply_streak(tables, &first, &found, source, observer),
-                        (None, _) => add(&tables.header.loss.dropped_records, 1),
-                    }
-                    consumer.advance_by(records);
-                    consumed += records;
-                    next = next_at(&consumer, until);
-                }
+                // The latest that this ring may give before another one has its turn: ties go by number.
+                let bound = second.map_or(u64::MAX, |(at, ring)| at.saturating_sub(u64::from(ring < top.ring)));
+                let bound = bound.min(until.0);
+                consumed += self.consume(tables, top.ring, &mut consumer, bound, observer);
+                next = next_at(&consumer, until);
             }
             match next {
                 Some(at) => {
@@ -119,6 +106,57 @@ impl Attribution {
     }
 }
 
+impl Attribution {
+    /// Applies what `consumer` shows of ring `ring`, up to the time `bound`.
+    fn consume(
+        &mut self,
+        tables: &Tables<'_>,
+        ring: u32,
+        consumer: &mut Consumer<'_>,
+        bound: u64,
+        observer: &mut impl Observer,
+    ) -> u64 {
+        let begun = consumer.index();
+        let far = tables.used(Region::Sites) > NEAR_SITES;
+        while let Some(words) = consumer.peek()
+            && words[0] <= bound
+        {
+            if far {
+                look_ahead(tables, consumer);
+            }
+            let streak = Streak::at(consumer, &words, |at| at <= bound);
+            let records = streak.map_or(1, |streak| streak.records);
+            let source = (RingId(ring), consumer.index().wrapping_add(records - 1));
+            match streak {
+                Some(found) => match Record::decode(words) {
+                    Some(first) => self.apply_streak(tables, &first, &found, source, observer),
+                    None => add(&tables.header.loss.dropped_records, 1),
+                },
+                None if self.apply_exactly(tables, &words, source, observer) => {}
+                None => self.apply_other(tables, words, source, observer),
+            }
+            consumer.advance_by(records);
+        }
+        consumer.index().wrapping_sub(begun)
+    }
+
+    #[inline(never)]
+    fn apply_other(
+        &mut self,
+        tables: &Tables<'_>,
+        words: [u64; RECORD_WORDS],
+        source: (RingId, u64),
+        observer: &mut impl Observer,
+    ) {
+        match Record::decode(words) {
+            Some(record) => self.apply(tables, &record, Some(source), observer),
+            None => add(&tables.header.loss.dropped_records, 1),
+        }
+    }
+}
+
+/// So many rows and their nodes are in the caches anyway: 128 kB.
+const NEAR_SITES: u64 = 256;
 /// Records until a node is wanted, and until a row is: in 100,000 sites at random both are far from any cache, and a
 /// record takes a third as long if they were asked for in time.
 const NODE_AHEAD: u64 = 16;
@@ -130,15 +168,15 @@ const ROW_AHEAD: u64 = 8;
 fn look_ahead(tables: &Tables<'_>, consumer: &Consumer<'_>) {
     let node = |stack: u32| tables.nodes.get(stack as usize);
     if let Some(node) = consumer.stack_ahead(NODE_AHEAD).and_then(node) {
-        prefetch(node);
+        prefetch::for_reading(node);
     }
     if let Some(node) = consumer.stack_ahead(ROW_AHEAD).and_then(node) {
         // Relaxed: a hint.
         let number = (node.site.load(Ordering::Relaxed) & SITE_MASK) as usize;
         if let Some(row) = tables.sites.get(number.wrapping_sub(1)) {
-            prefetch(&row.key);
-            prefetch(&row.current.live_bytes);
-            prefetch(&row.current.live_births);
+            prefetch::for_reading(&row.key);
+            prefetch::for_reading(&row.current.live_bytes);
+            prefetch::for_reading(&row.current.live_births);
         }
     }
 }

@@ -167,6 +167,20 @@ impl FigureCells {
         }
     }
 
+    /// Exact blocks join the live ones; negated: leave them.
+    #[inline(always)]
+    pub(crate) fn live_add_exactly(&self, bytes: u64, blocks: u64) {
+        add(&self.live_bytes, bytes);
+        add(&self.live_blocks, blocks);
+    }
+
+    /// Exact blocks are added to the totals.
+    #[inline(always)]
+    pub(crate) fn total_add_exactly(&self, bytes: u64, blocks: u64) {
+        add(&self.total_bytes, bytes);
+        add(&self.total_blocks, blocks);
+    }
+
     /// The covariance of a block's totals with its own earlier sizes.
     pub(crate) fn total_add_variance(&self, bytes_variance: u128, blocks_variance: u128) {
         self.total.bytes_variance.add(bytes_variance);

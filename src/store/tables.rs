@@ -154,23 +154,3 @@ impl<'a> Tables<'a> {
 pub(crate) fn header_of(words: &[AtomicU64]) -> Option<&Header> {
     view(words, 0, 1)?.first()
 }
-
-/// Asks for the cache line at the beginning of `value`; a hint, without effect on any value.
-#[inline]
-pub(crate) fn prefetch<T>(value: &T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: every x86-64 has the instruction; it reads nothing and faults on no address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast::<i8>()) };
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        // SAFETY: a hint that reads nothing and faults on no address.
-        unsafe {
-            std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) std::ptr::from_ref(value), options(nostack, readonly, preserves_flags));
-        };
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = value;
-}

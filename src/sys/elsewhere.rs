@@ -64,6 +64,31 @@ pub(crate) mod clock {
     fn ns(time: Duration) -> u64 {
         u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
     }
+
+    pub(crate) fn beat() {}
+
+    #[derive(Debug)]
+    pub(crate) struct Stamps;
+
+    impl Stamps {
+        pub(crate) const fn new() -> Stamps {
+            Stamps
+        }
+
+        pub(crate) fn expire(&mut self) {}
+
+        pub(crate) fn next(&mut self, _: Ticks) -> Ticks {
+            now()
+        }
+    }
+}
+
+pub(crate) mod prefetch {
+    //! Hints that are not given.
+
+    pub(crate) fn for_reading<T>(_: &T) {}
+
+    pub(crate) fn for_writing<T>(_: *const T) {}
 }
 
 pub(crate) mod file {

@@ -50,6 +50,7 @@ pub(crate) struct Counters {
     pub(crate) disagreements: u64,
     pub(crate) checked_frames: u64,
     pub(crate) kept_frames: u64,
+    pub(crate) recalled: u64,
 }
 
 pub(crate) fn counters() -> Counters {
@@ -90,7 +91,7 @@ impl ThreadStacks {
     }
 }
 
-pub(crate) fn repeated(_: &Registers, _: &ThreadStacks) -> Option<Captured> {
+pub(crate) fn recalled(_: &Registers, _: &ThreadStacks) -> Option<Captured> {
     None
 }
 
@@ -101,6 +102,6 @@ pub(crate) fn capture(_: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) 
     Captured { stack: child.id, truncated: true, frames: 0 }
 }
 
-pub(crate) fn capture_changed(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
+pub(crate) fn capture_anew(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
     capture(registers, thread, tree)
 }

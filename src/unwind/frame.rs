@@ -36,7 +36,7 @@ pub(super) const KEYED: u32 = 8;
 const ONE_WORD: u32 = 16;
 
 /// Words that a step may read and still be remembered; both architectures' rules read at most two.
-const MAX_WORDS: usize = 2;
+pub(super) const MAX_WORDS: usize = 2;
 
 /// A state, the words that the step from it to its caller read, and the stack's number down to here. One cache line.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +103,23 @@ impl Frame {
     #[inline]
     pub(super) fn lose(&mut self) {
         self.flags &= !REPLAYABLE;
+    }
+
+    /// The words that the step read, (address, value), the return address last; `None` where the step has to be done
+    /// again each time. In `room`.
+    #[inline]
+    pub(super) fn words<'r>(&self, room: &'r mut [(u64, u64); MAX_WORDS]) -> Option<&'r [(u64, u64)]> {
+        if self.flags & REPLAYABLE == 0 {
+            return None;
+        }
+        for ((place, offset), value) in room.iter_mut().zip(self.offsets).zip(self.values) {
+            *place = (self.state.sp.wrapping_add(u64::from(offset)), value);
+        }
+        Some(match (self.flags & WORDS != 0, self.flags & ONE_WORD != 0) {
+            (false, _) => &[],
+            (true, true) => &room[1..],
+            (true, false) => room,
+        })
     }
 
     /// The state is this frame's.

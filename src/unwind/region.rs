@@ -2,7 +2,8 @@
 //!
 //! Promises: `obtain` takes a free region or maps a new one (one system call, at a thread's first capture); `release`
 //! keeps it for the next thread; neither waits or allocates. Regions are never unmapped, so that a thread that lost
-//! the race for one reads old memory, never none. A region's pages are touched only as deep as its stacks are.
+//! the race for one reads old memory, never none. A region's pages are touched only as deep as its stacks are, those of
+//! its memo only in exact mode.
 //!
 //! Source: Treiber's stack (1986), the counter in the pointer's upper 16 bits against ABA.
 #![allow(unsafe_code, reason = "an intrusive list through own mappings")]
@@ -11,6 +12,7 @@ use core::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::frame::Frame;
+use super::memo::Pages;
 use crate::sys::stack;
 
 /// Capacities 8, 16, … 2,048 frames.
@@ -25,7 +27,7 @@ const POINTER_MASK: u64 = (1 << POINTER_BITS) - 1;
 static FREE: [AtomicU64; CLASSES] = [const { AtomicU64::new(0) }; CLASSES];
 static MADE: AtomicU32 = AtomicU32::new(0);
 
-/// A region: a header line (the list's link, never written by its user) and `capacity` frames.
+/// A region: a header line (the list's link, never written by its user), `capacity` frames, and the pages of a memo.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Region {
     /// The first frame; the header lies one line below.
@@ -44,6 +46,12 @@ impl Region {
         let header = unsafe { self.frames.sub(1) }.cast::<AtomicU64>();
         // SAFETY: mapped for ever, aligned, and only ever accessed as an atomic.
         unsafe { header.as_ref() }
+    }
+
+    /// The memo's memory: the last user's, or zeroed.
+    pub(super) fn memo(&self) -> NonNull<Pages> {
+        // SAFETY: behind the frames, in the same mapping; a multiple of the lines that both are aligned to.
+        unsafe { self.frames.add(self.capacity) }.cast()
     }
 
     /// A region for `frames` frames; `None` where the system gives no memory or there are too many.
@@ -67,7 +75,7 @@ impl Region {
             MADE.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let Some(mapping) = stack::map_pages((capacity + 1) * size_of::<Frame>()) else {
+        let Some(mapping) = stack::map_pages((capacity + 1) * size_of::<Frame>() + size_of::<Pages>()) else {
             MADE.fetch_sub(1, Ordering::Relaxed);
             return None;
         };

@@ -114,14 +114,14 @@ thread_local! {
     static STACKS: Retiring = const { Retiring(UnsafeCell::new(ThreadStacks::new())) };
 }
 
-/// A capture as the hook makes it.
+/// A capture as the hook makes it in exact mode: by the memo, by replay, and (the debug mode) in full.
 #[inline(always)]
 fn capture_here() -> Captured {
     let registers = Registers::here();
     STACKS.with(|stacks| {
         // SAFETY: this thread's own, and `capture` does not come back here.
         let stacks = unsafe { &mut *stacks.0.get() };
-        capture(registers, stacks, &tree())
+        capture_anew(registers, stacks, &tree())
     })
 }
 

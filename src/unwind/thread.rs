@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "the region's frames, this thread's alone")]
 
 use super::frame::{self, Frame, State};
+use super::memo::Memo;
 use super::region::Region;
 use super::scopes::{Root, Scopes};
 use super::set::generation;
@@ -82,7 +83,7 @@ impl ThreadStacks {
 
     /// Forgets the last stack and the spare node. Call it when the tree was emptied, before the next capture.
     pub(crate) fn forget(&mut self) {
-        self.len = 0;
+        self.forget_frames();
         self.spare = Spare::new();
         self.scopes.forget();
     }
@@ -105,6 +106,7 @@ impl ThreadStacks {
     pub(crate) fn change_scopes(&mut self, change: impl FnOnce(&mut Scopes)) {
         change(self.scopes.scopes_mut());
         self.numbered = false;
+        self.forget_memo();
     }
 
     /// Finds the node of the scopes, where they changed.
@@ -120,6 +122,32 @@ impl ThreadStacks {
     /// Forgets frames, but keeps the spare: the modules changed.
     pub(super) fn forget_frames(&mut self) {
         self.len = 0;
+        self.forget_memo();
+    }
+
+    #[inline(always)]
+    fn memo(&self) -> Option<Memo> {
+        // SAFETY: the region is this thread's; its pages lie in a mapping that stays.
+        self.region.map(|region| unsafe { Memo::over(region.memo()) })
+    }
+
+    fn forget_memo(&mut self) {
+        if let Some(mut memo) = self.memo() {
+            memo.forget();
+        }
+    }
+
+    /// The capture's answer if this stack is one of those that were remembered by `memorize`.
+    #[inline(always)]
+    pub(super) fn recall(&self, registers: &Registers) -> Option<Captured> {
+        self.memo()?.recall(registers)
+    }
+
+    /// Remembers the stack that was captured last, beside it.
+    pub(super) fn memorize(&mut self) {
+        if let Some(mut memo) = self.memo().filter(|_| self.numbered) {
+            memo.keep(self.frames(), self.lr, self.generation, self.captured());
+        }
     }
 
     /// Finds the stack's bounds and memory for `capacity` frames, once. Without memory nothing is remembered.
@@ -134,6 +162,8 @@ impl ThreadStacks {
             if self.region.is_none() {
                 self.tries -= 1;
             }
+            // Another thread's, or none.
+            self.forget_memo();
         }
     }
 

@@ -6,7 +6,8 @@
 //!
 //! Why it is short: the inner allocator is not asked, so nothing can fail behind our back; the bytes are counted by the
 //! budget that the hot path subtracted already (`Hot::charge`), so nothing is granted; free slots are the thread's own;
-//! errno is saved only where a system call can be made; and a stack that equals the last one needs no tree.
+//! the clock is looked at for one event of many where there are many (`Stamps`);
+//! errno is saved only where a system call can be made; and a stack that is remembered needs no tree.
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
@@ -16,13 +17,13 @@ use super::HELPS;
 use crate::hook::hot::Hot;
 use crate::hook::session;
 use crate::hook::thread::{self, Own, ThreadBlock};
-use crate::ring::record::{Kind, Record};
+use crate::ring::record::{RECORD_WORDS, Record, exact};
 use crate::sampler::weight::IntervalCode;
 use crate::slots::entry::Identity;
 use crate::slots::{RANGE, Range, SLOT_MAX_BYTES};
+use crate::sys::fork;
 use crate::sys::stack::Registers;
 use crate::sys::thread::keeping_errno;
-use crate::sys::{clock, fork};
 use crate::units::{StackId, Ticks};
 use crate::unwind;
 
@@ -67,48 +68,56 @@ impl<'a> Stay<'a> {
     }
 
     #[inline(always)]
-    fn send(&mut self, record: &Record) {
+    fn send(&mut self, words: [u64; RECORD_WORDS]) {
         if let Some((_, ring)) = self.own.ring.as_mut()
-            && ring.push(record).is_ok()
+            && ring.push_words(&words).is_ok()
         {
             return;
         }
-        keeping_errno(|| send_to_full(self.own, record));
+        let [at, sized, aux, stack] = words;
+        send_to_full(self.own, at, sized, aux, stack);
     }
 
     /// Does the block belong to the profile that runs?
     #[inline(always)]
     fn is_current(&self, identity: &Identity) -> bool {
-        identity.session == self.block.lean.get().profile()
+        let current = identity.session == self.block.lean.get().profile();
+        debug_assert!(!current || identity.interval == IntervalCode::EXACT, "a profile is exact from beginning to end");
+        current
     }
 }
 
 /// The ring is full: helps to drain, and gives the record up where that does not help.
 #[cold]
 #[inline(never)]
-fn send_to_full(own: &mut Own, record: &Record) {
-    let Some(sink) = session::sink() else { return };
-    for _ in 0..HELPS {
-        let helped = sink.help();
-        if let Some((_, ring)) = own.ring.as_mut()
-            && ring.push(record).is_ok()
-        {
-            return;
+fn send_to_full(own: &mut Own, at: u64, sized: u64, aux: u64, stack: u64) {
+    let words = [at, sized, aux, stack];
+    keeping_errno(|| {
+        let Some(sink) = session::sink() else { return };
+        for _ in 0..HELPS {
+            let helped = sink.help();
+            if let Some((_, ring)) = own.ring.as_mut()
+                && ring.push_words(&words).is_ok()
+            {
+                return;
+            }
+            if !helped {
+                break;
+            }
         }
-        if !helped {
-            break;
+        if let Some(record) = Record::decode(words) {
+            sink.dropped(record.stack);
         }
-    }
-    sink.dropped(record.stack);
+    });
 }
 
-/// Another stack than the last one. `None`: no profile to number it in.
+/// A stack that is not remembered. `None`: no profile to number it in.
 #[cold]
 #[inline(never)]
 fn changed_stack(registers: &Registers, own: &mut Own) -> Option<StackId> {
     keeping_errno(|| {
         let sink = session::sink()?;
-        let captured = unwind::capture_changed(*registers, &mut own.stacks, &sink.tree()?);
+        let captured = unwind::capture_anew(*registers, &mut own.stacks, &sink.tree()?);
         if captured.truncated {
             sink.truncated();
         }
@@ -126,11 +135,18 @@ fn count_truncated() {
 
 #[inline(always)]
 fn stack_of(registers: &Registers, own: &mut Own) -> Option<StackId> {
-    let Some(captured) = unwind::repeated(registers, &own.stacks) else { return changed_stack(registers, own) };
+    let Some(captured) = unwind::recalled(registers, &own.stacks) else { return changed_stack(registers, own) };
     if captured.truncated {
         count_truncated();
     }
     Some(captured.stack)
+}
+
+/// The size of a block that fits a slot.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "at most `SLOT_MAX_BYTES`")]
+fn small(bytes: usize) -> u32 {
+    bytes as u32
 }
 
 /// A small block is born, whose bytes the hot path has subtracted. `None`: take the long way.
@@ -156,24 +172,14 @@ pub(super) fn alloc(hot: &Hot, layout: Layout, zeroed: bool, registers: &Registe
 fn begin(stay: &mut Stay<'_>, layout: Layout, stack: StackId) -> Option<NonNull<u8>> {
     let (at, _, entry) = RANGE.take_kept(&mut stay.own.kept, layout)?;
     let identity = Identity {
-        birth: clock::now(),
+        birth: stay.own.stamps.next(Ticks(0)),
         stack,
         interval: IntervalCode::EXACT,
         carried: 0.0,
         session: stay.block.lean.get().profile(),
     };
     entry.set(&identity);
-    stay.send(&Record {
-        at: identity.birth,
-        kind: Kind::Alloc,
-        stack,
-        interval: IntervalCode::EXACT,
-        size: layout.size() as u64,
-        old_size: 0,
-        old_interval: IntervalCode::EXACT,
-        birth: Ticks(0),
-        carried: 0.0,
-    });
+    stay.send(exact::birth(identity.birth, stack, small(layout.size())));
     Some(at)
 }
 
@@ -188,17 +194,8 @@ pub(super) unsafe fn dealloc(hot: &Hot, ptr: *mut u8, size: usize) -> bool {
     let current = entry.get().filter(|identity| stay.is_current(identity));
     if let Some(identity) = &current {
         entry.clear();
-        stay.send(&Record {
-            at: clock::now(),
-            kind: Kind::Free,
-            stack: identity.stack,
-            interval: identity.interval,
-            size: size as u64,
-            old_size: 0,
-            old_interval: IntervalCode::EXACT,
-            birth: identity.birth,
-            carried: 0.0,
-        });
+        let at = stay.own.stamps.next(identity.birth);
+        stay.send(exact::free(at, identity.stack, small(size), identity.birth));
         // SAFETY: the caller gives the block up, and its entry is empty.
         unsafe { RANGE.give_kept(&mut stay.own.kept, slot, entry) };
         hot.count_free(size);
@@ -234,17 +231,8 @@ pub(super) unsafe fn realloc(hot: &Hot, ptr: *mut u8, layout: Layout, new: usize
             unsafe { RANGE.give_kept(&mut stay.own.kept, slot, entry) };
             fresh.as_ptr()
         };
-        stay.send(&Record {
-            at: clock::now(),
-            kind: Kind::Resize,
-            stack: identity.stack,
-            interval: identity.interval,
-            size: new as u64,
-            old_size: layout.size() as u64,
-            old_interval: identity.interval,
-            birth: identity.birth,
-            carried: 0.0,
-        });
+        let at = stay.own.stamps.next(identity.birth);
+        stay.send(exact::resize(at, identity.stack, small(new), small(layout.size()), identity.birth));
         Some(place)
     });
     if moved.is_some() {

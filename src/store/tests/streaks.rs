@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::attribution::{Applied, Attribution, Observer, end_epoch};
+use crate::store::exact::AppliedExactly;
 use crate::store::picture::Life;
 use crate::store::reader;
 
@@ -15,6 +16,8 @@ impl Observer for Streaks {
     fn applied(&mut self, applied: &Applied<'_>) {
         self.records += u64::from(applied.streak.is_some());
     }
+
+    fn applied_exactly(&mut self, _: &AppliedExactly) {}
 }
 
 /// Few stacks, few sizes, and an oracle that likes to free the newest block: streaks of both kinds, at peaks and below.
@@ -64,15 +67,28 @@ struct Deaths<'a> {
     oracle: &'a mut Oracle,
     stacks: &'a [StackId],
     of_streaks: u32,
+    /// Records of exact mode that were applied by themselves.
+    alone: u32,
 }
 
 impl Observer for Deaths<'_> {
     fn applied(&mut self, applied: &Applied<'_>) {
+        self.dies();
+        self.of_streaks += u32::from(applied.streak.is_some());
+    }
+
+    fn applied_exactly(&mut self, _: &AppliedExactly) {
+        self.dies();
+        self.alone += 1;
+    }
+}
+
+impl Deaths<'_> {
+    fn dies(&mut self) {
         let bytes = std::fs::read(self.path).expect("the file");
         let dead = reader::read_from(&bytes[..], |_| true).expect("a sound store");
         assert_eq!((dead.life, dead.loss.rows_in_doubt), (Life::Killed, 0));
         self.oracle.check(&dead, self.stacks);
-        self.of_streaks += u32::from(applied.streak.is_some());
     }
 }
 
@@ -87,16 +103,17 @@ fn a_streak_is_applied_once_wherever_the_writer_died() {
     let mut attribution = Attribution::new(BASE, 3_000);
     let ring = store.ring(store.claim_ring(1).expect("a ring")).expect("its words");
     let mut producer = ring.producer();
-    let mut of_streaks = 0;
+    let (mut of_streaks, mut alone) = (0, 0);
     for _ in 0..60 {
         for _ in 0..20 {
             producer.push(&oracle.step(&stacks)).expect("room");
         }
         let until = Ticks(oracle.now);
-        let mut deaths = Deaths { path: &path, oracle: &mut oracle, stacks: &stacks, of_streaks: 0 };
+        let mut deaths = Deaths { path: &path, oracle: &mut oracle, stacks: &stacks, of_streaks: 0, alone: 0 };
         attribution.drain(&tables, until, &mut deaths);
         of_streaks += deaths.of_streaks;
+        alone += deaths.alone;
     }
-    assert!(of_streaks > 50, "{of_streaks} streaks are too few to show anything");
+    assert!(of_streaks > 50 && alone > 50, "{of_streaks} streaks, {alone} records: too few to show anything");
     std::fs::remove_file(path).expect("the test's own");
 }

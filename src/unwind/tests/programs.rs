@@ -261,7 +261,7 @@ fn run_programs(session: &Session, seed: u64, captures: u64) -> u64 {
 #[test]
 fn replay_is_full_unwinding() {
     let captures: u64 = std::env::var("UNFREED_CAPTURES").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
-    let (mut compared, mut frames, mut kept) = (0, 0, 0);
+    let (mut compared, mut frames, mut kept, mut recalled) = (0, 0, 0, 0);
     for round in 0.. {
         for max_frames in [1024, 128, 4, 37] {
             let session = Session::start(max_frames);
@@ -282,11 +282,16 @@ fn replay_is_full_unwinding() {
             compared += now.checked - before.checked;
             frames += now.checked_frames - before.checked_frames;
             kept += now.kept_frames - before.kept_frames;
+            recalled += now.recalled - before.recalled;
         }
         if compared >= captures {
             break;
         }
     }
-    println!("{compared} captures replayed and unwound in full, no disagreement; {kept} of {frames} frames kept");
+    println!(
+        "{compared} captures replayed and unwound in full, no disagreement; {kept} of {frames} frames kept, {recalled} \
+         recalled"
+    );
     assert!(kept > frames / 4, "replay was put to use");
+    assert!(recalled > compared / 50, "the memo was put to use");
 }

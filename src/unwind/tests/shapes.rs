@@ -126,6 +126,22 @@ fn comparing_return_addresses_alone_is_found_out() {
     });
 }
 
+/// Nor is a memo that looks at a stack's innermost words alone believed.
+#[test]
+fn recalling_by_the_innermost_words_alone_is_found_out() {
+    let session = Session::start(128);
+    memo::planted::INNERMOST_ALONE.store(true, Ordering::Relaxed);
+    trap(&mut |_, _| ());
+    memo::planted::INNERMOST_ALONE.store(false, Ordering::Relaxed);
+    let wrong = counters().disagreements - session.before.disagreements;
+    println!("{wrong} of {} recalled wrong", counters().recalled - session.before.recalled);
+    assert!(wrong > 20, "{wrong}");
+    STACKS.with(|stacks| {
+        // SAFETY: this thread's own.
+        unsafe { &mut *stacks.0.get() }.forget();
+    });
+}
+
 /// Nor is a rule that was learned wrong believed in: the debug mode asks framehop alone.
 #[test]
 fn a_wrongly_learned_rule_is_found_out() {
