@@ -41,7 +41,6 @@ struct Running {
 impl Running {
     fn drain(&mut self, until: Ticks) -> u64 {
         let drained = self.attribution.drain(&self.tables, until, &mut self.watch);
-        clock::beat();
         // Relaxed: a counter; the lock admits one writer.
         AGGREGATOR.drained.store(AGGREGATOR.drained.load(Ordering::Relaxed).wrapping_add(drained), Ordering::Relaxed);
         drained

@@ -82,10 +82,9 @@ impl<'a> Cold<'a> {
             (block, own)
         });
         let mut cold = Cold { hot, block, state: session::state(), until: budget.max(0), child, nested: false, errno };
-        match &mut cold.block {
+        match &cold.block {
             Some((block, own)) => {
                 cold.until = cold.until.saturating_add(own.reserve);
-                own.stamps.expire();
                 // A call that came after its cause was adopted left cold words behind.
                 let stale = hot.frees_are_cold() && cold.state.mode() != Mode::Exact;
                 if block.seen() != cold.state || child || stale {

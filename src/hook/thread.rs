@@ -17,7 +17,6 @@ use crate::ring::{Producer, RingId};
 use crate::sampler::random::Random;
 use crate::sampler::weight::IntervalCode;
 use crate::slots::{Kept, RANGE};
-use crate::sys::clock::Stamps;
 use crate::sys::lock::{Held, Lock};
 use crate::sys::thread::ExitKey;
 use crate::sys::{barrier, clock, fork, map, refusal, thread};
@@ -57,8 +56,6 @@ pub(super) struct Own {
     pub(super) interval: IntervalCode,
     pub(super) random: Random,
     pub(super) ring: Option<(RingId, Producer<'static>)>,
-    /// Exact mode: when its events were.
-    pub(super) stamps: Stamps,
     /// Exact mode: free slots.
     pub(super) kept: Kept,
     pub(super) stacks: ThreadStacks,
@@ -175,7 +172,6 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
                 interval: IntervalCode::EXACT,
                 random: Random::new(clock::now().0 ^ (u64::from(id) << 32) ^ fresh.addr() as u64),
                 ring: None,
-                stamps: Stamps::new(),
                 kept: Kept::new(),
                 stacks: ThreadStacks::new(),
                 unreported_samples: 0,

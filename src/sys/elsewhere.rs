@@ -64,23 +64,6 @@ pub(crate) mod clock {
     fn ns(time: Duration) -> u64 {
         u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
     }
-
-    pub(crate) fn beat() {}
-
-    #[derive(Debug)]
-    pub(crate) struct Stamps;
-
-    impl Stamps {
-        pub(crate) const fn new() -> Stamps {
-            Stamps
-        }
-
-        pub(crate) fn expire(&mut self) {}
-
-        pub(crate) fn next(&mut self, _: Ticks) -> Ticks {
-            now()
-        }
-    }
 }
 
 pub(crate) mod prefetch {

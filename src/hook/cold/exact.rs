@@ -6,7 +6,6 @@
 //!
 //! Why it is short: the inner allocator is not asked, so nothing can fail behind our back; the bytes are counted by the
 //! budget that the hot path subtracted already (`Hot::charge`), so nothing is granted; free slots are the thread's own;
-//! the clock is looked at for one event of many where there are many (`Stamps`);
 //! errno is saved only where a system call can be made; and a stack that is remembered needs no tree.
 
 use std::alloc::Layout;
@@ -21,10 +20,10 @@ use crate::ring::record::{RECORD_WORDS, Record, exact};
 use crate::sampler::weight::IntervalCode;
 use crate::slots::entry::Identity;
 use crate::slots::{RANGE, Range, SLOT_MAX_BYTES};
-use crate::sys::fork;
 use crate::sys::stack::Registers;
 use crate::sys::thread::keeping_errno;
-use crate::units::{StackId, Ticks};
+use crate::sys::{clock, fork};
+use crate::units::StackId;
 use crate::unwind;
 
 /// One stay of a thread in the lean way.
@@ -172,7 +171,7 @@ pub(super) fn alloc(hot: &Hot, layout: Layout, zeroed: bool, registers: &Registe
 fn begin(stay: &mut Stay<'_>, layout: Layout, stack: StackId) -> Option<NonNull<u8>> {
     let (at, _, entry) = RANGE.take_kept(&mut stay.own.kept, layout)?;
     let identity = Identity {
-        birth: stay.own.stamps.next(Ticks(0)),
+        birth: clock::now(),
         stack,
         interval: IntervalCode::EXACT,
         carried: 0.0,
@@ -194,7 +193,7 @@ pub(super) unsafe fn dealloc(hot: &Hot, ptr: *mut u8, size: usize) -> bool {
     let current = entry.get().filter(|identity| stay.is_current(identity));
     if let Some(identity) = &current {
         entry.clear();
-        let at = stay.own.stamps.next(identity.birth);
+        let at = clock::now();
         stay.send(exact::free(at, identity.stack, small(size), identity.birth));
         // SAFETY: the caller gives the block up, and its entry is empty.
         unsafe { RANGE.give_kept(&mut stay.own.kept, slot, entry) };
@@ -231,7 +230,7 @@ pub(super) unsafe fn realloc(hot: &Hot, ptr: *mut u8, layout: Layout, new: usize
             unsafe { RANGE.give_kept(&mut stay.own.kept, slot, entry) };
             fresh.as_ptr()
         };
-        let at = stay.own.stamps.next(identity.birth);
+        let at = clock::now();
         stay.send(exact::resize(at, identity.stack, small(new), small(layout.size()), identity.birth));
         Some(place)
     });
