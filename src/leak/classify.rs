@@ -18,7 +18,7 @@ const CHURN_SHARE: f32 = 0.1;
 
 /// ln of the odds against a steady leak from which on growth is called slower than one. A steady leak of 40 samples gets
 /// there in two of a thousand cases.
-const SLOWED_ODDS: f32 = 2.5;
+const SLOWED_ODDS: f32 = 4.0;
 
 /// With more live samples a leak is proved or refuted within the run.
 const SAMPLES_TO_DECIDE: f32 = 40.0;

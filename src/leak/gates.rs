@@ -15,7 +15,7 @@ const LEAST_RECENT_HELD: f32 = 0.2;
 const BEGIN_HALVES: f32 = 1.0;
 const HOLD_HALVES: f32 = 3.0;
 /// A verdict that holds is withdrawn by the births where they speak for growth like √t by so much: odds of 20 to 1.
-const HOLD_ODDS: f32 = 3.0;
+const HOLD_ODDS: f32 = 4.5;
 /// Steady growth and growth like √t are equally likely at an exponent of 0.72: their births' ratio is 0.65, 1.08 times the gate's.
 pub(super) const BETWEEN: f32 = 1.08;
 /// What was loaded at a run's beginning is set aside where what came later is steady by these odds (ln): the second, where it is

@@ -28,6 +28,9 @@ const LEAST_GROWTHS: u16 = 4;
 const UNSEEN_GROWTHS: u16 = 2;
 /// A table of which so many mean intervals were never sampled is missed once in 150 times; beyond, it was born large.
 const UNSEEN_INTERVALS: f64 = 5.0;
+/// A table of which half is less than this of an interval is seen by luck, one in five at best, and not because it has just become
+/// large enough: nothing is credited to it.
+const LUCK_INTERVALS: f64 = 0.25;
 /// A gap ratio of 2.5 at a capacity ratio of 2.
 const LEAST_RATE_RATIO: f32 = 2.0 / 2.5;
 /// Gaps are whole epochs: a rate over few of them is uncertain by 1 in so many.
@@ -103,8 +106,12 @@ impl Spine {
             self.grew(size / 2, size, now);
             // As far as known it filled evenly since the start. If it came later, it filled faster than that.
             self.rate = self.fill_bytes / (now + 1) as f32;
-            let is_small = (size / 2) as f64 <= UNSEEN_INTERVALS * block.interval_bytes;
-            self.chained = if is_small { SIGHTED } else { EARLY };
+            let intervals = (size / 2) as f64 / block.interval_bytes;
+            self.chained = match intervals {
+                few if few < LUCK_INTERVALS => CHAINED,
+                some if some <= UNSEEN_INTERVALS => SIGHTED,
+                _ => EARLY,
+            };
         }
         self.capacity_bytes = size;
     }
@@ -323,6 +330,26 @@ mod tests {
         // So large, it would have been seen before: it was born large, and has to grow twice more.
         let (suspected, _) = sampled(256 << 10, 240, 3840.0);
         assert!(suspected.is_some_and(|at| at >= 130), "suspected {suspected:?}");
+    }
+
+    /// Six steps in the run, of a table far smaller than the interval: that a sample saw it at its second growth was luck, and says
+    /// nothing of how often it grew before.
+    #[test]
+    fn a_few_large_steps_that_a_sample_saw_by_luck_are_no_steady_growth() {
+        for interval_bytes in [16384.0, 65536.0] {
+            let seen = |size| Block { interval_bytes, ..block(size) };
+            let mut spine = Spine::NONE;
+            for now in 0..400u32 {
+                match now {
+                    66 => spine.born(&seen(2880), now),
+                    132 => spine.grew(2880, 5760, now),
+                    264 => spine.grew(5760, 11520, now),
+                    _ => (),
+                }
+                spine.end_epoch(now);
+                assert!(spine.tier(now, Tier::None, &LeakConfig::default()) < Tier::Suspected, "epoch {now}");
+            }
+        }
     }
 
     #[test]
