@@ -210,7 +210,7 @@ impl Page<'_> {
         }
         writeln!(
             out,
-            "## Instructions an operation, one thread (callgrind)\n\nThe difference between two runs, without the dump; on json the mean over four layouts of the heap. What a profiler's own threads do by the \
+            "## Instructions an operation, one thread (callgrind)\n\nThe difference between two runs, without the dump; on json the mean over three layouts of the heap. What a profiler's own threads do by the \
              clock is counted some fifty times too often, since valgrind is that slow.\n"
         )?;
         for group in [Group::Sampled, Group::Exact] {

@@ -129,7 +129,7 @@ pub struct Scale {
 }
 
 pub const QUICK: Scale = Scale { name: "quick", divisor: 5, rounds: 3, exact_rounds: 2, server_rounds: 6 };
-pub const DEFAULT: Scale = Scale { name: "default", divisor: 1, rounds: 7, exact_rounds: 4, server_rounds: 40 };
+pub const DEFAULT: Scale = Scale { name: "default", divisor: 1, rounds: 6, exact_rounds: 3, server_rounds: 30 };
 pub const LONG: Scale = Scale { name: "long", divisor: 1, rounds: 31, exact_rounds: 11, server_rounds: 200 };
 
 /// The variants whose latency is promised, and what they are compared with.
