@@ -187,28 +187,52 @@ impl Source<Frame> for FromSnapshot<'_> {
 
 /// Does the application's log take any line of ours?
 pub(super) fn is_logged() -> bool {
-    #[cfg(feature = "log")]
-    return log::max_level() > log::LevelFilter::Off;
-    #[cfg(not(feature = "log"))]
-    return false;
+    let by_log = {
+        #[cfg(feature = "log")]
+        {
+            log::max_level() > log::LevelFilter::Off
+        }
+        #[cfg(not(feature = "log"))]
+        {
+            false
+        }
+    };
+    #[cfg(feature = "tracing")]
+    let by_tracing = tracing::level_filters::LevelFilter::current() > tracing::level_filters::LevelFilter::OFF;
+    #[cfg(not(feature = "tracing"))]
+    let by_tracing = false;
+    by_log || by_tracing
 }
 
-/// One line to the application's log.
-#[cfg(feature = "log")]
+/// One line, of the target `unfreed`, to the application's log: by the `log` facade, as a `tracing` event with the verdict's figures,
+/// or both, as the features are.
+#[cfg(any(feature = "log", feature = "tracing"))]
 pub(super) fn log(change: &VerdictChange) {
     let leak = &change.leak;
     let chain = crate::report::summary::chain_of(leak.frames());
+    let (severity, advice) = (leak.severity(), leak.advice());
+    macro_rules! say {
+        ($level:ident, $($line:tt)+) => {{
+            #[cfg(feature = "log")]
+            log::$level!(target: "unfreed", $($line)+);
+            #[cfg(feature = "tracing")]
+            tracing::$level!(
+                target: "unfreed",
+                state = %leak.state(),
+                severity = %severity,
+                live_bytes = leak.live_bytes().value,
+                growth_bytes_per_minute = leak.growth_bytes_per_minute().value,
+                $($line)+
+            );
+        }};
+    }
     match change.kind {
-        VerdictKind::Suspected => {
-            log::warn!(target: "unfreed", "suspected leak ({}): {chain}; {}", leak.severity(), leak.advice())
-        }
-        VerdictKind::Leak => log::error!(target: "unfreed", "leak ({}): {chain}; {}", leak.severity(), leak.advice()),
-        VerdictKind::Worsened => {
-            log::error!(target: "unfreed", "leak has worsened ({}): {chain}; {}", leak.severity(), leak.advice())
-        }
+        VerdictKind::Suspected => say!(warn, "suspected leak ({severity}): {chain}; {advice}"),
+        VerdictKind::Leak => say!(error, "leak ({severity}): {chain}; {advice}"),
+        VerdictKind::Worsened => say!(error, "leak has worsened ({severity}): {chain}; {advice}"),
         VerdictKind::Withdrawn => {
             let why = leak.withdrawn().map_or("", |withdrawn| withdrawn.reason);
-            log::info!(target: "unfreed", "verdict withdrawn ({why}): {chain}");
+            say!(info, "verdict withdrawn ({why}): {chain}");
         }
     }
 }

@@ -152,7 +152,7 @@ pub(super) fn begin(listener: Option<OnVerdict>) -> std::io::Result<(Desk, Optio
     let has_listener = listener.is_some();
     let telling = Telling(Arc::clone(&shared));
     // Whether the application's log takes our lines may change at any time.
-    let listening = if has_listener || cfg!(feature = "log") {
+    let listening = if has_listener || cfg!(any(feature = "log", feature = "tracing")) {
         let shared = Arc::clone(&shared);
         let thread = thread::spawn(c"unfreed-news", Box::new(move || listen(&inbox, &shared, listener.as_ref())))?;
         Some(Listening { telling, thread })
@@ -244,7 +244,7 @@ fn tell(batch: Batch, shared: &Shared, listener: Option<&OnVerdict>) -> bool {
         if shared.is_given_up.load(Ordering::Acquire) {
             return false;
         }
-        #[cfg(feature = "log")]
+        #[cfg(any(feature = "log", feature = "tracing"))]
         as_the_program(|| leaks::log(change));
         if let Some(listener) = listener {
             as_the_program(|| (listener.0)(change));
