@@ -212,7 +212,7 @@ mod tests {
         // The tests are served by the system's malloc, which is glibc's, unless something is preloaded.
         assert_eq!(recognise(), Some(Heap::Glibc));
         let (_, before) = ask().expect("recognised");
-        let kept = vec![1u8; 50_000_000];
+        let kept = std::hint::black_box(vec![1u8; 50_000_000]);
         let (_, during) = ask().expect("recognised");
         drop(kept);
         // Tests beside this one allocate less than that.
