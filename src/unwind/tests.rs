@@ -5,6 +5,7 @@
 
 mod loading;
 mod programs;
+mod resources;
 mod shapes;
 mod speed;
 
