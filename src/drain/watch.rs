@@ -1,8 +1,8 @@
 //! Feeding the judge: each applied record goes into its site's history, and births are dated in epochs.
 //!
-//! Promises: O(1) a record and no allocation, since it runs under the aggregator's lock; under 1 KiB a site, and no
-//! more than [`MOST_SITES`] sites, in a mapping of its own that costs what is touched. Sites beyond that are not judged
-//! and are counted.
+//! Promises: O(1) a record and no allocation, since it runs under the aggregator's lock; at most 1,112 bytes a site (1 KiB of
+//! history, the rest habits for advice), and no more than [`MOST_SITES`] sites, in a mapping of its own that costs what
+//! is touched. Sites beyond that are not judged and are counted.
 
 #![allow(unsafe_code, reason = "histories in a mapping of their own")]
 
@@ -19,7 +19,7 @@ use crate::store::tables::Tables;
 use crate::sys::map;
 use crate::units::{SiteId, Ticks};
 
-/// Sites that are judged at most: 16 MiB of histories where all of them exist. Far more than a service has that hold
+/// Sites that are judged at most: 18 MB where all of them exist. Far more than a service has that hold
 /// memory; an exact profile of a huge program may exceed it.
 pub(crate) const MOST_SITES: usize = 16_384;
 /// Epochs whose beginnings are remembered. When the list is full every second one goes.

@@ -134,8 +134,8 @@ impl Builder {
     }
 
     /// Calls `listener` when a verdict begins, worsens or is withdrawn, also that on a scope of [`bounded`](crate::bounded)
-    /// that exceeds its bound. With the feature `log` a line is logged as well, with `tracing` an event made (target `unfreed`; a leak is an error, a
-    /// suspicion a warning, a withdrawal an info).
+    /// that exceeds its bound. With the feature `log` a line is logged as well, with `tracing` an event
+    /// made (target `unfreed`; a leak is an error, a suspicion a warning, a withdrawal an info).
     ///
     /// It runs on a thread of its own, `unfreed-news`, one call at a time, so a slow one holds up nothing: up to 1,024
     /// changes wait meanwhile, and what finds no room is counted ([`LeakReport::untold_changes`](crate::LeakReport)). It
