@@ -17,6 +17,7 @@ pub fn run(what: &str, size: usize, rounds: u64, profiler: Option<Profiler>) {
         "threads" => threads(rounds),
         "resident" => resident(size, rounds),
         "idle" => idle(rounds),
+        "samples" => samples(size, rounds),
         "starts" => starts(rounds, profiler.is_none()),
         "dump" => return dump(size, profiler.expect("a profile to end")),
         other => panic!("'{other}' is no loop of `cost` and no measurement of `costs`"),
@@ -74,6 +75,40 @@ fn resident(size: usize, blocks: u64) {
         line.split_ascii_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number")
     };
     println!("resident {}\nlive {}", kib("Rss:") << 10, size * held.len());
+}
+
+/// What a sampled block costs, birth, death and draining, and what the governor is told that it does, in nanoseconds: the difference
+/// of CPU time between one interval and another 128 times as long, the least of rounds in turn.
+fn samples(size: usize, rounds: u64) {
+    const OPERATIONS: usize = 500_000;
+    const CODES: [u8; 2] = [13, 20];
+    let mut held = vec![Vec::new(); 4096];
+    let mut random = 1_u64;
+    let (mut least, mut charges) = ([u64::MAX; 2], [u64::MAX; 2]);
+    let mut bytes = 0;
+    for _ in 0..rounds {
+        for ((code, least), charge) in CODES.into_iter().zip(&mut least).zip(&mut charges) {
+            internals::set_interval_code(code);
+            // Draws anew.
+            internals::seed_sampler(random);
+            let (charged, before, _) = internals::sampling_costs();
+            bytes = 0;
+            for _ in 0..OPERATIONS {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let place = usize::try_from(random >> 52).expect("12 bits");
+                let size = size + usize::try_from(random >> 44 & 0xFF).expect("8 bits");
+                held[place] = black_box(Vec::<u8>::with_capacity(size));
+                bytes += size;
+            }
+            let (charged_now, now, _) = internals::sampling_costs();
+            *least = (*least).min(now - before);
+            *charge = (*charge).min(charged_now - charged);
+        }
+    }
+    let of = |code: u8| bytes as f64 / f64::from(1_u32 << code);
+    let more = of(CODES[0]) - of(CODES[1]);
+    let a_sample = |ns: [u64; 2]| (ns[0] as f64 - ns[1] as f64) / more;
+    println!("cost {}\ncharged {}", a_sample(least), a_sample(charges));
 }
 
 /// CPU time that the process uses while its one thread sleeps for so many milliseconds, in nanoseconds.

@@ -144,6 +144,25 @@ fn threads(programs: &Programs, rows: &mut Vec<Row>) {
     }
 }
 
+/// The governor keeps a budget of what it is told. The least of a few programs, since a layout of code and heap may add a few percent.
+fn charges(programs: &Programs, rows: &mut Vec<Row>) {
+    for size in [64, 400] {
+        let found = (0..5).map(|_| run(&programs.ours, "sampled", "samples", size, 20));
+        let found = found.min_by(|a, b| a["cost"].total_cmp(&b["cost"])).expect("five runs");
+        let share = found["charged"] / found["cost"];
+        rows.push(row(
+            &format!(
+                "charged for a sampled block of {size} bytes and more, of the {:.0} ns that it costs",
+                found["cost"]
+            ),
+            format!("{:.0} ns, {:.0}%", found["charged"], share * 100.0),
+            "100%",
+            "70 to 150%",
+            (0.7..1.5).contains(&share),
+        ));
+    }
+}
+
 fn memory(programs: &Programs, rows: &mut Vec<Row>) {
     for (state, name) in [("sampled", "512 KiB"), ("governed", "governed")] {
         let added = resident_added(programs, state, 1 << 30) / MIB;
@@ -253,6 +272,7 @@ fn record_costs() {
     let mut rows = Vec::new();
     captures(&programs, &mut rows);
     threads(&programs, &mut rows);
+    charges(&programs, &mut rows);
     memory(&programs, &mut rows);
     dump(&programs, &mut rows);
     starts_and_idling(&programs, &mut rows);

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 use super::hot::{Counters, HOT, Hot};
 use super::session::{self, State};
 use crate::ring::{Producer, RingId};
+use crate::sampler::governor::Untold;
 use crate::sampler::random::Random;
 use crate::sampler::weight::IntervalCode;
 use crate::slots::{Kept, RANGE};
@@ -59,9 +60,8 @@ pub(super) struct Own {
     /// Exact mode: free slots.
     pub(super) kept: Kept,
     pub(super) stacks: ThreadStacks,
-    /// For the governor: samples and ticks not yet reported.
-    pub(super) unreported_samples: u32,
-    pub(super) unreported_ticks: u64,
+    /// For the governor.
+    pub(super) untold: Untold,
 }
 
 /// Everything that the registry's lock guards.
@@ -174,8 +174,7 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
                 ring: None,
                 kept: Kept::new(),
                 stacks: ThreadStacks::new(),
-                unreported_samples: 0,
-                unreported_ticks: 0,
+                untold: Untold::new(),
             }),
         });
     }
@@ -261,8 +260,11 @@ fn retire(hot: &Hot, block: *mut ThreadBlock) {
         && me.seen().is_of_same_profile(session::state())
         && let Some(sink) = session::sink()
     {
+        let started = clock::now();
         sink.release_ring(ring);
+        own.untold.charge(clock::now().0.saturating_sub(started.0));
     }
+    own.untold.tell();
     // Before the lock, whose holder may be waiting for all who are busy.
     me.set_busy(false);
     let Some(held) = REGISTRY.lock.take() else { return };

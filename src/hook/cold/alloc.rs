@@ -102,14 +102,16 @@ unsafe fn tracked(
     interval: IntervalCode,
     registers: &Registers,
 ) -> *mut u8 {
-    // What a capture costs is the governor's to know; exact mode has none.
+    // What a sample costs is the governor's to know, but for what the inner allocator does anyway; exact mode has none.
     let governed = cold.state.mode() == Mode::Sampled;
-    let started = if governed { clock::now() } else { Ticks(0) };
+    let now = |asked: bool| if asked { clock::now() } else { Ticks(0) };
+    let started = now(governed);
     let Some(mut identity) = cold.identify(registers, interval) else {
         // SAFETY: the caller's layout.
         return unsafe { plain(inner, layout, zeroed) };
     };
-    let spent = if governed { clock::now().0.saturating_sub(started.0) } else { 0 };
+    let is_large = layout.size().max(layout.align()) > SLOT_MAX_BYTES;
+    let identified = now(governed && is_large);
     // SAFETY: the caller's layout.
     let Some((ptr, place)) = (unsafe { place(inner, layout, zeroed) }) else { return null_mut() };
     // After the inner allocator returned, so that a free of the block that had this address is older.
@@ -122,7 +124,8 @@ unsafe fn tracked(
     }
     cold.birth(&identity, layout.size());
     if governed && let Some((_, own)) = cold.block.as_mut() {
-        governor::sampled(&mut own.unreported_samples, &mut own.unreported_ticks, spent);
+        let others = if is_large { identity.birth.0.saturating_sub(identified.0) } else { 0 };
+        own.untold.charge(clock::now().0.saturating_sub(started.0).saturating_sub(others));
     }
     ptr
 }

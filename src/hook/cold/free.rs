@@ -105,7 +105,13 @@ impl Cold<'_> {
     /// A tracked block is freed: a record where it is of this profile, else one of the older.
     pub(super) fn end_tracked(&mut self, identity: &Identity, size: usize) {
         if self.current(identity) {
-            self.death(Kind::Free, identity, size, clock::now());
+            let at = clock::now();
+            self.death(Kind::Free, identity, size, at);
+            if self.state.mode() == Mode::Sampled
+                && let Some((_, own)) = self.block.as_mut()
+            {
+                own.untold.charge(clock::now().0.saturating_sub(at.0));
+            }
         } else {
             self.count_older(size);
         }

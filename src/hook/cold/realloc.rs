@@ -12,9 +12,9 @@ use crate::hook::own;
 use crate::hook::session::{self, Mode};
 use crate::live::{LIVE, LargeBlock};
 use crate::ring::record::{Kind, Record};
+use crate::sampler::interval;
 use crate::sampler::regrow::regrown_interval;
 use crate::sampler::weight::{IntervalCode, probability};
-use crate::sampler::{governor, interval};
 use crate::slots::entry::Identity;
 use crate::slots::{RANGE, Range, SLOT_MAX_BYTES, Slot};
 use crate::sys::stack::Registers;
@@ -212,7 +212,7 @@ unsafe fn move_block(
     {
         let others = if by_hand { 0 } else { carried.0.saturating_sub(decided.0) };
         let spent = clock::now().0.saturating_sub(started.0).saturating_sub(others);
-        governor::sampled(&mut own.unreported_samples, &mut own.unreported_ticks, spent);
+        own.untold.charge(spent);
     }
     moved
 }

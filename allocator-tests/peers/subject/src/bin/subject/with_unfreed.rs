@@ -1,4 +1,5 @@
-//! unfreed over the system's allocator, jemalloc or mimalloc: not started, sampled, governed or exact.
+//! unfreed over the system's allocator, jemalloc or mimalloc: not started, sampled, governed or exact. `sampled=BYTES` samples at
+//! another interval: what a sample really costs is the slope of time over samples at several of them.
 
 use std::path::Path;
 
@@ -28,7 +29,10 @@ pub fn start(mode: &str, frames: usize, directory: &Path) -> Result<Option<Profi
         "sampled" => builder.sample_interval(super::INTERVAL_BYTES as u64),
         "governed" => builder,
         "exact" => builder.exact(),
-        other => return Err(format!("no mode '{other}' of unfreed")),
+        other => match other.strip_prefix("sampled=").and_then(|bytes| bytes.parse().ok()) {
+            Some(bytes) => builder.sample_interval(bytes),
+            None => return Err(format!("no mode '{other}' of unfreed")),
+        },
     };
     builder.start().map(Some).map_err(|error| format!("unfreed does not start: {error}"))
 }
@@ -38,7 +42,9 @@ pub fn facts(running: &Option<Profiler>) -> Value {
     let snapshot = profiler.snapshot();
     let totals = snapshot.totals();
     let losses = snapshot.losses();
+    let (charged_ns, ..) = unfreed::internals::sampling_costs();
     json!({
+        "charged_ns": charged_ns,
         "total_blocks": totals.total_blocks,
         "total_bytes": totals.total_bytes,
         "interval_bytes": snapshot.sample_interval_bytes(),
