@@ -165,6 +165,35 @@ fn per_round(program: &Path, state: &str, what: &str, rounds: u64) -> f64 {
     difference / rounds
 }
 
+/// A thread's start and end, all of the process counted: what is added. The rest of its cost is system calls, of which none is added
+/// (`system_calls.rs` has their list), and page faults.
+const MOST_A_THREAD: f64 = 1_800.0;
+
+fn per_thread(program: &Path) -> f64 {
+    let count = |rounds: u32| {
+        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("callgrind.threads");
+        let mut valgrind = Command::new("valgrind");
+        valgrind.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", out.display()));
+        let run = valgrind.arg(program).args(["off", "threads", SIZE_BYTES, &rounds.to_string()]).output();
+        assert!(run.expect("valgrind is missing").status.success(), "{}", program.display());
+        let counts = fs::read_to_string(&out).expect("counts");
+        let total = counts.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse::<f64>().ok());
+        total.expect("a total")
+    };
+    // Rounds of 200.
+    (count(6) - count(1)) / 1000.0
+}
+
+#[test]
+fn a_thread_costs_at_most_its_bound() {
+    let programs = build();
+    let [plain, ours] = ["plain", "unfreed"].map(|kind| per_thread(&programs.join(format!("cost_system_{kind}"))));
+    println!("a thread: {:.0} instructions added to {plain:.0}", ours - plain);
+    if cfg!(target_arch = "x86_64") {
+        assert!((100.0..MOST_A_THREAD).contains(&(ours - plain)), "{:.0} added to {plain:.0}", ours - plain);
+    }
+}
+
 /// Bytes of the range of slots that a profile reserves, by what runs it.
 fn range_bytes(command: &mut Command, program: &Path) -> u64 {
     let output = command.args([program.as_os_str(), "sampled".as_ref(), "pairs".as_ref()]).args([SIZE_BYTES, "1"]);

@@ -252,7 +252,7 @@ impl<'a> Cold<'a> {
             return;
         };
         if own.ring.is_none() {
-            own.ring = sink.claim_ring(block.id);
+            own.ring = sink.claim_ring(os::kernel_id());
         }
         let Some((_, ring)) = own.ring.as_mut() else {
             if !sink.apply(record) {

@@ -12,7 +12,7 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 
 use super::hot::{Counters, HOT, Hot};
-use super::session::{self, State};
+use super::session::{self, Mode, State};
 use crate::ring::{Producer, RingId};
 use crate::sampler::governor::Untold;
 use crate::sampler::random::Random;
@@ -33,8 +33,8 @@ pub(super) struct ThreadBlock {
     previous: Cell<*mut ThreadBlock>,
     /// In the sum that is being made. Under the registry's lock.
     marked: Cell<bool>,
-    /// The kernel's id.
-    pub(super) id: u32,
+    /// The thread's number.
+    id: u32,
     /// 1 while the thread is inside the cold path. By the owner; read by `stop`.
     busy: AtomicU32,
     /// The state that the thread has adopted (`State` as a word). By the owner; read by `stop`.
@@ -43,6 +43,8 @@ pub(super) struct ThreadBlock {
     baseline: Baseline,
     /// The state in which exact mode's lean way is open: adopted, and with a ring. Otherwise `State::NONE`. The owner's.
     pub(super) lean: Cell<State>,
+    /// It was in exact mode once, and may keep slots. The owner's.
+    was_exact: Cell<bool>,
     /// What only the owner touches.
     own: UnsafeCell<Own>,
 }
@@ -149,11 +151,9 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
         return None;
     }
     refusal::look_first();
-    let fresh = {
-        let held = REGISTRY.lock.take()?;
-        take_slab(&held)?
-    };
     let id = thread::id();
+    let held = REGISTRY.lock.take()?;
+    let fresh = take_slab(&held)?;
     // SAFETY: `fresh` is a block's worth of memory that nobody else uses.
     unsafe {
         fresh.write(ThreadBlock {
@@ -166,11 +166,12 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
             seen: AtomicU64::new(State::NONE.word()),
             baseline: Baseline::new(),
             lean: Cell::new(State::NONE),
+            was_exact: Cell::new(false),
             own: UnsafeCell::new(Own {
                 rounds: 0,
                 reserve: 0,
                 interval: IntervalCode::EXACT,
-                random: Random::new(clock::now().0 ^ (u64::from(id) << 32) ^ fresh.addr() as u64),
+                random: Random::new(seed(id)),
                 ring: None,
                 kept: Kept::new(),
                 stacks: ThreadStacks::new(),
@@ -180,13 +181,10 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
     }
     if !EXIT.arm(at_thread_exit, fresh.cast()) {
         // Without a callback its counters would be read after its memory is gone: it counts by the shared atomics.
-        if let Some(held) = REGISTRY.lock.take() {
-            give_slab(&held, fresh);
-        }
+        give_slab(&held, fresh);
         hot.block.store(retired(), Ordering::Relaxed);
         return None;
     }
-    let held = REGISTRY.lock.take()?;
     let first = REGISTRY.list.get();
     // SAFETY: just written, and ours.
     unsafe { &*fresh }.next.set(first);
@@ -198,6 +196,18 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
     drop(held);
     hot.block.store(fresh, Ordering::Relaxed);
     Some(fresh)
+}
+
+/// What a thread's sampling begins with: other than other threads', and other than in other runs.
+fn seed(id: u32) -> u64 {
+    static FIRST: AtomicU64 = AtomicU64::new(0);
+    // Relaxed: any value will do; threads that race may well begin with different ones.
+    let mut first = FIRST.load(Ordering::Relaxed);
+    if first == 0 {
+        first = clock::now().0 ^ (&raw const FIRST).addr() as u64 | 1;
+        FIRST.store(first, Ordering::Relaxed);
+    }
+    first ^ u64::from(id) << 32
 }
 
 fn take_slab(_held: &Held<'_>) -> Option<*mut ThreadBlock> {
@@ -225,9 +235,10 @@ fn give_slab(_held: &Held<'_>, block: *mut ThreadBlock) {
     REGISTRY.free.set(block);
 }
 
-/// Rounds of key destructors that we let pass, so that other libraries' destructors are mostly done:
+/// The round of key destructors in which we let go of the thread, so that other libraries' destructors are mostly done. By glibc
+/// the standard library's are run before the first round, by others in the second. Each round takes some 350 instructions;
 /// PTHREAD_DESTRUCTOR_ITERATIONS is 4 in glibc and musl.
-const ROUNDS: u32 = 3;
+const ROUNDS: u32 = if cfg!(target_env = "gnu") { 2 } else { 3 };
 
 unsafe extern "C" fn at_thread_exit(value: *mut c_void) {
     let block: *mut ThreadBlock = value.cast();
@@ -267,17 +278,17 @@ fn retire(hot: &Hot, block: *mut ThreadBlock) {
     own.untold.tell();
     // Before the lock, whose holder may be waiting for all who are busy.
     me.set_busy(false);
+    own.stacks.release();
+    if me.was_exact.get() {
+        RANGE.give_all(&mut own.kept);
+    }
     let Some(held) = REGISTRY.lock.take() else { return };
     REGISTRY.ended.set(REGISTRY.ended.get().plus(hot.counters()));
     REGISTRY.ended_in_profile.set(REGISTRY.ended_in_profile.get().plus(me.in_profile(hot, REGISTRY.profile.get())));
     unlink(&held, me);
     hot.block.store(retired(), Ordering::Relaxed);
+    give_slab(&held, block);
     drop(held);
-    own.stacks.release();
-    RANGE.give_all(&mut own.kept);
-    if let Some(held) = REGISTRY.lock.take() {
-        give_slab(&held, block);
-    }
     hot.depth.set(depth);
 }
 
@@ -312,6 +323,7 @@ impl ThreadBlock {
     }
 
     pub(super) fn set_seen(&self, state: State) {
+        self.was_exact.set(self.was_exact.get() || state.mode() == Mode::Exact);
         self.seen.store(state.word(), Ordering::Relaxed);
     }
 

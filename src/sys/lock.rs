@@ -3,7 +3,7 @@
 //! `std::sync::Mutex` is named as unsafe inside a global allocator (documentation of `GlobalAlloc`, 'Re-entrance'),
 //! and a fork while another thread holds it would hang the child. This one is used on cold paths alone.
 //!
-//! State 0: free; otherwise the owner's thread id, with the top bit set where somebody sleeps on it.
+//! State 0: free; otherwise the owner's number (`thread::id`), with the top bit set where somebody sleeps on it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

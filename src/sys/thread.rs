@@ -1,22 +1,29 @@
-//! The calling thread: its id, its errno, and a callback at its end.
+//! The calling thread: its numbers, its errno, and a callback at its end.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_void};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// The kernel's id of the calling thread, cached; never 0. One system call at a thread's first question.
+/// The calling thread's number in this process, in 1..2^31. One shared addition at a thread's first question, no system call.
 ///
-/// In a forked child the forking thread keeps its parent's number: unique enough for the locks that use it.
+/// In a forked child the forking thread keeps its parent's number. They recur after 2^31 threads: who then waits for a lock
+/// that a thread of the same number holds, and has held since, is served as if it held that itself.
 pub(crate) fn id() -> u32 {
     thread_local! { static ID: Cell<u32> = const { Cell::new(0) } }
+    static NEXT: AtomicU32 = AtomicU32::new(1);
     ID.with(|cell| {
-        if cell.get() == 0 {
-            // SAFETY: gettid has no preconditions.
-            let id = unsafe { libc::syscall(libc::SYS_gettid) };
-            cell.set(u32::try_from(id).unwrap_or(1));
+        while cell.get() == 0 {
+            // Relaxed: the number alone counts.
+            cell.set(NEXT.fetch_add(1, Ordering::Relaxed) & (u32::MAX >> 1));
         }
         cell.get()
     })
+}
+
+/// The kernel's id of the calling thread. A system call.
+pub(crate) fn kernel_id() -> u32 {
+    // SAFETY: gettid has no preconditions.
+    u32::try_from(unsafe { libc::syscall(libc::SYS_gettid) }).unwrap_or(1)
 }
 
 /// Runs `f` and leaves errno as it was: an allocator must not change it.
