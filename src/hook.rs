@@ -26,7 +26,7 @@ pub(crate) mod thread;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
-use hot::{Admission, HOT};
+use hot::{Admission, HOT, Hot};
 pub(crate) use own::OWN;
 
 use crate::sys::{self, refusal};
@@ -91,7 +91,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             // SAFETY: the caller's, as it is.
             return unsafe { self.inner.alloc(layout) };
         }
-        if HOT.with(|hot| hot.admit_alloc(layout.size())) {
+        if Hot::admit_alloc(layout.size()) {
             // SAFETY: the caller's layout.
             served::<A>(unsafe { inner::alloc(&self.inner, layout) }, layout.size())
         } else {
@@ -106,7 +106,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             // SAFETY: the caller's, as it is.
             return unsafe { self.inner.alloc_zeroed(layout) };
         }
-        if HOT.with(|hot| hot.admit_alloc(layout.size())) {
+        if Hot::admit_alloc(layout.size()) {
             // SAFETY: the caller's layout.
             served::<A>(unsafe { self.inner.alloc_zeroed(layout) }, layout.size())
         } else {
@@ -121,7 +121,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             // SAFETY: the caller's, as it is.
             return unsafe { self.inner.dealloc(ptr, layout) };
         }
-        if HOT.with(|hot| hot.admit_free(ptr, layout.size())) {
+        if Hot::admit_free(ptr, layout.size()) {
             // SAFETY: not a slot and not listed: the inner allocator's block.
             unsafe { self.inner.dealloc(ptr, layout) }
         } else {
@@ -136,7 +136,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Alloc<A> {
             // SAFETY: the caller's, as it is.
             return unsafe { self.inner.realloc(ptr, layout, new_size) };
         }
-        match HOT.with(|hot| hot.admit_realloc(ptr, layout.size(), new_size)) {
+        match Hot::admit_realloc(ptr, layout.size(), new_size) {
             Admission::Counted => {
                 // SAFETY: not a slot and not listed: the inner allocator's block.
                 let moved = unsafe { self.inner.realloc(ptr, layout, new_size) };
@@ -217,7 +217,7 @@ pub(crate) fn may_be_held_up() -> bool {
 /// Runs `f`, whose allocations are the profiler's questions to the program's allocator: they go where the program's go,
 /// and count nowhere. While no profile runs.
 pub(crate) fn uncounted<T>(f: impl FnOnce() -> T) -> T {
-    let before = HOT.with(hot::Hot::counters);
+    let before = HOT.with(Hot::counters);
     let result = f();
     HOT.with(|hot| hot.take_back(hot.counters().minus(before)));
     result

@@ -2,8 +2,8 @@
 //! alone but for four that `start`, `stop` and a change of mode write too.
 //!
 //! Promises: no lock, no shared write, no system call, no branch but 'go cold'. On x86-64 an alloc adds 3 instructions
-//! to the inner allocator's and a free 8, and each 1 or 2 to find the line (`allocator-tests/tests/cost.rs` counts
-//! them). A thread's first event goes cold, whatever it is, because the initial words say so.
+//! to the inner allocator's and a free 8 (`hot/admit.rs`), and each 1 to find the line (`hot/place.rs`; 2 where the C library is not
+//! glibc); `allocator-tests/tests/cost.rs` counts them. A thread's first event goes cold, whatever it is, because the initial words say so.
 //!
 //! **Bytes allocated are not counted: the budget is.** Each grant of budget is added to `granted`, so that allocated =
 //! granted − budget at any moment. What the inner allocator refuses is taken back: requests above [`INSTALMENT_BYTES`], which
@@ -17,10 +17,15 @@
 //! caller looks whether its call stands, and repeats it if not. Nothing that the owner subtracted can be lost, because
 //! the caller's operation is atomic. On other processors the owner's subtraction is a relaxed atomic one.
 
+mod admit;
+mod place;
+
 use std::cell::Cell;
 use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use super::thread::ThreadBlock;
+pub(crate) use admit::Admission;
+pub(crate) use place::HOT;
 
 /// Budget is handed to the hot path in instalments of at most this many bytes, so that every larger request goes cold:
 /// there its failure is seen. Small enough for that, large enough that going cold once an instalment (about 40
@@ -109,12 +114,8 @@ impl Counters {
     }
 }
 
-thread_local! {
-    // `const` and without `Drop`: one fs-relative address in executables, usable at any moment of a thread's life.
-    pub(crate) static HOT: Hot = const { Hot::new() };
-}
-
 impl Hot {
+    #[cfg(any(test, not(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))))]
     const fn new() -> Hot {
         Hot {
             budget: AtomicI64::new(0),
@@ -131,45 +132,6 @@ impl Hot {
             depth: Cell::new(0),
             block: AtomicPtr::new(std::ptr::null_mut()),
         }
-    }
-
-    /// Counts an allocation of `size` bytes; false: go cold. In both cases the budget is less by `size`, which the cold
-    /// path gives back first ([`Hot::undo`]). 3 instructions.
-    #[inline(always)]
-    pub(crate) fn admit_alloc(&self, size: usize) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        {
-            // SAFETY: the first and third word of this thread's own line; one instruction each, on aligned words, so
-            // that other threads read them whole. `jl`, not `js`: right also where the subtraction overflows.
-            unsafe {
-                core::arch::asm!(
-                    "sub qword ptr [{hot}], {size}",
-                    "jl {cold}",
-                    "inc qword ptr [{hot} + 8]",
-                    hot = in(reg) std::ptr::from_ref(self),
-                    size = in(reg) size,
-                    cold = label { return false },
-                    options(nostack),
-                );
-            }
-            true
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            if !self.spend(size) {
-                return false;
-            }
-            bump(&self.alloc_blocks, 1);
-            true
-        }
-    }
-
-    /// The budget less `bytes`, and whether that is not negative.
-    #[cfg(not(target_arch = "x86_64"))]
-    fn spend(&self, bytes: usize) -> bool {
-        let bytes = bytes.cast_signed() as i64;
-        // Release: pairs with the Acquire in `allocs`, as all counters do.
-        self.budget.fetch_sub(bytes, Ordering::Release).checked_sub(bytes).is_some_and(|left| left >= 0)
     }
 
     /// Takes back what a refused admission subtracted.
@@ -191,104 +153,6 @@ impl Hot {
     /// Counts `bytes` as allocated: less budget is as good as more granted. The other way round of [`Hot::undo`].
     pub(super) fn charge(&self, bytes: usize) {
         self.undo(bytes.wrapping_neg());
-    }
-
-    /// Counts a free; false: go cold, nothing was counted. 8 instructions.
-    #[inline(always)]
-    pub(crate) fn admit_free(&self, ptr: *mut u8, size: usize) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        {
-            // SAFETY: words of this thread's own line, as in `admit_alloc`; `offset` is scratch.
-            unsafe {
-                core::arch::asm!(
-                    "mov {offset}, {ptr}",
-                    "sub {offset}, qword ptr [{hot} + 32]",
-                    "cmp {offset}, qword ptr [{hot} + 40]",
-                    "jb {cold}",
-                    "cmp {size}, qword ptr [{hot} + 48]",
-                    "ja {cold}",
-                    "add qword ptr [{hot} + 16], {size}",
-                    "inc qword ptr [{hot} + 24]",
-                    hot = in(reg) std::ptr::from_ref(self),
-                    ptr = in(reg) ptr,
-                    size = in(reg) size,
-                    offset = out(reg) _,
-                    cold = label { return false },
-                    options(nostack),
-                );
-            }
-            true
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            if self.must_look(ptr, size) {
-                return false;
-            }
-            bump(&self.free_bytes, size as u64);
-            bump(&self.free_blocks, 1);
-            true
-        }
-    }
-
-    /// Counts a realloc; the answer says whether the growth was subtracted from the budget. 18 instructions.
-    #[inline(always)]
-    pub(crate) fn admit_realloc(&self, ptr: *mut u8, old: usize, new: usize) -> Admission {
-        #[cfg(target_arch = "x86_64")]
-        {
-            // SAFETY: words of this thread's own two lines, as in `admit_alloc`; `kept` (the smaller size) and `other`
-            // are scratch.
-            unsafe {
-                core::arch::asm!(
-                    "mov {other}, {ptr}",
-                    "sub {other}, qword ptr [{hot} + 32]",
-                    "cmp {other}, qword ptr [{hot} + 40]",
-                    "jb {look}",
-                    "cmp {old}, qword ptr [{hot} + 48]",
-                    "ja {look}",
-                    "mov {kept}, {old}",
-                    "cmp {new}, {kept}",
-                    "cmovb {kept}, {new}",
-                    "mov {other}, {new}",
-                    "sub {other}, {kept}",
-                    "sub qword ptr [{hot}], {other}",
-                    "jl {spent}",
-                    "mov {other}, {old}",
-                    "sub {other}, {kept}",
-                    "add qword ptr [{hot} + 16], {other}",
-                    "add qword ptr [{hot} + 72], {kept}",
-                    "inc qword ptr [{hot} + 80]",
-                    hot = in(reg) std::ptr::from_ref(self),
-                    ptr = in(reg) ptr,
-                    old = in(reg) old,
-                    new = in(reg) new,
-                    kept = out(reg) _,
-                    other = out(reg) _,
-                    look = label { return Admission::Look },
-                    spent = label { return Admission::Spent },
-                    options(nostack),
-                );
-            }
-            Admission::Counted
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            if self.must_look(ptr, old) {
-                return Admission::Look;
-            }
-            if !self.spend(new.saturating_sub(old)) {
-                return Admission::Spent;
-            }
-            self.count_realloc(old, new);
-            Admission::Counted
-        }
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    #[inline(always)]
-    fn must_look(&self, ptr: *mut u8, size: usize) -> bool {
-        // Relaxed: a word whose late arrival only delays going cold.
-        let offset = ptr.addr().wrapping_sub(self.range_base.load(Ordering::Relaxed));
-        offset < self.range_span.load(Ordering::Relaxed) || size > self.look_above.load(Ordering::Relaxed)
     }
 
     /// Calls the thread: its next event, alloc or free, is to go cold. By any thread; see [`Hot::is_called`].
@@ -437,30 +301,6 @@ impl Hot {
 fn uncalled(budget: i64) -> i64 {
     if budget < CALLED { budget.wrapping_add(CALL) } else { budget }
 }
-
-/// What became of a realloc on the hot path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
-    /// Counted: the inner allocator's turn.
-    Counted,
-    /// Go cold; nothing was changed.
-    Look,
-    /// Go cold; the growth was subtracted from the budget.
-    Spent,
-}
-
-#[cfg(target_arch = "x86_64")]
-const _: () = {
-    assert!(std::mem::offset_of!(Hot, budget) == 0, "the assembly's offsets");
-    assert!(std::mem::offset_of!(Hot, alloc_blocks) == 8, "the assembly's offsets");
-    assert!(std::mem::offset_of!(Hot, free_bytes) == 16, "the assembly's offsets");
-    assert!(std::mem::offset_of!(Hot, free_blocks) == 24, "the assembly's offsets");
-    assert!(std::mem::offset_of!(Hot, range_base) == 32, "the assembly's offsets");
-    assert!(std::mem::offset_of!(Hot, range_span) == 40, "the assembly's offsets");
-    assert!(std::mem::offset_of!(Hot, look_above) == 48, "the assembly's offsets");
-    assert!(std::mem::offset_of!(Hot, kept_bytes) == 72, "the assembly's offsets");
-    assert!(std::mem::offset_of!(Hot, reallocs) == 80, "the assembly's offsets");
-};
 
 /// One `add [mem], reg`: the cell is its owner's, so a load and a store need no lock prefix.
 #[inline(always)]

@@ -13,12 +13,12 @@ use std::alloc::{GlobalAlloc, Layout};
 
 const SYSTEM: &str = "std::alloc::System";
 const JEMALLOC: [&str; 2] = ["tikv_jemallocator::Jemalloc", "jemallocator::Jemalloc"];
-const MIMALLOC: &str = "mimalloc::MiMalloc";
+const MIMALLOC: [&str; 2] = ["mimalloc::MiMalloc", "mimalloc_pprof::MiMalloc"];
 
 /// Are small requests refused only where memory is at its end?
 #[inline(always)]
 pub(super) fn refuses_at_the_end_only<A>() -> bool {
-    asks_alignment::<A>() || is::<A>(MIMALLOC)
+    asks_alignment::<A>() || is::<A>(MIMALLOC[0]) || is::<A>(MIMALLOC[1])
 }
 
 /// Does `A` ask [`is_plain`] itself, before its fast path?
