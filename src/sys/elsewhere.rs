@@ -311,6 +311,11 @@ pub(crate) mod thread {
     use std::ffi::{CStr, c_void};
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    /// None is known here.
+    pub(crate) fn kernel_id() -> u32 {
+        id()
+    }
+
     /// The calling thread's number; never 0, nor with the top bit, which is the lock's. Wraps after 2 billion threads.
     pub(crate) fn id() -> u32 {
         static NEXT: AtomicU32 = AtomicU32::new(1);
