@@ -35,7 +35,7 @@ pub(crate) use crate::unwind::Scopes;
 /// A global allocator that profiles the one it wraps.
 ///
 /// Counts are kept in every mode from the process's first allocation; stacks are recorded only while a
-/// [`Profiler`](crate::Profiler) runs. Not started it adds about 14 instructions to a pair of allocation and free.
+/// [`Profiler`](crate::Profiler) runs. Not started it adds about 12 instructions to a pair of allocation and free.
 /// On targets that are not profiled every request is handed on as it is, and nothing is counted.
 ///
 /// ```

@@ -127,13 +127,19 @@ pub(super) use {on_words, word};
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
 
-    const WORDS: usize = 13;
-
-    fn words(hot: &Hot) -> [u64; WORDS] {
-        // SAFETY: aligned bytes, of 128, without padding but after `sequence`, where both are zero.
-        unsafe { std::ptr::from_ref(hot).cast::<[u64; WORDS]>().read() }
+    fn words(hot: &Hot) -> [u64; 13] {
+        let counters =
+            [&hot.alloc_blocks, &hot.free_bytes, &hot.free_blocks, &hot.granted, &hot.kept_bytes, &hot.reallocs];
+        let [a, b, c, d, e, f] = counters.map(|counter| counter.load(Ordering::Relaxed));
+        let looks = [&hot.range_base, &hot.range_span, &hot.look_above];
+        let [g, h, i] = looks.map(|look| look.load(Ordering::Relaxed) as u64);
+        let budget = hot.budget.load(Ordering::Relaxed).cast_unsigned();
+        let block = hot.block.load(Ordering::Relaxed).addr() as u64;
+        [budget, a, b, c, d, e, f, g, h, i, hot.depth.get(), u64::from(hot.sequence.load(Ordering::Relaxed)), block]
     }
 
     /// The assembly's object is what `Hot::new` would have made of it. This binary has no `Alloc` that had changed it.
