@@ -72,6 +72,7 @@ core::arch::global_asm!(
     ".pushsection .tdata.unfreed,\"awT\",@progbits",
     ".p2align 6",
     concat!(".globl ", symbol!()),
+    concat!(".hidden ", symbol!()),
     concat!(".type ", symbol!(), ", @object"),
     concat!(".size ", symbol!(), ", 128"),
     concat!(symbol!(), ":"),
