@@ -117,6 +117,7 @@ impl Attribution {
         observer: &mut impl Observer,
     ) -> u64 {
         let begun = consumer.index();
+        observer.reads(RingId(ring));
         let far = tables.used(Region::Sites) > NEAR_SITES;
         while let Some(words) = consumer.peek()
             && words[0] <= bound
