@@ -201,12 +201,14 @@ impl Observer for Watch {
     #[inline(always)]
     fn applied_exactly(&mut self, applied: &AppliedExactly) {
         let (open_since, size) = (self.epochs.open_since, applied.size);
-        let is_told = self.tallies().get_mut(applied.site.0 as usize).is_some_and(|tally| match applied.what {
-            Exactly::Born => tally.born(size),
-            Exactly::Freed { birth } => birth >= open_since && tally.freed(size),
-            Exactly::Resized { birth, from } => birth >= open_since && tally.resized(from, size),
-        });
-        if !is_told {
+        // No closure: it would be a function of its own.
+        let is_tallied = match (self.tallies().get_mut(applied.site.0 as usize), applied.what) {
+            (Some(tally), Exactly::Born) => tally.born(size),
+            (Some(tally), Exactly::Freed { birth }) => birth >= open_since && tally.freed(size),
+            (Some(tally), Exactly::Resized { birth, from }) => birth >= open_since && tally.resized(from, size),
+            (None, _) => false,
+        };
+        if !is_tallied {
             self.tell(applied);
         }
     }

@@ -80,8 +80,8 @@ impl Site {
 
     fn freed(&mut self, birth: u32, now: u32, block: &Block) {
         let size = block.size;
-        let young = birth == now
-            && self.is_tallied(|t| t.freed(size), |h| h.is_deaf_to_free(block), |t| t.count_free(size));
+        let young =
+            birth == now && self.is_tallied(|t| t.freed(size), |h| h.is_deaf_to_free(block), |t| t.count_free(size));
         if !young {
             self.settle(now);
             self.habits.left(block);
