@@ -6,6 +6,7 @@
 //! a producer's wake-up would cost it a system call.
 
 pub(crate) mod aggregator;
+mod epochs;
 pub(crate) mod memory;
 pub(crate) mod orders;
 pub(crate) mod verdict;

@@ -11,6 +11,7 @@
 
 use std::ptr::NonNull;
 
+use super::epochs::Epochs;
 use crate::leak::habits::Habits;
 use crate::leak::history::{Block, History};
 use crate::leak::tally::Tally;
@@ -27,9 +28,6 @@ use crate::units::{SiteId, Ticks};
 /// Sites that are judged at most: 19 MB where all of them exist. Far more than a service has that hold
 /// memory; an exact profile of a huge program may exceed it.
 pub(crate) const MOST_SITES: usize = 16_384;
-/// Epochs whose beginnings are remembered. When the list is full every second one goes.
-const MOST_BOUNDARIES: usize = 4096;
-
 /// All sites' histories, by the number of their row.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -350,98 +348,76 @@ impl Watch {
     }
 }
 
-/// When epochs began.
-#[derive(Debug)]
-struct Epochs {
-    /// (ticks, epoch), ascending in both. Allocated once.
-    began: Vec<(u64, u32)>,
-    open: u32,
-    /// When the open one began, while each is remembered; else never.
-    open_since: Ticks,
-    /// Every so many epochs one is remembered.
-    stride: u32,
-}
-
-impl Epochs {
-    fn new(base: Ticks) -> Epochs {
-        let mut began = Vec::with_capacity(MOST_BOUNDARIES);
-        began.push((base.0, 0));
-        Epochs { began, open: 0, open_since: base, stride: 1 }
-    }
-
-    fn begin(&mut self, at: Ticks) {
-        self.open = self.open.saturating_add(1);
-        self.open_since = Ticks(if self.stride == 1 { at.0 } else { u64::MAX });
-        if !self.open.is_multiple_of(self.stride) {
-            return;
-        }
-        if self.began.len() == MOST_BOUNDARIES {
-            let mut index = 0;
-            self.began.retain(|_| {
-                index += 1;
-                index % 2 == 1
-            });
-            self.stride = self.stride.saturating_mul(2);
-            self.open_since = Ticks(u64::MAX);
-            if !self.open.is_multiple_of(self.stride) {
-                return;
-            }
-        }
-        self.began.push((at.0, self.open));
-    }
-
-    /// The epoch of a moment; between two remembered beginnings by proportion.
-    #[inline]
-    fn of(&self, at: Ticks) -> u32 {
-        // Most blocks are young.
-        if at >= self.open_since { self.open } else { self.of_earlier(at) }
-    }
-
-    #[cold]
-    fn of_earlier(&self, at: Ticks) -> u32 {
-        let next = self.began.partition_point(|&(began, _)| began <= at.0);
-        let Some(&(began, epoch)) = next.checked_sub(1).and_then(|i| self.began.get(i)) else { return 0 };
-        let Some(&(ends, end_epoch)) = self.began.get(next) else {
-            // In the last stretch: at most a stride of epochs long.
-            return if self.stride == 1 {
-                epoch
-            } else {
-                epoch.max(self.open.saturating_sub(self.stride / 2)).min(self.open)
-            };
-        };
-        let share = u128::from(at.0 - began) * u128::from(end_epoch - epoch) / u128::from((ends - began).max(1));
-        epoch + u32::try_from(share).unwrap_or(0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::record::Record;
+    use crate::units::StackId;
 
+    /// Streaks of births and of pairs, of sizes that make tables and of such that don't, and frees between them.
     #[test]
-    fn moments_fall_into_their_epochs() {
-        let mut epochs = Epochs::new(Ticks(100));
-        for epoch in 1..=50_000u64 {
-            epochs.begin(Ticks(100 + epoch * 10));
-        }
-        assert!(epochs.began.len() <= MOST_BOUNDARIES);
-        assert_eq!(epochs.open, 50_000);
-        for epoch in (0..49_000u32).step_by(997) {
-            let at = Ticks(100 + u64::from(epoch) * 10 + 5);
-            assert!(epochs.of(at).abs_diff(epoch) <= 1, "{epoch} {}", epochs.of(at));
-        }
-        assert_eq!(epochs.of(Ticks(0)), 0);
-    }
-
-    #[test]
-    fn short_runs_are_exact() {
-        let mut epochs = Epochs::new(Ticks(0));
-        for epoch in 1..=300u64 {
-            epochs.begin(Ticks(epoch * 1000));
-        }
-        for epoch in 0..=300u32 {
-            assert_eq!(epochs.of(Ticks(u64::from(epoch) * 1000)), epoch);
-            assert_eq!(epochs.of(Ticks(u64::from(epoch) * 1000 + 999)), epoch);
+    fn streaks_are_told_as_their_records() {
+        let mut streaks = Watch::new(Ticks(0), 3_000).expect("memory");
+        let mut singly = Watch::new(Ticks(0), 3_000).expect("memory");
+        let mut random = 0x9e37_79b9_7f4a_7c15u64;
+        let mut below = |n: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random >> 11) % n
+        };
+        let mut at = 1;
+        for round in 0..400 {
+            #[expect(clippy::cast_possible_truncation, reason = "below 5")]
+            let (site, ring) = (SiteId(1 + below(3) as u32), RingId(below(2) as u32));
+            let (size, times, pairs) = (16 << below(6), 1 + below(9), below(2) == 0);
+            let told = |what| AppliedExactly { site, what, size, ring };
+            let first = at;
+            for _ in 0..times {
+                singly.applied_exactly(&told(Exactly::Born));
+                if pairs {
+                    singly.applied_exactly(&told(Exactly::Freed { birth: Ticks(at) }));
+                }
+                at += 2;
+            }
+            let record = Record {
+                at: Ticks(first),
+                kind: Kind::Alloc,
+                stack: StackId(7),
+                interval: IntervalCode::EXACT,
+                size,
+                old_size: 0,
+                old_interval: IntervalCode::EXACT,
+                birth: Ticks(0),
+                carried: 0.0,
+            };
+            let last_birth = Ticks(at - 2);
+            let streak = match pairs {
+                true => Streak::Pairs { times, ages: times, last_birth },
+                false => Streak::Births { times, since_first: 0 },
+            };
+            streaks.applied(&Applied {
+                site,
+                record: &record,
+                weight: &exactly(size),
+                old: &Weight::default(),
+                ring: Some(ring),
+                streak: Some(streak),
+            });
+            if !pairs && below(2) == 0 {
+                for watch in [&mut streaks, &mut singly] {
+                    watch.applied_exactly(&told(Exactly::Freed { birth: last_birth }));
+                }
+            }
+            if round % 7 == 6 {
+                for watch in [&mut streaks, &mut singly] {
+                    watch.begin_epoch(Ticks(at));
+                }
+            }
+            if round % 3 == 0 {
+                assert_eq!(format!("{:?}", streaks.histories()), format!("{:?}", singly.histories()), "{round}");
+                assert_eq!(format!("{:?}", streaks.habits()), format!("{:?}", singly.habits()), "{round}");
+            }
         }
     }
 }
