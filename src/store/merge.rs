@@ -284,3 +284,51 @@ fn sift_down(heap: &mut [Run], top: usize) {
         parent = smaller;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::{Ring, words_for};
+    use crate::sys::sync::AtomicU64;
+
+    /// Few rings, in the order of (time, ring), ties included, whatever the times.
+    #[test]
+    #[cfg(not(loom))]
+    fn rings_take_turns_by_time_and_then_by_number() {
+        let words: Vec<AtomicU64> = (0..words_for(2)).map(|_| AtomicU64::new(0)).collect();
+        let empty = Ring::over(&words).expect("a ring").consumer();
+        let mut random = 0x9e37_79b9_7f4a_7c15u64;
+        let mut below = |n: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random >> 11) % n
+        };
+        for round in 0..2_000 {
+            #[expect(clippy::cast_possible_truncation, reason = "at most 8")]
+            let count = 1 + below(FEW as u64) as u32;
+            let mut rings: Vec<Vec<u64>> = (0..count).map(|_| (0..1 + below(6)).map(|_| below(8)).collect()).collect();
+            rings.iter_mut().for_each(|times| times.sort_unstable_by(|a, b| b.cmp(a)));
+            let mut sorted: Vec<(u64, u32)> =
+                (0..).zip(&rings).flat_map(|(ring, times)| times.iter().map(move |&at| (at, ring))).collect();
+            sorted.sort_unstable();
+            let mut turns = Turns::NONE;
+            for (ring, times) in (0..).zip(&rings) {
+                turns.push(times[times.len() - 1], ring, empty);
+            }
+            let mut taken = Vec::new();
+            while let Some((index, bound)) = turns.earliest() {
+                let ring = turns.rings[index].as_ref().expect("it waits").0.0;
+                let times = &mut rings[ring as usize];
+                while let Some(at) = times.pop_if(|at| *at <= bound) {
+                    taken.push((at, ring));
+                }
+                match times.last() {
+                    Some(&next) => turns.at[index] = next,
+                    None => turns.remove(index),
+                }
+            }
+            assert_eq!(taken, sorted, "round {round}");
+        }
+    }
+}
