@@ -319,10 +319,12 @@ impl Watch {
         if index >= MOST_SITES {
             return None;
         }
-        // SAFETY: within each of three mappings, whose zeroed bytes are unused ones; `&mut self` makes this the only access.
-        let (history, habits, tally) = unsafe {
-            (self.histories.add(index).as_mut(), self.habits.add(index).as_mut(), self.tallies.add(index).as_mut())
-        };
+        // SAFETY: within the mapping, whose zeroed bytes are unused ones; `&mut self` makes this the only access.
+        let history = unsafe { nth(self.histories, index) };
+        // SAFETY: the same.
+        let habits = unsafe { nth(self.habits, index) };
+        // SAFETY: the same.
+        let tally = unsafe { nth(self.tallies, index) };
         Some(Site { history, habits, tally })
     }
 
@@ -346,6 +348,18 @@ impl Watch {
             }
         }
     }
+}
+
+/// One of many.
+///
+/// # Safety
+/// `index` lies within what `base` points to, all of which is valid; the result is the only access while it lives.
+#[inline(always)]
+unsafe fn nth<'a, T>(base: NonNull<T>, index: usize) -> &'a mut T {
+    // SAFETY: within, by the caller.
+    let mut at = unsafe { base.add(index) };
+    // SAFETY: valid and alone, by the caller.
+    unsafe { at.as_mut() }
 }
 
 #[cfg(test)]
