@@ -1,6 +1,6 @@
 //! What the drain thread can be told, and its replies.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
@@ -45,8 +45,6 @@ pub(crate) enum Order {
 /// makes a thread-local value whose destructor the C library registers by its own malloc, whose lock a thread may hold
 /// that a signal interrupted and that waits for the results.
 static BELL: AtomicU32 = AtomicU32::new(0);
-/// See `hurry`.
-static HURRY: AtomicBool = AtomicBool::new(false);
 /// Counts replies; who asked sleeps on it.
 static REPLIES: AtomicU32 = AtomicU32::new(0);
 /// An order that is dropped without a reply rings no bell.
@@ -58,14 +56,6 @@ pub(crate) fn tell(orders: &Sender<Order>, order: Order) {
     if orders.send(order).is_ok() {
         ring();
     }
-}
-
-/// A thread of the program had to empty its full ring: whoever paces the drain is to look at once, and not at its next tick.
-/// About a microsecond, a ring's filling apart. Waits for nobody.
-pub(crate) fn hurry() {
-    // Relaxed: whoever hears the bell finds it.
-    HURRY.store(true, Ordering::Relaxed);
-    ring();
 }
 
 fn ring() {
@@ -105,7 +95,7 @@ pub(super) fn answer<T>(reply: &Sender<T>, value: T) {
     lock::wake(&REPLIES, i32::MAX);
 }
 
-/// The next order, or `Timeout` at the deadline or where there is a hurry. That all senders are gone is noticed by then, not at once.
+/// The next order, or `Timeout` at the deadline. That all senders are gone is noticed by then, not at once.
 pub(super) fn next(orders: &Receiver<Order>, deadline: Instant) -> Result<Order, RecvTimeoutError> {
     loop {
         // Before the look: an order that is sent after it changes the word, and the sleep does not begin.
@@ -116,8 +106,7 @@ pub(super) fn next(orders: &Receiver<Order>, deadline: Instant) -> Result<Order,
             Err(TryRecvError::Empty) => {}
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        // Relaxed: the bell ordered it.
-        if left.is_zero() || HURRY.swap(false, Ordering::Relaxed) {
+        if left.is_zero() {
             return Err(RecvTimeoutError::Timeout);
         }
         lock::wait(&BELL, rung, left);

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::drain::aggregator::{AGGREGATOR, LONGEST_STALL};
-use crate::drain::orders;
 use crate::hook::session::{self, Mode};
 use crate::hook::sink::Sink;
 use crate::ring::record::Record;
@@ -125,11 +124,7 @@ impl Sink for Link {
     fn help(&self) -> bool {
         // Helpers may attribute to more new sites between two ticks than the drain thread laid out.
         using(Store::lay_out_ahead);
-        let helped = patiently(|| AGGREGATOR.drain(LONGEST_STALL).is_some());
-        if session::state().mode() == Mode::Exact {
-            orders::hurry();
-        }
-        helped
+        patiently(|| AGGREGATOR.drain(LONGEST_STALL).is_some())
     }
 
     fn apply(&self, record: &Record) -> bool {
