@@ -103,11 +103,8 @@ struct Pace {
     wake: Instant,
 }
 
-/// A sleep ends so much later than asked for: the kernel's timers have a slack of 50 µs, and to wake a processor takes its time
-/// too. Without this the fastest programs fill a ring (8,192 records in 250 µs) before the thread comes.
-const LATE: Duration = Duration::from_micros(70);
-/// The shortest sleep that is asked for. A wake-up costs some 5 µs, so that even then it is a twentieth of a CPU.
-const LEAST_PAUSE: Duration = Duration::from_micros(20);
+/// As often as once in this time: a wake-up costs some 5 µs.
+const LEAST_PAUSE: Duration = Duration::from_micros(200);
 
 impl Pace {
     fn new() -> Pace {
@@ -129,7 +126,7 @@ impl Pace {
         let until_half = (now - self.looked).saturating_mul(half_a_ring) / records;
         // Longer step by step: a program that was not running for a moment is not an idle one.
         let longest = self.pause.saturating_mul(2).clamp(LEAST_PAUSE, TICK);
-        self.pause = until_half.saturating_sub(LATE).clamp(LEAST_PAUSE, longest);
+        self.pause = until_half.clamp(LEAST_PAUSE, longest);
         (self.looked, self.drained, self.wake) = (now, drained, now + self.pause);
     }
 }
