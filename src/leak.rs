@@ -58,6 +58,7 @@ mod simulation;
 mod spine;
 pub(crate) mod state;
 mod surroundings;
+pub(crate) mod tally;
 
 pub use config::{LeakConfig, LeakConfigError};
 pub use memory::{Memory, MemoryCause, Unexplained};

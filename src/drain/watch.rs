@@ -1,15 +1,21 @@
 //! Feeding the judge: each applied record goes into its site's history, and births are dated in epochs.
 //!
-//! Promises: O(1) a record and no allocation, since it runs under the aggregator's lock; at most 1,112 bytes a site (1 KiB of
-//! history, the rest habits for advice), and no more than [`MOST_SITES`] sites, in a mapping of its own that costs what
+//! In exact mode what can be told in sums is tallied (`leak::tally`), and told when a site's history hears of something else or
+//! somebody looks.
+//!
+//! Promises: O(1) a record and no allocation, since it runs under the aggregator's lock; at most 1,176 bytes a site (1 KiB of
+//! history, the rest habits for advice and the tally), and no more than [`MOST_SITES`] sites, in a mapping of its own that costs what
 //! is touched. Sites beyond that are not judged and are counted.
 
 #![allow(unsafe_code, reason = "histories in a mapping of their own")]
 
 use std::ptr::NonNull;
 
+use super::epochs::Epochs;
 use crate::leak::habits::Habits;
 use crate::leak::history::{Block, History};
+use crate::leak::tally::Tally;
+use crate::ring::RingId;
 use crate::ring::record::Kind;
 use crate::sampler::weight::{IntervalCode, Weight};
 use crate::store::attribution::{Applied, Observer, exactly};
@@ -19,17 +25,17 @@ use crate::store::tables::Tables;
 use crate::sys::map;
 use crate::units::{SiteId, Ticks};
 
-/// Sites that are judged at most: 18 MB where all of them exist. Far more than a service has that hold
+/// Sites that are judged at most: 19 MB where all of them exist. Far more than a service has that hold
 /// memory; an exact profile of a huge program may exceed it.
 pub(crate) const MOST_SITES: usize = 16_384;
-/// Epochs whose beginnings are remembered. When the list is full every second one goes.
-const MOST_BOUNDARIES: usize = 4096;
-
 /// All sites' histories, by the number of their row.
 #[derive(Debug)]
 pub(crate) struct Watch {
     histories: NonNull<History>,
     habits: NonNull<Habits>,
+    tallies: NonNull<Tally>,
+    /// Was anything told or tallied since `settle`?
+    is_tallied: bool,
     /// Rows seen so far, and 1; at most `MOST_SITES`.
     used: usize,
     /// Records of sites without a history.
@@ -48,17 +54,37 @@ impl Watch {
     /// For a profile that begins at `base`. `None` where no memory is to be had.
     pub(crate) fn new(base: Ticks, fixed_bytes: u64) -> Option<Watch> {
         let histories = map::anonymous(MOST_SITES * size_of::<History>())?;
-        let Some(habits) = map::anonymous(MOST_SITES * size_of::<Habits>()) else {
-            // SAFETY: exactly the mapping just made; nobody else has it.
+        let rest = map::anonymous(MOST_SITES * size_of::<Habits>()).and_then(|habits| {
+            let tallies = map::anonymous(MOST_SITES * size_of::<Tally>());
+            if tallies.is_none() {
+                // SAFETY: exactly the mapping just made; nobody else has it.
+                unsafe { map::unmap(habits.as_ptr().cast(), MOST_SITES * size_of::<Habits>()) };
+            }
+            Some((habits, tallies?))
+        });
+        let Some((habits, tallies)) = rest else {
+            // SAFETY: exactly the mapping made above; nobody else has it.
             unsafe { map::unmap(histories.as_ptr().cast(), MOST_SITES * size_of::<History>()) };
             return None;
         };
-        let (histories, habits, epochs) = (histories.cast(), habits.cast(), Epochs::new(base));
-        Some(Watch { histories, habits, used: 0, unwatched: 0, threads: 0, epochs, fixed_bytes })
+        let (histories, habits, tallies) = (histories.cast(), habits.cast(), tallies.cast());
+        let epochs = Epochs::new(base);
+        Some(Watch {
+            histories,
+            habits,
+            tallies,
+            is_tallied: false,
+            used: 0,
+            unwatched: 0,
+            threads: 0,
+            epochs,
+            fixed_bytes,
+        })
     }
 
     /// The histories of the rows seen so far.
     pub(crate) fn histories(&mut self) -> &mut [History] {
+        self.settle();
         // SAFETY: `used` is within the mapping, whose zeroed bytes are unused histories; `&mut self` makes this the
         // only access.
         unsafe { std::slice::from_raw_parts_mut(self.histories.as_ptr(), self.used) }
@@ -66,6 +92,7 @@ impl Watch {
 
     /// What the sites of the histories do epoch by epoch.
     pub(crate) fn habits(&mut self) -> &mut [Habits] {
+        self.settle();
         // SAFETY: as in `histories`; zeroed bytes are a site's that has not done anything.
         unsafe { std::slice::from_raw_parts_mut(self.habits.as_ptr(), self.used) }
     }
@@ -75,9 +102,9 @@ impl Watch {
         self.threads
     }
 
-    /// The memory that histories and habits take.
+    /// The memory that histories, habits and tallies take.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        (self.used * (size_of::<History>() + size_of::<Habits>())) as u64
+        (self.used * (size_of::<History>() + size_of::<Habits>() + size_of::<Tally>())) as u64
     }
 
     /// The open epoch's number.
@@ -103,6 +130,7 @@ impl Watch {
 
     /// Begins the next epoch at `at`.
     pub(crate) fn begin_epoch(&mut self, at: Ticks) {
+        self.settle();
         self.epochs.begin(at);
     }
 }
@@ -113,23 +141,21 @@ impl Drop for Watch {
         unsafe { map::unmap(self.histories.as_ptr().cast(), MOST_SITES * size_of::<History>()) };
         // SAFETY: the same.
         unsafe { map::unmap(self.habits.as_ptr().cast(), MOST_SITES * size_of::<Habits>()) };
+        // SAFETY: the same.
+        unsafe { map::unmap(self.tallies.as_ptr().cast(), MOST_SITES * size_of::<Tally>()) };
     }
 }
 
 impl Observer for Watch {
+    fn reads(&mut self, ring: RingId) {
+        self.threads = self.threads.max(ring.0.saturating_add(1));
+    }
+
     #[inline]
     fn applied(&mut self, applied: &Applied<'_>) {
-        let record = applied.record;
-        let now = self.epochs.open;
-        let birth = match record.kind {
-            Kind::Alloc => now,
-            _ => self.epochs.of(record.birth),
-        };
-        let thread = applied.ring.map_or(u32::MAX, |ring| ring.0);
-        if thread != u32::MAX {
-            self.threads = self.threads.max(thread + 1);
-        }
-        let fixed_bytes = self.fixed_bytes;
+        let (record, now) = (applied.record, self.epochs.open);
+        let birth = if record.kind == Kind::Alloc { now } else { self.epochs.of(record.birth) };
+        let (fixed_bytes, thread) = (self.fixed_bytes, applied.ring.map_or(u32::MAX, |ring| ring.0));
         let block = |size: u64, interval: IntervalCode, weight: &Weight| Block {
             size,
             interval_bytes: interval.interval_bytes(fixed_bytes),
@@ -137,177 +163,275 @@ impl Observer for Watch {
             thread,
         };
         let new = block(record.size, record.interval, applied.weight);
-        let index = applied.site.0 as usize;
-        if self.history_of(applied.site).is_none() {
-            return;
-        }
-        if let Some(habits) = self.habits().get_mut(index) {
-            match (applied.streak, record.kind) {
-                (Some(Streak::Births { times, .. }), _) => habits.born(&new, times),
-                (Some(Streak::Pairs { times, .. }), _) => habits.turned_over(&new, times),
-                (None, Kind::Alloc) => habits.born(&new, 1),
-                (None, Kind::Free | Kind::Forget) => habits.left(&new),
-                (None, Kind::Resize) => habits.resized(&block(record.old_size, record.old_interval, applied.old), &new),
-            }
-        }
-        let Some(history) = self.histories().get_mut(index) else { return };
+        let Some(mut site) = self.site(applied.site) else { return };
         match applied.streak {
-            Some(Streak::Births { times, .. }) => return history.born_often(now, &new, times),
-            Some(Streak::Pairs { times, .. }) => return history.born_and_freed_often(now, &new, times),
+            Some(Streak::Births { times, .. }) => return site.hears_births(now, &new, times),
+            Some(Streak::Pairs { times, .. }) => return site.hears_pairs(now, &new, times),
             None => {}
         }
+        if record.interval == IntervalCode::EXACT {
+            site.tally.settle(now, site.history, site.habits);
+        }
         match record.kind {
-            Kind::Alloc => history.born(now, &new),
-            Kind::Free => history.freed(birth, now, &new),
-            Kind::Forget => history.forgotten(birth, now, &new),
+            Kind::Alloc => {
+                site.habits.born(&new, 1);
+                site.history.born(now, &new);
+            }
+            Kind::Free => {
+                site.habits.left(&new);
+                site.history.freed(birth, now, &new);
+            }
+            Kind::Forget => {
+                site.habits.left(&new);
+                site.history.forgotten(birth, now, &new);
+            }
             Kind::Resize => {
                 let old = block(record.old_size, record.old_interval, applied.old);
-                history.resized(Some(birth), now, &old, &new);
+                site.habits.resized(&old, &new);
+                site.history.resized(Some(birth), now, &old, &new);
             }
+        }
+        if record.interval == IntervalCode::EXACT {
+            site.tally.listen(site.history);
         }
     }
 
     #[inline(always)]
     fn applied_exactly(&mut self, applied: &AppliedExactly) {
+        let (open_since, size) = (self.epochs.open_since, applied.size);
+        // No closure: it would be a function of its own.
+        let is_tallied = match (self.tallies().get_mut(applied.site.0 as usize), applied.what) {
+            (Some(tally), Exactly::Born) => tally.born(size),
+            (Some(tally), Exactly::Freed { birth }) => birth >= open_since && tally.freed(size),
+            (Some(tally), Exactly::Resized { birth, from }) => birth >= open_since && tally.resized(from, size),
+            (None, _) => false,
+        };
+        if !is_tallied {
+            self.tell(applied);
+        }
+    }
+}
+
+/// All that is kept of one site.
+struct Site<'a> {
+    history: &'a mut History,
+    habits: &'a mut Habits,
+    tally: &'a mut Tally,
+}
+
+impl Site<'_> {
+    fn settle(&mut self, now: u32) {
+        self.tally.settle(now, self.history, self.habits);
+    }
+
+    /// `times` equal births of exact mode: told one by one for as long as they change the table, then tallied.
+    fn hears_births(&mut self, now: u32, block: &Block, times: u64) {
+        let mut told = 0;
+        while told < times && !self.history.is_deaf_to_birth(block) {
+            self.settle(now);
+            self.habits.born(block, 1);
+            self.history.born(now, block);
+            told += 1;
+        }
+        if told < times {
+            self.tally.count_births(block.size, times - told);
+        }
+        self.tally.listen(self.history);
+    }
+
+    /// The same of births that are each followed by the free of that block.
+    fn hears_pairs(&mut self, now: u32, block: &Block, times: u64) {
+        let mut told = 0;
+        while told < times && !(self.history.is_deaf_to_birth(block) && self.history.is_deaf_to_free(block)) {
+            self.settle(now);
+            self.habits.born(block, 1);
+            self.history.born(now, block);
+            self.habits.left(block);
+            self.history.freed(now, now, block);
+            told += 1;
+        }
+        if told < times {
+            self.tally.count_pairs(block.size, times - told);
+        }
+        self.tally.listen(self.history);
+    }
+}
+
+impl Watch {
+    /// A record that may not be tallied, or not without asking.
+    #[inline(never)]
+    fn tell(&mut self, applied: &AppliedExactly) {
         let now = self.epochs.open;
         let birth = match applied.what {
             Exactly::Born => now,
             Exactly::Freed { birth } | Exactly::Resized { birth, .. } => self.epochs.of(birth),
         };
         let block = |size| Block { size, interval_bytes: 0.0, weight: exactly(size), thread: applied.ring.0 };
-        let index = applied.site.0 as usize;
-        if self.history_of(applied.site).is_none() {
-            return;
-        }
-        self.threads = self.threads.max(applied.ring.0 + 1);
-        if let Some(habits) = self.habits().get_mut(index) {
-            match applied.what {
-                Exactly::Born => habits.born(&block(applied.size), 1),
-                Exactly::Freed { .. } => habits.left(&block(applied.size)),
-                Exactly::Resized { from, .. } => habits.resized(&block(from), &block(applied.size)),
+        let new = block(applied.size);
+        let Some(mut site) = self.site(applied.site) else { return };
+        match applied.what {
+            Exactly::Born if site.history.is_deaf_to_birth(&new) => site.tally.count_births(new.size, 1),
+            Exactly::Born => {
+                site.settle(now);
+                site.habits.born(&new, 1);
+                site.history.born(now, &new);
+            }
+            Exactly::Freed { .. } if birth == now && site.history.is_deaf_to_free(&new) => {
+                site.tally.count_free(new.size);
+            }
+            Exactly::Freed { .. } => {
+                site.settle(now);
+                site.habits.left(&new);
+                site.history.freed(birth, now, &new);
+            }
+            Exactly::Resized { from, .. } if birth == now && site.history.is_deaf_to_growth(from, new.size) => {
+                site.tally.count_resize(from, new.size);
+            }
+            Exactly::Resized { from, .. } => {
+                site.settle(now);
+                site.habits.resized(&block(from), &new);
+                site.history.resized(Some(birth), now, &block(from), &new);
             }
         }
-        let Some(history) = self.histories().get_mut(index) else { return };
-        match applied.what {
-            Exactly::Born => history.born_here(now, &block(applied.size)),
-            Exactly::Freed { .. } => history.freed_here(birth, now, &block(applied.size)),
-            Exactly::Resized { from, .. } => history.resized(Some(birth), now, &block(from), &block(applied.size)),
-        }
+        site.tally.listen(site.history);
     }
-}
 
-impl Watch {
-    /// The history of a site that has an event now, begun if need be; `None` where it is not judged.
+    /// What is kept of a site that has an event now, begun if need be; `None` where it is not judged.
     #[inline(always)]
-    fn history_of(&mut self, site: SiteId) -> Option<&mut History> {
-        let index = site.0 as usize;
+    fn site(&mut self, site: SiteId) -> Option<Site<'_>> {
+        let (index, now) = (site.0 as usize, self.epochs.open);
         // Row 0 is what is attributed to no stack.
         if index == 0 || index >= MOST_SITES {
             self.unwatched += 1;
             return None;
         }
         self.used = self.used.max(index + 1);
-        let now = self.epochs.open;
-        let history = self.histories().get_mut(index)?;
-        if !history.is_in_use() {
-            history.begin(now);
+        self.is_tallied = true;
+        let site = self.at(index)?;
+        if !site.history.is_in_use() {
+            site.history.begin(now);
         }
-        Some(history)
-    }
-}
-
-/// When epochs began.
-#[derive(Debug)]
-struct Epochs {
-    /// (ticks, epoch), ascending in both. Allocated once.
-    began: Vec<(u64, u32)>,
-    open: u32,
-    /// When the open one began, while each is remembered; else never.
-    open_since: Ticks,
-    /// Every so many epochs one is remembered.
-    stride: u32,
-}
-
-impl Epochs {
-    fn new(base: Ticks) -> Epochs {
-        let mut began = Vec::with_capacity(MOST_BOUNDARIES);
-        began.push((base.0, 0));
-        Epochs { began, open: 0, open_since: base, stride: 1 }
+        Some(site)
     }
 
-    fn begin(&mut self, at: Ticks) {
-        self.open = self.open.saturating_add(1);
-        self.open_since = Ticks(if self.stride == 1 { at.0 } else { u64::MAX });
-        if !self.open.is_multiple_of(self.stride) {
+    #[inline(always)]
+    fn at(&mut self, index: usize) -> Option<Site<'_>> {
+        if index >= MOST_SITES {
+            return None;
+        }
+        // SAFETY: within the mapping, whose zeroed bytes are unused ones; `&mut self` makes this the only access.
+        let history = unsafe { nth(self.histories, index) };
+        // SAFETY: the same.
+        let habits = unsafe { nth(self.habits, index) };
+        // SAFETY: the same.
+        let tally = unsafe { nth(self.tallies, index) };
+        Some(Site { history, habits, tally })
+    }
+
+    #[inline(always)]
+    fn tallies(&mut self) -> &mut [Tally] {
+        // SAFETY: the whole mapping, whose zeroed bytes are empty tallies; `&mut self` makes this the only access.
+        unsafe { std::slice::from_raw_parts_mut(self.tallies.as_ptr(), MOST_SITES) }
+    }
+
+    /// Tells the histories everything, and lets no tally know what it is that they need not hear: whoever asked for them
+    /// may change them.
+    fn settle(&mut self) {
+        if !std::mem::take(&mut self.is_tallied) {
             return;
         }
-        if self.began.len() == MOST_BOUNDARIES {
-            let mut index = 0;
-            self.began.retain(|_| {
-                index += 1;
-                index % 2 == 1
-            });
-            self.stride = self.stride.saturating_mul(2);
-            self.open_since = Ticks(u64::MAX);
-            if !self.open.is_multiple_of(self.stride) {
-                return;
+        let now = self.epochs.open;
+        for index in 1..self.used {
+            if let Some(mut site) = self.at(index) {
+                site.settle(now);
+                site.tally.listen_to_all();
             }
         }
-        self.began.push((at.0, self.open));
     }
+}
 
-    /// The epoch of a moment; between two remembered beginnings by proportion.
-    #[inline]
-    fn of(&self, at: Ticks) -> u32 {
-        // Most blocks are young.
-        if at >= self.open_since { self.open } else { self.of_earlier(at) }
-    }
-
-    #[cold]
-    fn of_earlier(&self, at: Ticks) -> u32 {
-        let next = self.began.partition_point(|&(began, _)| began <= at.0);
-        let Some(&(began, epoch)) = next.checked_sub(1).and_then(|i| self.began.get(i)) else { return 0 };
-        let Some(&(ends, end_epoch)) = self.began.get(next) else {
-            // In the last stretch: at most a stride of epochs long.
-            return if self.stride == 1 {
-                epoch
-            } else {
-                epoch.max(self.open.saturating_sub(self.stride / 2)).min(self.open)
-            };
-        };
-        let share = u128::from(at.0 - began) * u128::from(end_epoch - epoch) / u128::from((ends - began).max(1));
-        epoch + u32::try_from(share).unwrap_or(0)
-    }
+/// One of many.
+///
+/// # Safety
+/// `index` lies within what `base` points to, all of which is valid; the result is the only access while it lives.
+#[inline(always)]
+unsafe fn nth<'a, T>(base: NonNull<T>, index: usize) -> &'a mut T {
+    // SAFETY: within, by the caller.
+    let mut at = unsafe { base.add(index) };
+    // SAFETY: valid and alone, by the caller.
+    unsafe { at.as_mut() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::record::Record;
+    use crate::units::StackId;
 
+    /// Streaks of births and of pairs, of sizes that make tables and of such that don't, and frees between them.
     #[test]
-    fn moments_fall_into_their_epochs() {
-        let mut epochs = Epochs::new(Ticks(100));
-        for epoch in 1..=50_000u64 {
-            epochs.begin(Ticks(100 + epoch * 10));
-        }
-        assert!(epochs.began.len() <= MOST_BOUNDARIES);
-        assert_eq!(epochs.open, 50_000);
-        for epoch in (0..49_000u32).step_by(997) {
-            let at = Ticks(100 + u64::from(epoch) * 10 + 5);
-            assert!(epochs.of(at).abs_diff(epoch) <= 1, "{epoch} {}", epochs.of(at));
-        }
-        assert_eq!(epochs.of(Ticks(0)), 0);
-    }
-
-    #[test]
-    fn short_runs_are_exact() {
-        let mut epochs = Epochs::new(Ticks(0));
-        for epoch in 1..=300u64 {
-            epochs.begin(Ticks(epoch * 1000));
-        }
-        for epoch in 0..=300u32 {
-            assert_eq!(epochs.of(Ticks(u64::from(epoch) * 1000)), epoch);
-            assert_eq!(epochs.of(Ticks(u64::from(epoch) * 1000 + 999)), epoch);
+    fn streaks_are_told_as_their_records() {
+        let mut streaks = Watch::new(Ticks(0), 3_000).expect("memory");
+        let mut singly = Watch::new(Ticks(0), 3_000).expect("memory");
+        let mut random = 0x9e37_79b9_7f4a_7c15u64;
+        let mut below = |n: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random >> 11) % n
+        };
+        let mut at = 1;
+        for round in 0..400 {
+            #[expect(clippy::cast_possible_truncation, reason = "below 5")]
+            let (site, ring) = (SiteId(1 + below(3) as u32), RingId(below(2) as u32));
+            let (size, times, pairs) = (16 << below(6), 1 + below(9), below(2) == 0);
+            let told = |what| AppliedExactly { site, what, size, ring };
+            let first = at;
+            for _ in 0..times {
+                singly.applied_exactly(&told(Exactly::Born));
+                if pairs {
+                    singly.applied_exactly(&told(Exactly::Freed { birth: Ticks(at) }));
+                }
+                at += 2;
+            }
+            let record = Record {
+                at: Ticks(first),
+                kind: Kind::Alloc,
+                stack: StackId(7),
+                interval: IntervalCode::EXACT,
+                size,
+                old_size: 0,
+                old_interval: IntervalCode::EXACT,
+                birth: Ticks(0),
+                carried: 0.0,
+            };
+            let last_birth = Ticks(at - 2);
+            let streak = match pairs {
+                true => Streak::Pairs { times, ages: times, last_birth },
+                false => Streak::Births { times, since_first: 0 },
+            };
+            streaks.applied(&Applied {
+                site,
+                record: &record,
+                weight: &exactly(size),
+                old: &Weight::default(),
+                ring: Some(ring),
+                streak: Some(streak),
+            });
+            if !pairs && below(2) == 0 {
+                for watch in [&mut streaks, &mut singly] {
+                    watch.applied_exactly(&told(Exactly::Freed { birth: last_birth }));
+                }
+            }
+            if round % 7 == 6 {
+                for watch in [&mut streaks, &mut singly] {
+                    watch.begin_epoch(Ticks(at));
+                }
+            }
+            if round % 3 == 0 {
+                assert_eq!(format!("{:?}", streaks.histories()), format!("{:?}", singly.histories()), "{round}");
+                assert_eq!(format!("{:?}", streaks.habits()), format!("{:?}", singly.habits()), "{round}");
+            }
         }
     }
 }

@@ -6,6 +6,8 @@
 
 use super::activity::Activity;
 use super::history::Block;
+use super::tally::Tally;
+use crate::sampler::weight::BLOCKS_FRACTION_BITS;
 
 /// Epochs that are remembered, one bit each: about the report's window.
 pub(crate) const WATCHED_EPOCHS: u32 = 128;
@@ -34,6 +36,13 @@ impl Epochs {
     pub(crate) fn and(self, other: Epochs) -> Epochs {
         Epochs([self.0[0] & other.0[0], self.0[1] & other.0[1]])
     }
+}
+
+/// The bit of 64 that stands for a size.
+#[inline(always)]
+pub(super) fn size_bit(size: u64) -> u64 {
+    // The top bits of a product with 2^64 over the golden ratio.
+    1 << (size.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
 }
 
 /// See the module. Blocks are counted by their weights, in 1/2^12, so that a change of the sampling interval is no peak.
@@ -69,12 +78,6 @@ impl Habits {
         self.most_now = self.most_now.max(self.live);
     }
 
-    /// So many equal blocks were born and freed, one after another.
-    pub(crate) fn turned_over(&mut self, block: &Block, times: u64) {
-        self.count(block, times);
-        self.most_now = self.most_now.max(self.live.saturating_add(block.weight.blocks));
-    }
-
     #[inline]
     fn count(&mut self, block: &Block, times: u64) {
         self.sized(block.size);
@@ -86,8 +89,23 @@ impl Habits {
     /// A block has this size.
     #[inline]
     fn sized(&mut self, size: u64) {
-        // The top bits of a product with 2^64 over the golden ratio.
-        self.sizes |= 1 << (size.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58);
+        self.sizes |= size_bit(size);
+    }
+
+    /// All that was tallied in the open epoch, of exact mode.
+    pub(super) fn tallied(&mut self, tally: &Tally) {
+        let weight = |blocks: u64| blocks.saturating_mul(1 << BLOCKS_FRACTION_BITS);
+        self.sizes |= tally.sizes;
+        if tally.born != 0 {
+            self.born = self.born.saturating_add(weight(tally.born));
+            self.samples = self.samples.saturating_add(u32::try_from(tally.born).unwrap_or(u32::MAX));
+            self.had_births = 1;
+            self.most_now = self.most_now.max(self.live.saturating_add(weight(tally.most)));
+        }
+        self.live = match tally.born.checked_sub(tally.gone) {
+            Some(more) => self.live.saturating_add(weight(more)),
+            None => self.live.saturating_sub(weight(tally.gone - tally.born)),
+        };
     }
 
     /// A block is no longer live, or no longer in the sample.
@@ -155,30 +173,14 @@ mod tests {
         assert_eq!(habits.births, Epochs([0b111_1101, 0]));
         assert_eq!((habits.peaks.count(), habits.births.and(habits.peaks).count()), (3, 3));
         assert!(!habits.comes_and_goes(), "24 births are four times its peak");
-        habits.turned_over(&block(64), 100);
+        for _ in 0..100 {
+            habits.born(&block(64), 1);
+            habits.left(&block(64));
+        }
         assert!(habits.comes_and_goes());
         assert_eq!(habits.distinct_sizes(), 1);
         (1..100).for_each(|size| habits.resized(&block(64), &block(size * 16)));
         assert!(habits.distinct_sizes() > 16);
-    }
-
-    #[test]
-    fn streaks_are_their_records_one_by_one() {
-        let (mut one, mut other) = (Habits::default(), Habits::default());
-        for round in 0..50u64 {
-            let block = block(16 << (round % 3));
-            let times = 1 + round % 5;
-            (0..times).for_each(|_| one.born(&block, 1));
-            other.born(&block, times);
-            for _ in 0..times {
-                one.born(&block, 1);
-                one.left(&block);
-            }
-            other.turned_over(&block, times);
-            one.end_epoch(round % 2 == 0);
-            other.end_epoch(round % 2 == 0);
-            assert_eq!(format!("{one:?}"), format!("{other:?}"));
-        }
     }
 
     #[test]

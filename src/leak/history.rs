@@ -17,7 +17,8 @@ use super::case::Case;
 use super::ladder::{RUNG_EPOCHS, RUNGS, Step};
 use super::marks::Marks;
 use super::spine::Spine;
-use crate::sampler::weight::{Weight, probability};
+use super::tally::{Tally, signed};
+use crate::sampler::weight::{BYTES_FRACTION_BITS, Weight, probability};
 
 /// How many birth cohorts.
 pub(crate) const COHORTS: usize = 32;
@@ -155,12 +156,6 @@ impl History {
 
     /// A sampled block was born in epoch `now`.
     pub(crate) fn born(&mut self, now: u32, block: &Block) {
-        self.born_here(now, block);
-    }
-
-    /// As `born`, where it is called: of an exact block's weight, a constant but for its size, little is left to do.
-    #[inline(always)]
-    pub(crate) fn born_here(&mut self, now: u32, block: &Block) {
         let cohort = self.cohort_at(now);
         let evidence = self.evidence_of_birth(block);
         self.live[cohort] = self.live[cohort].saturating_add(evidence);
@@ -178,44 +173,54 @@ impl History {
         self.spine.born(block, now);
     }
 
-    /// As `born`, `times` times over. Exact mode's alone: samples count whole.
-    pub(crate) fn born_often(&mut self, now: u32, block: &Block, times: u64) {
-        self.born(now, block);
-        let Some(more) = times.checked_sub(1).filter(|&more| more > 0) else { return };
-        // A table's state is settled by the second of equal births.
-        self.spine.born(block, now);
-        let cohort = self.cohort_at(now);
-        let evidence = SAMPLE.saturating_mul(u32::try_from(more).unwrap_or(u32::MAX));
-        self.live[cohort] = self.live[cohort].saturating_add(evidence);
-        self.born[cohort] = self.born[cohort].saturating_add(evidence);
-        let bytes = block.weight.bytes.saturating_mul(more);
-        self.live_bytes[cohort] = self.live_bytes[cohort].saturating_add(bytes);
-        self.live_total = self.live_total.saturating_add(bytes);
-        self.born_total = self.born_total.saturating_add(bytes);
+    /// Is nothing of it sampled, so far?
+    pub(super) fn is_exact(&self) -> bool {
+        self.in_use != 0 && self.reference_interval == 0.0
     }
 
-    /// As `born` and then `freed` of that block, `times` times over, all in epoch `now`. Exact mode's alone.
-    pub(crate) fn born_and_freed_often(&mut self, now: u32, block: &Block, times: u64) {
-        // What a pair leaves behind beside sums is settled by the second one.
-        for _ in 0..times.min(2) {
-            self.born(now, block);
-            self.freed(now, now, block);
-        }
-        let Some(more) = times.checked_sub(2).filter(|&more| more > 0) else { return };
+    /// May this birth be tallied? Not where it changes the table.
+    pub(crate) fn is_deaf_to_birth(&self, block: &Block) -> bool {
+        self.is_exact() && self.spine.is_deaf_to_birth(block.size, block.thread)
+    }
+
+    /// May this free be tallied?
+    pub(crate) fn is_deaf_to_free(&self, block: &Block) -> bool {
+        self.is_exact() && self.spine.is_deaf_to_free(block.size, block.thread)
+    }
+
+    /// May this resize be tallied?
+    pub(crate) fn is_deaf_to_growth(&self, old: u64, new: u64) -> bool {
+        self.is_exact() && self.spine.is_deaf_to_growth(old, new)
+    }
+
+    /// All that was tallied in epoch `now`: births, and frees and resizes of blocks born in it. Exact mode's alone.
+    pub(super) fn tallied(&mut self, now: u32, tally: &Tally) {
         let cohort = self.cohort_at(now);
-        let more_32 = u32::try_from(more).unwrap_or(u32::MAX);
-        self.born[cohort] = self.born[cohort].saturating_add(SAMPLE.saturating_mul(more_32));
-        self.born_total = self.born_total.saturating_add(block.weight.bytes.saturating_mul(more));
+        let evidence = |blocks: u64| SAMPLE.saturating_mul(u32::try_from(blocks).unwrap_or(u32::MAX));
+        if tally.born != 0 {
+            self.born[cohort] = self.born[cohort].saturating_add(evidence(tally.born));
+            if now != self.last_birth || self.occasions[cohort] == 0 {
+                self.occasions[cohort] = self.occasions[cohort].saturating_add(1);
+                self.last_birth = now;
+            }
+        }
+        let live = &mut self.live[cohort];
+        *live = match tally.born.checked_sub(tally.gone) {
+            Some(more) => live.saturating_add(evidence(more)),
+            None => live.saturating_sub(evidence(tally.gone - tally.born)),
+        };
+        let change = signed(tally.live_bytes).saturating_mul(1 << BYTES_FRACTION_BITS);
+        for bytes in [&mut self.live_bytes[cohort], &mut self.live_total] {
+            *bytes = bytes.saturating_add_signed(change);
+        }
+        self.born_total = self.born_total.saturating_add(tally.born_bytes.saturating_mul(1 << BYTES_FRACTION_BITS));
+        if tally.gone != 0 {
+            self.pass_empty_cohorts(cohort);
+        }
     }
 
     /// A sampled block that was born in epoch `birth` was freed in epoch `now`.
     pub(crate) fn freed(&mut self, birth: u32, now: u32, block: &Block) {
-        self.freed_here(birth, now, block);
-    }
-
-    /// As `freed`, where it is called.
-    #[inline(always)]
-    pub(crate) fn freed_here(&mut self, birth: u32, now: u32, block: &Block) {
         self.left(birth, now, block);
         self.spine.freed(block.size, block.thread, now);
     }
@@ -258,14 +263,20 @@ impl History {
         };
         self.live[cohort] = self.live[cohort].saturating_sub(evidence);
         self.live_bytes[cohort] = self.live_bytes[cohort].saturating_sub(block.weight.bytes);
-        while usize::from(self.oldest) < cohort && self.live[usize::from(self.oldest)] == 0 {
-            self.oldest += 1;
-        }
+        self.pass_empty_cohorts(cohort);
         let end = self.end_of(cohort);
         let now = now.saturating_sub(self.origin).max(self.straddlers_until());
         // As `end_epoch` had it when the last epoch ended.
         if end.saturating_add(RUNG_EPOCHS[0]) <= now {
             self.left_mature(cohort, end, now, samples);
+        }
+    }
+
+    /// After a free in `cohort`.
+    #[inline(always)]
+    fn pass_empty_cohorts(&mut self, cohort: usize) {
+        while usize::from(self.oldest) < cohort && self.live[usize::from(self.oldest)] == 0 {
+            self.oldest += 1;
         }
     }
 

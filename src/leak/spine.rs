@@ -17,6 +17,7 @@
 use super::config::LeakConfig;
 use super::history::Block;
 use super::state::Tier;
+use super::tally;
 
 /// Growths in the profile's first epochs are start-up.
 const WARM_UP_EPOCHS: u32 = 3;
@@ -33,6 +34,8 @@ const UNSEEN_INTERVALS: f64 = 5.0;
 const LUCK_INTERVALS: f64 = 0.25;
 /// A gap ratio of 2.5 at a capacity ratio of 2.
 const LEAST_RATE_RATIO: f32 = 2.0 / 2.5;
+/// What grows by less is no table.
+const LEAST_GROWTH: f32 = 1.4;
 /// Gaps are whole epochs: a rate over few of them is uncertain by 1 in so many.
 const OVERDUE_PLATEAU: f32 = 1.5;
 /// A verdict is not begun on a growth that is already late.
@@ -129,9 +132,32 @@ impl Spine {
         }
     }
 
+    /// What can be told later, in sums: see `tally::ears`.
+    pub(super) fn ears(&self) -> (u64, u64) {
+        tally::ears(self.capacity_bytes, self.pending_bytes != 0, self.chained != 0)
+    }
+
+    /// Does this birth leave the table as it is?
+    pub(crate) fn is_deaf_to_birth(&self, size: u64, thread: u32) -> bool {
+        self.capacity_bytes != 0
+            && size <= self.capacity_bytes.saturating_mul(5) / 2
+            && (!doubles(self.capacity_bytes, size) || (self.pending_bytes, self.pending_thread) == (size, thread))
+    }
+
+    /// Does this free leave the table as it is?
+    pub(crate) fn is_deaf_to_free(&self, size: u64, thread: u32) -> bool {
+        let links = self.pending_bytes != 0 && thread == self.pending_thread && doubles(size, self.pending_bytes);
+        !links && (size != self.capacity_bytes || self.chained == 0)
+    }
+
+    /// Does this growth leave the table as it is?
+    pub(crate) fn is_deaf_to_growth(&self, old: u64, new: u64) -> bool {
+        new <= self.capacity_bytes || (new as f32) < old as f32 * LEAST_GROWTH
+    }
+
     /// A block of this site, or the table itself, went from `old` to `new` bytes.
     pub(crate) fn grew(&mut self, old: u64, new: u64, now: u32) {
-        if new <= self.capacity_bytes || (new as f32) < old as f32 * 1.4 {
+        if self.is_deaf_to_growth(old, new) {
             return;
         }
         self.capacity_bytes = new;

@@ -192,6 +192,9 @@ pub(crate) struct Applied<'a> {
 
 /// Sees each record after it was applied, under the aggregator's lock and bound by its promises.
 pub(crate) trait Observer {
+    /// Records of this ring come next.
+    fn reads(&mut self, _ring: RingId) {}
+
     /// `applied` changed its site's row.
     fn applied(&mut self, applied: &Applied<'_>);
 

@@ -58,26 +58,24 @@ impl Attribution {
         let size = words[1] & SIZE_MASK;
         #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
         let stack = StackId(words[STACK_WORD] as u32);
-        let what = if kind == Kind::Alloc as u64 {
+        if kind == Kind::Alloc as u64 {
             let Some(change) = begin(tables, stack, source) else { return true };
             self.born(tables, &change, words[0], size);
-            change.end(words[0]);
-            (Exactly::Born, change.site)
+            // Told in each of the three, so that what is told lies in registers.
+            change.tell(words, Exactly::Born, size, source.0, observer);
         } else if kind == Kind::Free as u64 {
             let Some(change) = begin(tables, stack, source) else { return true };
             self.freed(tables, &change, words[0], words[2], size);
-            change.end(words[0]);
-            (Exactly::Freed { birth: Ticks(words[2]) }, change.site)
+            change.tell(words, Exactly::Freed { birth: Ticks(words[2]) }, size, source.0, observer);
         } else if kind == Kind::Resize as u64 {
             let Some(change) = begin(tables, stack, source) else { return true };
             let from = words[2] & SIZE_MASK;
             resized(tables, &change, words[0], from, size);
-            change.end(words[0]);
-            (Exactly::Resized { birth: Ticks(words[0].saturating_sub(age_of(words))), from }, change.site)
+            let birth = Ticks(words[0].saturating_sub(age_of(words)));
+            change.tell(words, Exactly::Resized { birth, from }, size, source.0, observer);
         } else {
             return false;
-        };
-        observer.applied_exactly(&AppliedExactly { site: what.1, what: what.0, size, ring: source.0 });
+        }
         true
     }
 
@@ -168,6 +166,13 @@ impl Change<'_> {
             set(&global.max_blocks, get(&global.live_blocks));
             set(&global.max_at, at);
         }
+    }
+
+    /// Ends the change, and shows it to the observer.
+    #[inline(always)]
+    fn tell(&self, words: &[u64; RECORD_WORDS], what: Exactly, size: u64, ring: RingId, observer: &mut impl Observer) {
+        self.end(words[0]);
+        observer.applied_exactly(&AppliedExactly { site: self.site, what, size, ring });
     }
 
     #[inline(always)]

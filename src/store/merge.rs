@@ -5,8 +5,9 @@
 //! than the rings held at that moment, so the work is bounded. A record that arrives too late for its time is applied
 //! by the next drain: sums don't mind, only a peak may be seen a little lower. No allocation, no wait, no panic.
 //!
-//! A heap of the rings that have something, keyed by their next record's time; the top ring is drained for as long as
-//! it stays the earliest, so one busy ring costs one comparison a record and empty rings two loads each.
+//! The ring whose next record is the earliest is drained for as long as it stays that, so one busy ring costs one comparison a
+//! record and empty rings two loads each. Few rings that have something are looked at one by one, which is as cheap as a turn
+//! can be; many are in a heap, keyed by their next record's time.
 //! Source: Knuth, TAOCP 3, 5.4.1 (replacement on a heap of runs).
 
 use crate::ring::record::{RECORD_WORDS, Record};
@@ -35,6 +36,9 @@ impl Run {
     }
 }
 
+/// So many rings need no heap.
+const FEW: usize = 8;
+
 /// The heap's memory: one run a ring.
 #[derive(Debug)]
 pub(super) struct Scratch {
@@ -55,21 +59,23 @@ impl Attribution {
     pub(crate) fn drain(&mut self, tables: &Tables<'_>, until: Ticks, observer: &mut impl Observer) -> u64 {
         // Taken out of `self` so that `apply` can borrow it; an empty box allocates nothing.
         let mut runs = std::mem::take(&mut self.scratch.runs);
-        let mut length = 0;
+        let (mut length, mut few) = (0, Turns::NONE);
         let used = tables.used(Region::Rings).min(runs.len() as u64);
         #[expect(clippy::cast_possible_truncation, reason = "at most 4096")]
         for ring in 0..used as u32 {
             let Some(consumer) = consumer(tables, ring, None) else { continue };
-            if let (Some(at), Some(run)) = (next_at(&consumer, until), runs.get_mut(length)) {
+            let Some(at) = next_at(&consumer, until) else { continue };
+            few.push(at, ring, consumer);
+            if let Some(run) = runs.get_mut(length) {
                 *run = Run { at, ring, end: consumer.index().wrapping_add(consumer.unread()) };
                 length += 1;
             }
         }
-        let heap = runs.get_mut(..length).unwrap_or_default();
-        for top in (0..length / 2).rev() {
-            sift_down(heap, top);
-        }
-        let consumed = self.merge(tables, until, heap, observer);
+        let consumed = if length <= FEW {
+            self.consume(tables, &mut few, until.0, observer)
+        } else {
+            self.merge(tables, until, runs.get_mut(..length).unwrap_or_default(), observer)
+        };
         self.scratch.runs = runs;
         consumed
     }
@@ -77,17 +83,22 @@ impl Attribution {
     fn merge(&mut self, tables: &Tables<'_>, until: Ticks, runs: &mut [Run], observer: &mut impl Observer) -> u64 {
         let mut length = runs.len();
         let mut consumed = 0;
+        for top in (0..length / 2).rev() {
+            sift_down(runs, top);
+        }
         while let Some(heap) = runs.get_mut(..length)
             && let Some(&top) = heap.first()
         {
             let second = heap.get(1..length.min(3)).unwrap_or_default().iter().map(Run::key).min();
             let mut next = None;
-            if let Some(mut consumer) = consumer(tables, top.ring, Some(top.end)) {
+            if let Some(alone) = consumer(tables, top.ring, Some(top.end)) {
                 // The latest that this ring may give before another one has its turn: ties go by number.
                 let bound = second.map_or(u64::MAX, |(at, ring)| at.saturating_sub(u64::from(ring < top.ring)));
                 let bound = bound.min(until.0);
-                consumed += self.consume(tables, top.ring, &mut consumer, bound, observer);
-                next = next_at(&consumer, until);
+                let mut turns = Turns::NONE;
+                turns.push(top.at, top.ring, alone);
+                consumed += self.consume(tables, &mut turns, bound, observer);
+                next = consumer(tables, top.ring, Some(top.end)).and_then(|left| next_at(&left, until));
             }
             match next {
                 Some(at) => {
@@ -106,38 +117,90 @@ impl Attribution {
     }
 }
 
-impl Attribution {
-    /// Applies what `consumer` shows of ring `ring`, up to the time `bound`.
-    fn consume(
-        &mut self,
-        tables: &Tables<'_>,
-        ring: u32,
-        consumer: &mut Consumer<'_>,
-        bound: u64,
-        observer: &mut impl Observer,
-    ) -> u64 {
-        let begun = consumer.index();
-        let far = tables.used(Region::Sites) > NEAR_SITES;
-        while let Some(words) = consumer.peek()
-            && words[0] <= bound
-        {
-            if far {
-                look_ahead(tables, consumer);
-            }
-            let streak = Streak::at(consumer, &words, |at| at <= bound);
-            let records = streak.map_or(1, |streak| streak.records);
-            let source = (RingId(ring), consumer.index().wrapping_add(records - 1));
-            match streak {
-                Some(found) => match Record::decode(words) {
-                    Some(first) => self.apply_streak(tables, &first, &found, source, observer),
-                    None => add(&tables.header.loss.dropped_records, 1),
-                },
-                None if self.apply_exactly(tables, &words, source, observer) => {}
-                None => self.apply_other(tables, words, source, observer),
-            }
-            consumer.advance_by(records);
+/// Rings that are read in turn, by their numbers. Threads that run at once take turns from record to record, so that a turn must
+/// cost little: their reading sides stay where they are, and to find the earliest is a look at each.
+struct Turns<'a> {
+    /// When each one's next record was.
+    at: [u64; FEW],
+    rings: [Option<(RingId, Consumer<'a>)>; FEW],
+    count: usize,
+}
+
+impl<'a> Turns<'a> {
+    const NONE: Turns<'a> = Turns { at: [0; FEW], rings: [None; FEW], count: 0 };
+
+    /// By rising numbers; what is beyond `FEW` has no place.
+    fn push(&mut self, at: u64, ring: u32, consumer: Consumer<'a>) {
+        if let (Some(place), Some(turn)) = (self.at.get_mut(self.count), self.rings.get_mut(self.count)) {
+            (*place, *turn) = (at, Some((RingId(ring), consumer)));
+            self.count += 1;
         }
-        consumer.index().wrapping_sub(begun)
+    }
+
+    #[cold]
+    fn remove(&mut self, index: usize) {
+        self.at.get_mut(index..).unwrap_or_default().rotate_left(1);
+        self.rings.get_mut(index..).unwrap_or_default().rotate_left(1);
+        self.count -= 1;
+    }
+
+    /// The ring whose next record is the earliest, ties by number, and up to when it may be read before another has its turn.
+    #[inline]
+    fn earliest(&self) -> Option<(usize, u64)> {
+        let (&first, rest) = self.at.get(..self.count)?.split_first()?;
+        let (mut earliest, mut index, mut bound) = (first, 0, u64::MAX);
+        for (&at, other) in rest.iter().zip(1..) {
+            if at < earliest {
+                // The one before has the lower number, and goes first at the same time.
+                bound = bound.min(earliest - 1);
+                (earliest, index) = (at, other);
+            } else {
+                bound = bound.min(at);
+            }
+        }
+        Some((index, bound))
+    }
+}
+
+impl Attribution {
+    /// Applies what these rings hold, in order, up to the time `until`.
+    fn consume(&mut self, tables: &Tables<'_>, turns: &mut Turns<'_>, until: u64, observer: &mut impl Observer) -> u64 {
+        let mut consumed = 0;
+        let far = tables.used(Region::Sites) > NEAR_SITES;
+        while let Some((index, bound)) = turns.earliest()
+            && let Some(Some((ring, consumer))) = turns.rings.get_mut(index)
+        {
+            let (ring, bound, begun) = (*ring, bound.min(until), consumer.index());
+            observer.reads(ring);
+            let mut next = None;
+            while let Some(words) = consumer.peek() {
+                if words[0] > bound {
+                    next = Some(words[0]).filter(|&at| at <= until);
+                    break;
+                }
+                if far {
+                    look_ahead(tables, consumer);
+                }
+                let streak = Streak::at(consumer, &words, |at| at <= bound);
+                let records = streak.map_or(1, |streak| streak.records);
+                let source = (ring, consumer.index().wrapping_add(records - 1));
+                match streak {
+                    Some(found) => match Record::decode(words) {
+                        Some(first) => self.apply_streak(tables, &first, &found, source, observer),
+                        None => add(&tables.header.loss.dropped_records, 1),
+                    },
+                    None if self.apply_exactly(tables, &words, source, observer) => {}
+                    None => self.apply_other(tables, words, source, observer),
+                }
+                consumer.advance_by(records);
+            }
+            consumed += consumer.index().wrapping_sub(begun);
+            match (next, turns.at.get_mut(index)) {
+                (Some(next), Some(at)) => *at = next,
+                _ => turns.remove(index),
+            }
+        }
+        consumed
     }
 
     #[inline(never)]
@@ -219,5 +282,53 @@ fn sift_down(heap: &mut [Run], top: usize) {
             _ => return,
         }
         parent = smaller;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::{Ring, words_for};
+    use crate::sys::sync::AtomicU64;
+
+    /// Few rings, in the order of (time, ring), ties included, whatever the times.
+    #[test]
+    #[cfg(not(loom))]
+    fn rings_take_turns_by_time_and_then_by_number() {
+        let words: Vec<AtomicU64> = (0..words_for(2)).map(|_| AtomicU64::new(0)).collect();
+        let empty = Ring::over(&words).expect("a ring").consumer();
+        let mut random = 0x9e37_79b9_7f4a_7c15u64;
+        let mut below = |n: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random >> 11) % n
+        };
+        for round in 0..2_000 {
+            #[expect(clippy::cast_possible_truncation, reason = "at most 8")]
+            let count = 1 + below(FEW as u64) as u32;
+            let mut rings: Vec<Vec<u64>> = (0..count).map(|_| (0..1 + below(6)).map(|_| below(8)).collect()).collect();
+            rings.iter_mut().for_each(|times| times.sort_unstable_by(|a, b| b.cmp(a)));
+            let mut sorted: Vec<(u64, u32)> =
+                (0..).zip(&rings).flat_map(|(ring, times)| times.iter().map(move |&at| (at, ring))).collect();
+            sorted.sort_unstable();
+            let mut turns = Turns::NONE;
+            for (ring, times) in (0..).zip(&rings) {
+                turns.push(times[times.len() - 1], ring, empty);
+            }
+            let mut taken = Vec::new();
+            while let Some((index, bound)) = turns.earliest() {
+                let ring = turns.rings[index].as_ref().expect("it waits").0.0;
+                let times = &mut rings[ring as usize];
+                while let Some(at) = times.pop_if(|at| *at <= bound) {
+                    taken.push((at, ring));
+                }
+                match times.last() {
+                    Some(&next) => turns.at[index] = next,
+                    None => turns.remove(index),
+                }
+            }
+            assert_eq!(taken, sorted, "round {round}");
+        }
     }
 }

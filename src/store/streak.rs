@@ -11,7 +11,7 @@
 //!
 //! Promises: looks only at records of one ring, up to the limit that the merge sets; no allocation, no wait, no panic.
 
-use crate::ring::record::{Kind, RECORD_WORDS, Record};
+use crate::ring::record::{Kind, RECORD_WORDS, Record, STACK_WORD};
 use crate::ring::{Consumer, RingId};
 use crate::sampler::weight::Weight;
 use crate::store::attribution::{Applied, Attribution, Observer, exactly, mark_pending, row_id, site_row, size_class};
@@ -41,7 +41,11 @@ impl Streak {
             // No birth, or no exact one: the interval codes lie above the kind.
             return None;
         }
-        let second = consumer.ahead(1).filter(|second| second[3] == first[3] && may(second[0]))?;
+        // One word first: mostly it is another site's.
+        if u64::from(consumer.stack_ahead(1)?) != first[STACK_WORD] {
+            return None;
+        }
+        let second = consumer.ahead(1).filter(|second| may(second[0]))?;
         if frees(&second, first) {
             return Some(pairs(consumer, first, &second, may));
         }

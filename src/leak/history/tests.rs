@@ -71,37 +71,6 @@ fn counts_equal_those_of_a_plain_list() {
     }
 }
 
-/// Streaks leave the very bytes behind that their records do one by one.
-#[test]
-fn streaks_equal_their_records_one_by_one() {
-    let bytes = |history: &History| format!("{history:?}");
-    for seed in 1..=40u64 {
-        let mut random = numbers(seed);
-        let (mut one, mut other) = (History::EMPTY, History::EMPTY);
-        one.begin(3);
-        other.begin(3);
-        for now in 3..120 {
-            for _ in 0..random(4) {
-                let block = Block { thread: u32::from(random(2) == 1), ..block(16 << random(5), 0.0) };
-                let times = 1 + random(6);
-                if random(3) == 0 {
-                    (0..times).for_each(|_| one.born(now, &block));
-                    other.born_often(now, &block, times);
-                } else {
-                    for _ in 0..times {
-                        one.born(now, &block);
-                        one.freed(now, now, &block);
-                    }
-                    other.born_and_freed_often(now, &block, times);
-                }
-                assert_eq!(bytes(&one), bytes(&other), "seed {seed}, epoch {now}");
-            }
-            one.end_epoch(now);
-            other.end_epoch(now);
-        }
-    }
-}
-
 /// A site whose interval falls and rises keeps counting fairly: its live evidence never exceeds its samples.
 #[test]
 fn evidence_is_measured_by_the_coarsest_interval_lately() {
