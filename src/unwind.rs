@@ -135,7 +135,7 @@ fn repeated(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
 
 /// As [`repeated`], for any of the stacks that [`capture_anew`] remembered: exact mode's, where every block asks.
 #[inline(always)]
-pub(crate) fn recalled(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
+pub(crate) fn recalled(registers: Registers, thread: &ThreadStacks) -> Option<Captured> {
     // Relaxed: a mode of the tests.
     thread.recall(registers).filter(|_| !CHECKING.load(Ordering::Relaxed))
 }
@@ -143,7 +143,7 @@ pub(crate) fn recalled(registers: &Registers, thread: &ThreadStacks) -> Option<C
 /// As [`capture_changed`], where [`recalled`] did not know the stack: which is remembered beside others.
 #[inline]
 pub(crate) fn capture_anew(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
-    let recalled = thread.recall(&registers);
+    let recalled = thread.recall(registers);
     let captured = match repeated(&registers, thread) {
         Some(captured) => captured,
         None => capture_changed(registers, thread, tree),

@@ -37,7 +37,7 @@ pub(in crate::hook) unsafe fn alloc(size: usize, align: usize, inner: &dyn Globa
     // SAFETY: they were a layout; apart, they stay in the registers that they came in.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     let hot = own_hot();
-    if let Some(ptr) = exact::alloc(hot, layout, zeroed, &registers) {
+    if let Some(ptr) = exact::alloc(hot, layout, zeroed, registers) {
         return ptr;
     }
     // SAFETY: the caller's layout.
@@ -45,7 +45,7 @@ pub(in crate::hook) unsafe fn alloc(size: usize, align: usize, inner: &dyn Globa
         return ptr;
     }
     // SAFETY: the caller's layout.
-    unsafe { alloc_at_length(hot, layout, inner, zeroed, &registers) }
+    unsafe { alloc_at_length(hot, layout, inner, zeroed, registers) }
 }
 
 /// # Safety
@@ -56,7 +56,7 @@ unsafe fn alloc_at_length(
     layout: Layout,
     inner: &dyn GlobalAlloc,
     zeroed: bool,
-    registers: &Registers,
+    registers: Registers,
 ) -> *mut u8 {
     hot.undo(layout.size());
     if hot.depth.get() != 0 {
@@ -68,7 +68,7 @@ unsafe fn alloc_at_length(
         // SAFETY: the caller's layout.
         None => unsafe { plain(inner, layout, zeroed) },
         // SAFETY: the caller's layout.
-        Some(interval) => unsafe { tracked(&mut cold, inner, layout, zeroed, interval, registers) },
+        Some(interval) => unsafe { tracked(&mut cold, inner, layout, zeroed, interval, &registers) },
     };
     if ptr.is_null() {
         refusal::look();

@@ -113,10 +113,10 @@ fn send_to_full(own: &mut Own, at: u64, sized: u64, aux: u64, stack: u64) {
 /// A stack that is not remembered. `None`: no profile to number it in.
 #[cold]
 #[inline(never)]
-fn changed_stack(registers: &Registers, own: &mut Own) -> Option<StackId> {
+fn changed_stack(registers: Registers, own: &mut Own) -> Option<StackId> {
     keeping_errno(|| {
         let sink = session::sink()?;
-        let captured = unwind::capture_anew(*registers, &mut own.stacks, &sink.tree()?);
+        let captured = unwind::capture_anew(registers, &mut own.stacks, &sink.tree()?);
         if captured.truncated {
             sink.truncated();
         }
@@ -133,7 +133,7 @@ fn count_truncated() {
 }
 
 #[inline(always)]
-fn stack_of(registers: &Registers, own: &mut Own) -> Option<StackId> {
+fn stack_of(registers: Registers, own: &mut Own) -> Option<StackId> {
     let Some(captured) = unwind::recalled(registers, &own.stacks) else { return changed_stack(registers, own) };
     if captured.truncated {
         count_truncated();
@@ -150,7 +150,7 @@ fn small(bytes: usize) -> u32 {
 
 /// A small block is born, whose bytes the hot path has subtracted. `None`: take the long way.
 #[inline(always)]
-pub(super) fn alloc(hot: &Hot, layout: Layout, zeroed: bool, registers: &Registers) -> Option<*mut u8> {
+pub(super) fn alloc(hot: &Hot, layout: Layout, zeroed: bool, registers: Registers) -> Option<*mut u8> {
     if layout.size().max(layout.align()) > SLOT_MAX_BYTES {
         return None;
     }
