@@ -388,10 +388,16 @@ impl Range {
         MIN_SHIFT + k
     }
 
+    /// Which class of its half holds blocks of so many bytes, not 0.
+    #[inline(always)]
+    fn power_of(bytes: usize) -> usize {
+        // At least the smallest slot's. By `^`, which is one instruction with its opposite that is in `leading_zeros`.
+        let highest = (bytes - 1) | ((1 << MIN_SHIFT) - 1);
+        ((highest.leading_zeros() ^ (usize::BITS - 1)) + 1 - MIN_SHIFT) as usize
+    }
+
     fn class_of(half: Half, layout: Layout) -> Option<usize> {
-        // At least the smallest slot's.
-        let highest = (layout.size().max(layout.align()) - 1) | ((1 << MIN_SHIFT) - 1);
-        let k = (highest.ilog2() + 1 - MIN_SHIFT) as usize;
+        let k = Self::power_of(layout.size().max(layout.align()));
         match half {
             Half::Own => (k < HALF).then_some(k),
             Half::Sampled => (k < SAMPLED_CLASSES).then_some(HALF + k),
@@ -411,4 +417,4 @@ mod kept;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use kept::Kept;
+pub(crate) use kept::{Kept, SmallClass};

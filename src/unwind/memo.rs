@@ -19,7 +19,6 @@ mod words;
 use core::ptr::NonNull;
 
 use super::frame::{Frame, MAX_WORDS};
-use super::set::generation;
 use super::thread::Captured;
 use crate::sys::stack::{self, Registers};
 use crate::units::StackId;
@@ -125,26 +124,27 @@ impl Memo {
         }
     }
 
-    /// The stack that begins at `registers`, if it is among those remembered. About 25 instructions, and 4 to 6 a frame.
+    /// The stack that begins at `registers`, if it is among those remembered in this generation. About 25 instructions, and 4 to 6 a frame.
     #[inline(always)]
-    pub(super) fn recall(mut self, registers: Registers) -> Option<Captured> {
+    pub(super) fn recall(mut self, registers: Registers, generation: u64) -> Option<Captured> {
         let pages = &*self.pages();
-        if pages.ip != registers.ip || pages.generation != generation() {
+        if pages.ip != registers.ip || pages.generation != generation {
             return None;
         }
         let top = stack::pointer::<u64>(registers.sp.wrapping_add(pages.top));
         // SAFETY: in the frame of the function that took the registers: it stands there at each of its calls.
         let hash = hash(registers.sp, unsafe { top.read_volatile() });
         let node = &pages.nodes[place(hash, 0)];
-        if !node.is_for(pages.life, &registers) {
-            return pages.recall_from(pages.life, hash, registers).map(Node::captured);
+        let Registers { sp, fp, lr, .. } = registers;
+        if !node.is_for(pages.life, sp, fp, lr) {
+            return pages.recall_from(pages.life, hash, sp, fp, lr).map(Node::captured);
         }
         // SAFETY: the registers are the caller's; the node is of this life, and was made at this sp.
         let differs = unsafe { pages.words.difference(node.part) };
         if differs.is_none() && node.tail == TailId::NONE {
             return Some(node.captured());
         }
-        pages.recall_beyond(node, differs, registers).map(Node::captured)
+        pages.recall_beyond(node, differs, sp, fp, lr).map(Node::captured)
     }
 
     /// Keeps the stack of these frames (deepest first, all of one capture with the set of `generation`, numbered), if it
@@ -175,10 +175,10 @@ impl Memo {
 
 impl Node {
     #[inline(always)]
-    fn is_for(&self, from: From, registers: &Registers) -> bool {
+    fn is_for(&self, from: From, sp: u64, fp: u64, lr: u64) -> bool {
         // Only aarch64 has a link register.
-        let same_lr = cfg!(target_arch = "x86_64") || self.lr == registers.lr;
-        self.sp == registers.sp && self.fp == registers.fp && same_lr && self.from == from
+        let same_lr = cfg!(target_arch = "x86_64") || self.lr == lr;
+        self.sp == sp && self.fp == fp && same_lr && self.from == from
     }
 
     #[inline(always)]
@@ -189,11 +189,12 @@ impl Node {
 }
 
 impl Pages {
-    /// As `recall`, where the node that was looked at is another's.
+    /// As `recall`, where the node that was looked at is another's. Registers one by one, here and below: a `Registers` would be
+    /// kept in memory where it came from.
     #[cold]
     #[inline(never)]
-    fn recall_from(&self, from: From, hash: u64, registers: Registers) -> Option<&Node> {
-        match self.search(from, hash, &registers) {
+    fn recall_from(&self, from: From, hash: u64, sp: u64, fp: u64, lr: u64) -> Option<&Node> {
+        match self.search(from, hash, sp, fp, lr) {
             Search::Found(node) => Some(node),
             Search::Missing { .. } => None,
         }
@@ -201,7 +202,7 @@ impl Pages {
 
     /// As `recall`, where the node's own words differ, at this chunk, or else are equal and have a tail.
     #[inline(never)]
-    fn recall_beyond(&self, node: &Node, differs: Option<u32>, registers: Registers) -> Option<&Node> {
+    fn recall_beyond(&self, node: &Node, differs: Option<u32>, sp: u64, fp: u64, lr: u64) -> Option<&Node> {
         let (part, at) = match differs {
             Some(at) => (node.part, at),
             None => match self.tail_difference(node) {
@@ -211,7 +212,7 @@ impl Pages {
             },
         };
         let (from, hash) = self.branch(node, part, at);
-        self.recall_from(from, hash, registers)
+        self.recall_from(from, hash, sp, fp, lr)
     }
 
     /// The part of the node's tail, and the chunk of it, that differs.
@@ -238,10 +239,10 @@ impl Pages {
         (from, hash(from.0, found))
     }
 
-    fn search(&self, from: From, hash: u64, registers: &Registers) -> Search<'_> {
+    fn search(&self, from: From, hash: u64, sp: u64, fp: u64, lr: u64) -> Search<'_> {
         let (mut from, mut hash) = (from, hash);
         for _ in 0..MOST_STEPS {
-            let at = |way: usize| Some(&self.nodes[place(hash, way)]).filter(|node| node.is_for(from, registers));
+            let at = |way: usize| Some(&self.nodes[place(hash, way)]).filter(|node| node.is_for(from, sp, fp, lr));
             let Some(node) = (0..WAYS).find_map(at) else { break };
             // SAFETY: the registers are the calling thread's; the node is of this life, and was made at this sp.
             let own = unsafe { self.words.difference(node.part) }.map(|at| (node.part, at));
@@ -255,7 +256,7 @@ impl Pages {
 
     /// Adds a stack that stands as it was captured. `None`: there is no room. Done, too, where it is there.
     fn add(&mut self, hash: u64, frames: &[Frame], registers: &Registers, captured: Captured) -> Option<()> {
-        let Search::Missing { from, hash } = self.search(self.life, hash, registers) else { return Some(()) };
+        let Search::Missing { from, hash } = self.search(self.life, hash, registers.sp, registers.fp, registers.lr) else { return Some(()) };
         let free = (0..WAYS).map(|way| place(hash, way)).find(|&place| !self.nodes[place].lives(self.life))?;
         let (tail, outer) = self.tails.note(&mut self.words, self.life.number(), frames, APART)?;
         let part = self.words.write(frames.get(outer..)?, FRESH_FRAMES)?;

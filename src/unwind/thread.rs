@@ -134,10 +134,10 @@ impl ThreadStacks {
         }
     }
 
-    /// The capture's answer if this stack is one of those that were remembered by `memorize`.
+    /// The capture's answer if this stack is one of those that were remembered by `memorize`, in this generation.
     #[inline(always)]
-    pub(super) fn recall(&self, registers: Registers) -> Option<Captured> {
-        self.memo?.recall(registers)
+    pub(super) fn recall(&self, registers: Registers, generation: u64) -> Option<Captured> {
+        self.memo?.recall(registers, generation)
     }
 
     /// Remembers the stack that was captured last, beside it.

@@ -19,7 +19,7 @@ use crate::hook::thread::{self, Own, ThreadBlock};
 use crate::ring::record::{RECORD_WORDS, Record, exact};
 use crate::sampler::weight::IntervalCode;
 use crate::slots::entry::{Entry, Identity};
-use crate::slots::{RANGE, Range, SLOT_MAX_BYTES};
+use crate::slots::{RANGE, SmallClass};
 use crate::sys::stack::Registers;
 use crate::sys::thread::keeping_errno;
 use crate::sys::{clock, fork};
@@ -110,13 +110,13 @@ fn send_to_full(own: &mut Own, at: u64, sized: u64, aux: u64, stack: u64) {
     });
 }
 
-/// A stack that is not remembered. `None`: no profile to number it in.
+/// A stack that is not remembered. `None`: no profile to number it in. Registers one by one, as for `alloc_at_length`.
 #[cold]
 #[inline(never)]
-fn changed_stack(registers: Registers, own: &mut Own) -> Option<StackId> {
+fn changed_stack(ip: u64, sp: u64, fp: u64, lr: u64, own: &mut Own) -> Option<StackId> {
     keeping_errno(|| {
         let sink = session::sink()?;
-        let captured = unwind::capture_anew(registers, &mut own.stacks, &sink.tree()?);
+        let captured = unwind::capture_anew(Registers { ip, sp, fp, lr }, &mut own.stacks, &sink.tree()?);
         if captured.truncated {
             sink.truncated();
         }
@@ -134,7 +134,9 @@ fn count_truncated() {
 
 #[inline(always)]
 fn stack_of(registers: Registers, own: &mut Own) -> Option<StackId> {
-    let Some(captured) = unwind::recalled(registers, &own.stacks) else { return changed_stack(registers, own) };
+    let Some(captured) = unwind::recalled(registers, &own.stacks) else {
+        return changed_stack(registers.ip, registers.sp, registers.fp, registers.lr, own);
+    };
     if captured.truncated {
         count_truncated();
     }
@@ -151,11 +153,13 @@ fn small(bytes: usize) -> u32 {
 /// A small block is born, whose bytes the hot path has subtracted. `None`: take the long way.
 #[inline(always)]
 pub(super) fn alloc(hot: &Hot, layout: Layout, zeroed: bool, registers: Registers) -> Option<*mut u8> {
-    if layout.size().max(layout.align()) > SLOT_MAX_BYTES {
-        return None;
-    }
+    let class = SmallClass::of(layout)?;
     let mut stay = Stay::enter(hot)?;
-    let made = stack_of(registers, stay.own).and_then(|stack| begin(&mut stay, layout, stack));
+    let Some(stack) = stack_of(registers, stay.own) else {
+        stay.leave();
+        return None;
+    };
+    let made = begin(&mut stay, class, layout.size(), stack);
     if let Some(at) = made {
         if zeroed {
             // SAFETY: the slot has at least `layout.size()` bytes.
@@ -168,11 +172,11 @@ pub(super) fn alloc(hot: &Hot, layout: Layout, zeroed: bool, registers: Register
 }
 
 #[inline(always)]
-fn begin(stay: &mut Stay<'_>, layout: Layout, stack: StackId) -> Option<NonNull<u8>> {
-    let (at, entry) = RANGE.take_kept(&mut stay.own.kept, layout)?;
+fn begin(stay: &mut Stay<'_>, class: SmallClass, size: usize, stack: StackId) -> Option<NonNull<u8>> {
+    let (at, entry) = RANGE.take_kept(&mut stay.own.kept, class)?;
     let birth = clock::now();
     entry.set(&stay.identity(birth, stack));
-    stay.send(exact::birth(birth, stack, small(layout.size())));
+    stay.send(exact::birth(birth, stack, small(size)));
     Some(at)
 }
 
@@ -205,19 +209,15 @@ pub(super) unsafe fn dealloc(hot: &Hot, ptr: *mut u8, size: usize) -> bool {
 /// As for [`std::alloc::GlobalAlloc::realloc`].
 #[inline(always)]
 pub(super) unsafe fn realloc(hot: &Hot, ptr: *mut u8, layout: Layout, new: usize, spent: bool) -> Option<*mut u8> {
-    if new.max(layout.align()) > SLOT_MAX_BYTES {
-        return None;
-    }
-    // SAFETY: the caller's alignment, and a size that is far from overflow.
-    let new_layout = unsafe { Layout::from_size_align_unchecked(new, layout.align()) };
+    let class = SmallClass::of_bytes(new.max(layout.align()))?;
     // SAFETY: the caller's block.
     let (slot, entry) = unsafe { RANGE.sampled(ptr) }?;
     let mut stay = Stay::enter(hot)?;
     let moved = stay.current(entry).and_then(|(birth, stack)| {
-        let place = if Range::same_class(slot, new_layout) {
+        let place = if class.is_of(slot) {
             ptr
         } else {
-            let (fresh, fresh_entry) = RANGE.take_kept(&mut stay.own.kept, new_layout)?;
+            let (fresh, fresh_entry) = RANGE.take_kept(&mut stay.own.kept, class)?;
             fresh_entry.set(&stay.identity(birth, stack));
             // SAFETY: two distinct slots, each of at least the smaller size.
             unsafe { ptr.copy_to_nonoverlapping(fresh.as_ptr(), layout.size().min(new)) };

@@ -8,7 +8,7 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
-use super::{HALF, Half, Range, SAMPLED_CLASSES, Slot};
+use super::{HALF, Range, SAMPLED_CLASSES, Slot};
 use crate::slots::entry::Entry;
 
 /// What one thread keeps.
@@ -23,6 +23,31 @@ pub(super) struct Pile {
     pub(super) top: u32,
     /// How many more may be put on it, in 1..=`Kept::most` outside `give_kept`.
     room: u32,
+}
+
+/// A class of the sampled half.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SmallClass(usize);
+
+impl SmallClass {
+    /// Of blocks of this layout; `None` where they are too large for a slot.
+    #[inline(always)]
+    pub(crate) fn of(layout: Layout) -> Option<SmallClass> {
+        SmallClass::of_bytes(layout.size().max(layout.align()))
+    }
+
+    /// Of blocks of so many bytes, not 0.
+    #[inline(always)]
+    pub(crate) fn of_bytes(bytes: usize) -> Option<SmallClass> {
+        let k = Range::power_of(bytes);
+        (k < SAMPLED_CLASSES).then_some(SmallClass(k))
+    }
+
+    /// This slot is one of the class.
+    #[inline(always)]
+    pub(crate) fn is_of(self, slot: Slot) -> bool {
+        usize::from(slot.class) == HALF + self.0
+    }
 }
 
 /// Bytes of free slots of a class that a thread keeps at most, if that is not fewer than [`KEPT_LEAST`].
@@ -60,9 +85,9 @@ impl Kept {
 impl Range {
     /// Takes a slot of the sampled half by way of what the thread keeps. Some 25 instructions.
     #[inline(always)]
-    pub(crate) fn take_kept(&self, kept: &mut Kept, layout: Layout) -> Option<(NonNull<u8>, &Entry)> {
-        let class = Self::class_of(Half::Sampled, layout)?;
-        let pile = kept.piles.get_mut(class - HALF)?;
+    pub(crate) fn take_kept(&self, kept: &mut Kept, class: SmallClass) -> Option<(NonNull<u8>, &Entry)> {
+        let pile = kept.piles.get_mut(class.0)?;
+        let class = HALF + class.0;
         let state = self.classes.get(class)?;
         if pile.top == 0 && !self.refill(class, pile) {
             return None;

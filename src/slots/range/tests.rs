@@ -129,7 +129,7 @@ fn kept_slots_have_one_owner_and_come_back() {
                 for round in 0..rounds {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     let layout = layouts[usize::try_from(random >> 40).expect("64 bits") % layouts.len()];
-                    let (at, entry) = RANGE.take_kept(&mut kept, layout).expect("room");
+                    let (at, entry) = RANGE.take_kept(&mut kept, SmallClass::of(layout).expect("small")).expect("room");
                     let (_, slot) = RANGE.locate(at.as_ptr()).expect("of the range");
                     assert!(Range::slot_bytes(slot) >= layout.size() && at.as_ptr().addr() % layout.align() == 0);
                     assert_eq!(RANGE.entry(slot).map(std::ptr::from_ref), Some(std::ptr::from_ref(entry)));
