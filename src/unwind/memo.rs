@@ -8,7 +8,8 @@
 //!
 //! How: a stack's node is found by its stack pointer and innermost return address, and its words are compared, shallow to
 //! deep (`words`). Where one differs, the next node is found by that place and by what is there instead: so of many stacks
-//! that begin alike each is found in a few steps, and not by trying the others. Outer frames, which many stacks
+//! that begin alike each is found in a few steps, and not by trying the others. A copy of the node that was found lately is
+//! looked at first: each has all words of its stack, so it needs no way to it. Outer frames, which many stacks
 //! have in common, are noted once (`tails`). A stack is kept when it is seen for the second time: one that never comes
 //! again costs a mark.
 #![allow(unsafe_code, reason = "memory that is handed from thread to thread; reads of the thread's own stack")]
@@ -27,6 +28,10 @@ use words::{Part, Place, Words};
 
 /// 32 kB, touched as far as they are used.
 const NODES: usize = 512;
+const RECENT: usize = 256;
+/// Of so many stacks that are not the recent one, one becomes that: soon, if it comes again and again; seldom, if two
+/// come in turn.
+const ELSEWHERE: usize = 4;
 /// Nodes that a stack may be in.
 const WAYS: usize = 8;
 /// Nodes on the way to a stack; one farther away is not kept.
@@ -74,8 +79,12 @@ pub(super) struct Pages {
     ip: u64,
     /// The innermost return address, in bytes above the sp there: in the capturing function's own frame.
     top: u64,
+    /// Stacks that were not found among the recent ones.
+    elsewhere: usize,
     /// Of stacks seen once: a part of their hash.
     marks: [[u16; 4]; MARKS],
+    /// By stack pointer and innermost return address: the stack that mostly comes from there now. Copies.
+    recent: [Node; RECENT],
     nodes: [Node; NODES],
     tails: Tails,
     words: Words,
@@ -97,8 +106,9 @@ fn place(hash: u64, way: usize) -> usize {
 }
 
 /// Where a search ended: at a stack, or at the way to where it would be.
-enum Search<'p> {
-    Found(&'p Node),
+enum Search {
+    /// Its index.
+    Found(usize),
     Missing { from: From, hash: u64 },
 }
 
@@ -127,24 +137,20 @@ impl Memo {
     /// The stack that begins at `registers`, if it is among those remembered in this generation. About 25 instructions, and 4 to 6 a frame.
     #[inline(always)]
     pub(super) fn recall(mut self, registers: Registers, generation: u64) -> Option<Captured> {
-        let pages = &*self.pages();
+        let pages = self.pages();
         if pages.ip != registers.ip || pages.generation != generation {
             return None;
         }
         let top = stack::pointer::<u64>(registers.sp.wrapping_add(pages.top));
         // SAFETY: in the frame of the function that took the registers: it stands there at each of its calls.
         let hash = hash(registers.sp, unsafe { top.read_volatile() });
-        let node = &pages.nodes[place(hash, 0)];
         let Registers { sp, fp, lr, .. } = registers;
-        if !node.is_for(pages.life, sp, fp, lr) {
-            return pages.recall_from(pages.life, hash, sp, fp, lr).map(Node::captured);
-        }
-        // SAFETY: the registers are the caller's; the node is of this life, and was made at this sp.
-        let differs = unsafe { pages.words.difference(node.part) };
-        if differs.is_none() && node.tail == TailId::NONE {
+        let node = &pages.recent[place(hash, 0) % RECENT];
+        // SAFETY: the registers are the caller's; if the node is for them it is of this life, and was made at this sp.
+        if node.is_for(pages.life, sp, fp, lr) && unsafe { pages.are_as_noted(node) } {
             return Some(node.captured());
         }
-        pages.recall_beyond(node, differs, sp, fp, lr).map(Node::captured)
+        pages.recall_elsewhere(hash, sp, fp, lr).map(Node::captured)
     }
 
     /// Keeps the stack of these frames (deepest first, all of one capture with the set of `generation`, numbered), if it
@@ -189,38 +195,47 @@ impl Node {
 }
 
 impl Pages {
-    /// As `recall`, where the node that was looked at is another's. Registers one by one, here and below: a `Registers` would be
-    /// kept in memory where it came from.
-    #[cold]
-    #[inline(never)]
-    fn recall_from(&self, from: From, hash: u64, sp: u64, fp: u64, lr: u64) -> Option<&Node> {
-        match self.search(from, hash, sp, fp, lr) {
-            Search::Found(node) => Some(node),
-            Search::Missing { .. } => None,
-        }
-    }
-
-    /// As `recall`, where the node's own words differ, at this chunk, or else are equal and have a tail.
-    #[inline(never)]
-    fn recall_beyond(&self, node: &Node, differs: Option<u32>, sp: u64, fp: u64, lr: u64) -> Option<&Node> {
-        let (part, at) = match differs {
-            Some(at) => (node.part, at),
-            None => match self.tail_difference(node) {
-                Some(differs) => differs,
-                // SAFETY: one of ours: the same node, of our lifetime.
-                None => return Some(unsafe { &*core::ptr::from_ref(node) }),
-            },
-        };
-        let (from, hash) = self.branch(node, part, at);
-        self.recall_from(from, hash, sp, fp, lr)
-    }
-
-    /// The part of the node's tail, and the chunk of it, that differs.
+    /// The words of this node's stack are on the stack.
+    ///
+    /// # Safety
+    /// - The node is of this life, and was made at the calling thread's sp.
     #[inline(always)]
-    fn tail_difference(&self, node: &Node) -> Option<(Part, u32)> {
-        let mut id = node.tail;
+    unsafe fn are_as_noted(&self, node: &Node) -> bool {
+        // SAFETY: the caller's promise.
+        let own = unsafe { self.words.difference(node.part) }.is_none();
+        // SAFETY: the caller's promise.
+        own && (node.tail == TailId::NONE || unsafe { self.tails_are_as_noted(node.tail) })
+    }
+
+    /// # Safety
+    /// - As for `are_as_noted`, of the node that the tail is of.
+    #[inline(never)]
+    unsafe fn tails_are_as_noted(&self, tail: TailId) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.tail_difference(tail) }.is_none()
+    }
+
+    /// As `recall`, where the stack is not the recent one; of what is found some becomes that. Registers one by one, here and
+    /// below: a `Registers` would be kept in memory where it came from.
+    #[inline(never)]
+    fn recall_elsewhere(&mut self, hash: u64, sp: u64, fp: u64, lr: u64) -> Option<&Node> {
+        let Search::Found(index) = self.search(self.life, hash, sp, fp, lr) else { return None };
+        self.elsewhere = self.elsewhere.wrapping_add(1);
+        if self.elsewhere.is_multiple_of(ELSEWHERE) {
+            self.recent[place(hash, 0) % RECENT] = Node { from: self.life, ..self.nodes[index] };
+        }
+        self.nodes.get(index)
+    }
+
+    /// The part of a node's tail, and the chunk of it, that differs.
+    ///
+    /// # Safety
+    /// - As for `are_as_noted`, of the node that the tail is of.
+    #[inline(always)]
+    unsafe fn tail_difference(&self, tail: TailId) -> Option<(Part, u32)> {
+        let mut id = tail;
         while let Some(tail) = self.tails.get(id) {
-            // SAFETY: the node is of this life and at the calling thread's sp, and the tail is the node's.
+            // SAFETY: the caller's promise.
             if let Some(at) = unsafe { self.words.difference(tail.part) } {
                 return Some((tail.part, at));
             }
@@ -229,26 +244,26 @@ impl Pages {
         None
     }
 
-    /// The way on from a node of which this part differs, at this chunk.
-    fn branch(&self, node: &Node, part: Part, at: u32) -> (From, u64) {
+    /// The way on from the node of this index, of which this part differs, at this chunk.
+    fn branch(&self, index: usize, part: Part, at: u32) -> (From, u64) {
         // SAFETY: `difference` was asked for this part, and answered so.
         let (Place(place), found) = unsafe { self.words.found_at(part, at) };
-        // SAFETY: both are of one array.
-        let index = unsafe { core::ptr::from_ref(node).offset_from_unsigned(self.nodes.as_ptr()) };
         let from = From(self.life.0 | ((index as u64 + 1) << Place::BITS) | u64::from(place));
         (from, hash(from.0, found))
     }
 
-    fn search(&self, from: From, hash: u64, sp: u64, fp: u64, lr: u64) -> Search<'_> {
+    fn search(&self, from: From, hash: u64, sp: u64, fp: u64, lr: u64) -> Search {
         let (mut from, mut hash) = (from, hash);
         for _ in 0..MOST_STEPS {
-            let at = |way: usize| Some(&self.nodes[place(hash, way)]).filter(|node| node.is_for(from, sp, fp, lr));
-            let Some(node) = (0..WAYS).find_map(at) else { break };
+            let mut places = (0..WAYS).map(|way| place(hash, way));
+            let Some(index) = places.find(|&at| self.nodes[at].is_for(from, sp, fp, lr)) else { break };
+            let node = &self.nodes[index];
             // SAFETY: the registers are the calling thread's; the node is of this life, and was made at this sp.
             let own = unsafe { self.words.difference(node.part) }.map(|at| (node.part, at));
-            match own.or_else(|| self.tail_difference(node)) {
-                None => return Search::Found(node),
-                Some((part, at)) => (from, hash) = self.branch(node, part, at),
+            // SAFETY: as above.
+            match own.or_else(|| unsafe { self.tail_difference(node.tail) }) {
+                None => return Search::Found(index),
+                Some((part, at)) => (from, hash) = self.branch(index, part, at),
             }
         }
         Search::Missing { from, hash }
@@ -276,6 +291,7 @@ impl Pages {
     fn empty(&mut self) {
         if self.life == From::LAST {
             self.nodes.fill(Node::NONE);
+            self.recent.fill(Node::NONE);
             self.tails.clear();
             self.life = From(0);
         }
