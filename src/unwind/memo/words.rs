@@ -112,35 +112,42 @@ impl Words {
     /// - All that it notes is between the calling thread's sp and the end of its stack.
     #[inline(always)]
     pub(super) unsafe fn difference(&self, part: Part) -> Option<u32> {
-        let mut at = part.first;
-        while at != part.twos {
+        // By pointers: so the places within a chunk are small numbers, and the code is a third shorter.
+        let (mut words, twos) = (self.chunk::<Chunk>(part.first), self.chunk::<Chunk>(part.twos));
+        while words != twos {
             // SAFETY: a whole chunk of these, as the caller promises.
-            let chunk = unsafe { &*self.chunk::<Chunk>(at) };
+            let chunk = unsafe { &*words };
             let differs = |nth: usize| {
                 // SAFETY: the caller's promise; aligned, since steps refuse other addresses.
                 let found = unsafe { self.at::<u64>(chunk.offsets[nth]).read_volatile() };
                 found ^ chunk.values[nth]
             };
             if differs(0) | differs(1) | differs(2) | differs(3) != 0 {
-                return Some(at);
+                return Some(self.distance(words));
             }
-            at += SPAN;
+            words = words.wrapping_add(1);
             #[cfg(test)]
             if super::planted::INNERMOST_ALONE.load(std::sync::atomic::Ordering::Relaxed) {
                 return None;
             }
         }
-        while at != part.end {
+        let (mut twos, end) = (twos.cast::<Twos>(), self.chunk::<Twos>(part.end));
+        while twos != end {
             // SAFETY: as above.
-            let chunk = unsafe { &*self.chunk::<Twos>(at) };
+            let chunk = unsafe { &*twos };
             // SAFETY: the caller's promise, of two words each.
             let differs = |nth: usize| unsafe { wide::difference(self.at(chunk.offsets[nth]), &chunk.values[nth]) };
             if !wide::is_zero([differs(0), differs(1), differs(2), differs(3)]) {
-                return Some(at);
+                return Some(self.distance(twos));
             }
-            at += TWOS_SPAN;
+            twos = twos.wrapping_add(1);
         }
         None
+    }
+
+    /// Of a chunk, from the beginning.
+    fn distance<C>(&self, chunk: *const C) -> u32 {
+        u32::try_from(chunk.addr() - self.units.as_ptr().addr()).unwrap_or(0)
     }
 
     /// Of a chunk that `difference` found: which word of it differs, and what is on the stack there, in one word.
