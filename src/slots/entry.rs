@@ -76,8 +76,7 @@ impl Entry {
             (stack >> 32) as u32 != session || self.get().is_some_and(|found| found.interval == IntervalCode::EXACT),
             "a profile is exact from beginning to end"
         );
-        ((stack >> 32) as u32 == session)
-            .then(|| (Ticks(self.birth.load(Ordering::Relaxed)), StackId(stack as u32)))
+        ((stack >> 32) as u32 == session).then(|| (Ticks(self.birth.load(Ordering::Relaxed)), StackId(stack as u32)))
     }
 
     /// Forgets the identity.

@@ -109,7 +109,10 @@ fn place(hash: u64, way: usize) -> usize {
 enum Search {
     /// Its index.
     Found(usize),
-    Missing { from: From, hash: u64 },
+    Missing {
+        from: From,
+        hash: u64,
+    },
 }
 
 impl Memo {
@@ -234,6 +237,10 @@ impl Pages {
     #[inline(always)]
     unsafe fn tail_difference(&self, tail: TailId) -> Option<(Part, u32)> {
         let mut id = tail;
+        #[cfg(test)]
+        if planted::OUTER_UNSEEN.load(std::sync::atomic::Ordering::Relaxed) {
+            return None;
+        }
         while let Some(tail) = self.tails.get(id) {
             // SAFETY: the caller's promise.
             if let Some(at) = unsafe { self.words.difference(tail.part) } {
@@ -271,7 +278,10 @@ impl Pages {
 
     /// Adds a stack that stands as it was captured. `None`: there is no room. Done, too, where it is there.
     fn add(&mut self, hash: u64, frames: &[Frame], registers: &Registers, captured: Captured) -> Option<()> {
-        let Search::Missing { from, hash } = self.search(self.life, hash, registers.sp, registers.fp, registers.lr) else { return Some(()) };
+        let Search::Missing { from, hash } = self.search(self.life, hash, registers.sp, registers.fp, registers.lr)
+        else {
+            return Some(());
+        };
         let free = (0..WAYS).map(|way| place(hash, way)).find(|&place| !self.nodes[place].lives(self.life))?;
         let (tail, outer) = self.tails.note(&mut self.words, self.life.number(), frames, APART)?;
         let part = self.words.write(frames.get(outer..)?, FRESH_FRAMES)?;
@@ -333,9 +343,11 @@ impl Node {
     }
 }
 
-/// The fault that the tests plant, to see that they would find it.
+/// The faults that the tests plant, to see that they would find them.
 #[cfg(test)]
 pub(super) mod planted {
+    /// Take the outer frames for granted.
+    pub(in super::super) static OUTER_UNSEEN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
     /// Compare a stack's innermost words, and nothing else.
     pub(in super::super) static INNERMOST_ALONE: std::sync::atomic::AtomicBool =
         std::sync::atomic::AtomicBool::new(false);

@@ -42,9 +42,6 @@ struct Twos {
 struct Unit([u64; 2]);
 
 const UNIT: usize = size_of::<Unit>();
-/// Bytes of a chunk of each kind.
-const SPAN: u32 = size_of::<Chunk>() as u32;
-const TWOS_SPAN: u32 = size_of::<Twos>() as u32;
 const _: () = assert!(size_of::<Chunk>().is_multiple_of(UNIT) && size_of::<Twos>().is_multiple_of(UNIT), "no gaps");
 const _: () = assert!(CHUNK <= UNIT, "each word of a chunk has a `Place` of its own");
 const _: () = assert!(BYTES.is_multiple_of(UNIT) && BYTES <= 1 << Place::BITS, "places fit");
