@@ -1,7 +1,7 @@
 //! From a history to one word. Asked when a report is made, not each epoch; changes nothing.
 
 use super::case::Case;
-use super::gates::{BETWEEN, Moment, Reading, Survivors};
+use super::gates::{Moment, Reading, Survivors, is_root_like};
 use super::history::{COHORTS, History, QUEUE_COHORTS, bytes};
 use super::ladder::Rung;
 use super::state::{State, Tier, Withdrawal};
@@ -15,10 +15,6 @@ const FEWEST_FREES: f32 = 8.0;
 const FREED_SHARE: f32 = 0.25;
 /// Mature live samples below this share of what is live are churn.
 const CHURN_SHARE: f32 = 0.1;
-
-/// ln of the odds against a steady leak from which on growth is called slower than one. A steady leak of 40 samples gets
-/// there in two of a thousand cases.
-const SLOWED_ODDS: f32 = 4.0;
 
 /// With more live samples a leak is proved or refuted within the run.
 const SAMPLES_TO_DECIDE: f32 = 40.0;
@@ -75,8 +71,9 @@ fn is_sublinear(reading: &Reading, at: Moment<'_>) -> bool {
 /// Growth that chance alone may have made look slower than a leak's: the births don't speak against it.
 fn may_be_steady(reading: &Reading, at: Moment<'_>) -> bool {
     let steady = at.config.steady_ratio;
-    let births = f64::from(reading.births_ratio) >= steady * f64::from(BETWEEN) || reading.steady_odds > -SLOWED_ODDS;
-    births && f64::from(reading.ratio + 2.0 * reading.ratio_error) >= steady
+    #[expect(clippy::cast_possible_truncation, reason = "a threshold of one or two digits")]
+    let root_like = is_root_like(reading.births_ratio, reading.steady_odds, steady as f32);
+    !root_like && f64::from(reading.ratio + 2.0 * reading.ratio_error) >= steady
 }
 
 /// Balance is not refuted.

@@ -33,11 +33,11 @@ fn the_order_of_frees_is_forgotten() {
     assert_ne!(classify(&world.histories[0], world.judge.moment()).0, State::Backlog);
 }
 
-/// Eleven old blocks, none freed: neither proved to be a leak nor at rest. As many that come and go are at rest.
+/// Ten old blocks, none freed: neither proved to be a leak nor at rest. As many that come and go are at rest.
 #[test]
 fn few_samples_that_look_like_a_leak_are_unknown() {
-    let mut world = World::new(5, 0.0, 110, 2);
-    for now in 0..110u32 {
+    let mut world = World::new(5, 0.0, 100, 2);
+    for now in 0..100u32 {
         world.begin_epoch(now);
         if now % 10 == 3 {
             keep(world.alloc(0, 1000));
