@@ -49,7 +49,7 @@ const MARKS: usize = 128;
 #[repr(C, align(64))]
 struct Node {
     /// The way here; of another life: no node.
-    from: From,
+    from: Way,
     sp: u64,
     fp: u64,
     lr: u64,
@@ -66,13 +66,13 @@ const _: () = assert!(size_of::<Node>() == 64, "one cache line a node");
 /// The way to a node: the memo's life, and 0 for the beginning, else another node and the place where its words differ.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
-struct From(u64);
+struct Way(u64);
 
 /// The memory of a memo. Zeroed is empty: no capture is made at address 0, and the first that is kept begins life 1.
 #[repr(C)]
 pub(super) struct Pages {
     /// The beginning of all ways; grows with each emptying.
-    life: From,
+    life: Way,
     /// The set's generation that the nodes are of.
     generation: u64,
     /// Where the captures are made; of one place alone, so that `top` holds.
@@ -110,7 +110,7 @@ enum Search {
     /// Its index.
     Found(usize),
     Missing {
-        from: From,
+        from: Way,
         hash: u64,
     },
 }
@@ -132,7 +132,7 @@ impl Memo {
 
     /// Empties it. What nobody used stays untouched.
     pub(super) fn forget(&mut self) {
-        if self.pages().life != From(0) {
+        if self.pages().life != Way(0) {
             self.pages().empty();
         }
     }
@@ -184,7 +184,7 @@ impl Memo {
 
 impl Node {
     #[inline(always)]
-    fn is_for(&self, from: From, sp: u64, fp: u64, lr: u64) -> bool {
+    fn is_for(&self, from: Way, sp: u64, fp: u64, lr: u64) -> bool {
         // Only aarch64 has a link register.
         let same_lr = cfg!(target_arch = "x86_64") || self.lr == lr;
         self.sp == sp && self.fp == fp && same_lr && self.from == from
@@ -252,14 +252,14 @@ impl Pages {
     }
 
     /// The way on from the node of this index, of which this part differs, at this chunk.
-    fn branch(&self, index: usize, part: Part, at: u32) -> (From, u64) {
+    fn branch(&self, index: usize, part: Part, at: u32) -> (Way, u64) {
         // SAFETY: `difference` was asked for this part, and answered so.
         let (Place(place), found) = unsafe { self.words.found_at(part, at) };
-        let from = From(self.life.0 | ((index as u64 + 1) << Place::BITS) | u64::from(place));
+        let from = Way(self.life.0 | ((index as u64 + 1) << Place::BITS) | u64::from(place));
         (from, hash(from.0, found))
     }
 
-    fn search(&self, from: From, hash: u64, sp: u64, fp: u64, lr: u64) -> Search {
+    fn search(&self, from: Way, hash: u64, sp: u64, fp: u64, lr: u64) -> Search {
         let (mut from, mut hash) = (from, hash);
         for _ in 0..MOST_STEPS {
             let mut places = (0..WAYS).map(|way| place(hash, way));
@@ -299,13 +299,13 @@ impl Pages {
     }
 
     fn empty(&mut self) {
-        if self.life == From::LAST {
+        if self.life == Way::LAST {
             self.nodes.fill(Node::NONE);
             self.recent.fill(Node::NONE);
             self.tails.clear();
-            self.life = From(0);
+            self.life = Way(0);
         }
-        self.life = From(self.life.0 + From::LIFE);
+        self.life = Way(self.life.0 + Way::LIFE);
         self.words.empty();
     }
 
@@ -322,10 +322,10 @@ impl Pages {
     }
 }
 
-impl From {
+impl Way {
     /// A node and a place have 32 bits.
     const LIFE: u64 = 1 << 32;
-    const LAST: From = From(!(From::LIFE - 1));
+    const LAST: Way = Way(!(Way::LIFE - 1));
 
     /// Of the life.
     fn number(self) -> u32 {
@@ -335,11 +335,11 @@ impl From {
 
 impl Node {
     const NONE: Node =
-        Node { from: From(0), sp: 0, fp: 0, lr: 0, part: Part::NONE, tail: TailId::NONE, stack: 0, frames: 0 };
+        Node { from: Way(0), sp: 0, fp: 0, lr: 0, part: Part::NONE, tail: TailId::NONE, stack: 0, frames: 0 };
     const TRUNCATED: u32 = 1 << 31;
 
-    fn lives(&self, life: From) -> bool {
-        self.from.0 & From::LAST.0 == life.0
+    fn lives(&self, life: Way) -> bool {
+        self.from.0 & Way::LAST.0 == life.0
     }
 }
 

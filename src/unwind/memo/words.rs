@@ -276,7 +276,7 @@ impl Filling {
         }
         // SAFETY: inside the units, as just compared; a multiple of their alignment, which is the chunks' too; all bit
         // patterns are valid.
-        let chunk = unsafe { &mut *words.units.as_mut_ptr().cast::<u8>().add(at).cast::<C>() };
+        let chunk = unsafe { &mut *words.units.as_mut_ptr().cast::<u8>().wrapping_add(at).cast::<C>() };
         chunk.fill(self.noted % CHUNK, offset, value);
         self.noted += 1;
         Some(())
