@@ -42,7 +42,7 @@ const FRESH_FRAMES: usize = 2;
 /// Frames, from the innermost, that are in no tail: where stacks differ from one another.
 const APART: usize = 4;
 /// Stacks seen once that are known, four in a place.
-const MARKS: usize = 128;
+const MARKS: usize = 256;
 
 /// A stack: what has to be equal at once, and where its words are.
 #[derive(Clone, Copy)]
@@ -81,6 +81,8 @@ pub(super) struct Pages {
     top: u64,
     /// Stacks that were not found among the recent ones.
     elsewhere: usize,
+    /// Knuth's linear congruential generator (MMIX), for the marks.
+    random: u64,
     /// Of stacks seen once: a part of their hash.
     marks: [[u16; 4]; MARKS],
     /// By stack pointer and innermost return address: the stack that mostly comes from there now. Copies.
@@ -309,15 +311,16 @@ impl Pages {
         self.words.empty();
     }
 
-    /// Was this stack here before? From now on it was, until four others took its place.
+    /// Was this stack here before? From now on it was, until another takes its place: one of four by chance, so that five in
+    /// turn don't put one another out for ever.
     fn was_marked(&mut self, hash: u64, stack: StackId) -> bool {
         let spread = (hash ^ u64::from(stack.0)).wrapping_mul(0xd6e8_feb8_6659_fd93);
         let (marks, tag) = (&mut self.marks[(spread >> 32) as usize % MARKS], (spread >> 48) as u16 | 1);
         if marks.contains(&tag) {
             return true;
         }
-        marks.rotate_right(1);
-        marks[0] = tag;
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        marks[(self.random >> 62) as usize] = tag;
         false
     }
 }
