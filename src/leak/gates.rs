@@ -15,7 +15,7 @@ const LEAST_RECENT_HELD: f32 = 0.2;
 const BEGIN_HALVES: f32 = 1.0;
 const HOLD_HALVES: f32 = 3.0;
 /// Births speak against a leak where they speak for growth like √t by so much (ln): odds of 12 to 1. A steady leak of 40 samples gets
-/// there in two of a thousand cases.
+/// there in three of a thousand cases.
 const ROOT_ODDS: f32 = 2.5;
 /// Steady growth and growth like √t are equally likely at an exponent of 0.72: their births' ratio is 0.65, 1.08 times the gate's.
 pub(super) const BETWEEN: f32 = 1.08;

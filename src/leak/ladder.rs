@@ -32,7 +32,7 @@ const PURE_LOSS: f32 = 2.525_728_6;
 const _: () = assert!(PURE_LOSS / PURE_GAIN > LOSS / GAIN, "a run that lives by the second bet lives by the first");
 
 /// The second bet's share: what leaks with few samples is mostly never freed, and what is freed at times is seen often.
-const PURE_SHARE: f64 = 0.85;
+const PURE_SHARE: f64 = 0.75;
 /// Each rung's share of the stake. The lowest two hear first of a leak of which nothing is freed; what leaks beside churn, which higher
 /// ones hear of, is seen often, and has its evidence an epoch or two later.
 const SHARES: [f64; RUNGS] = [0.5, 0.2, 0.1, 0.1, 0.1];

@@ -1,6 +1,6 @@
 //! Runs one case in this process under the profiler, and notes what is said of whom and when.
 //!
-//! Uses unfreed's public interface alone. The process's global allocator must be unfreed's (or pass on to it), and
+//! Uses unfreed's public interface, and the tests' means to seed its sampler. The process's global allocator must be unfreed's (or pass on to it), and
 //! no other profile may run.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -31,6 +31,8 @@ pub fn observe(case: &'static Case, sampling: Sampling, seed: u64, epochs: u32) 
     let epoch = Arc::new(AtomicU32::new(0));
     let heard: Arc<Mutex<Vec<Heard>>> = Arc::default();
     let profiler = start(case, sampling, &epoch, &heard)?;
+    // So that a run repeats, with all its samples: but for the programs that have threads of their own.
+    unfreed::internals::seed_sampler(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     let began = Instant::now();
     let mut program = (case.begin)(seed, epochs);
     let mut background = Background::start(seed);

@@ -84,6 +84,7 @@ fn a_verdict_takes_as_many_samples_as_its_page_says() {
         let filled = judged(|share| (share * 3.0).min(1.0), samples);
         println!("full after a third, {samples} samples: {filled:?}");
         assert_eq!(filled.at_end(State::Leak) + filled.at_end(State::Suspected), 0, "{samples}: {filled:?}");
-        assert!(filled.are_at_most(filled.ever_leak, 0.03), "{samples}: {filled:?}");
+        let rare = if samples < 100.0 { 0.04 } else { 0.02 };
+        assert!(filled.are_at_most(filled.ever_leak, rare), "{samples}: {filled:?}");
     }
 }
