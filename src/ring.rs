@@ -131,18 +131,19 @@ impl Producer<'_> {
     /// The same, of a record's words.
     #[inline(always)]
     pub(crate) fn push_words(&mut self, words: &[u64; RECORD_WORDS]) -> Result<(), Full> {
-        if self.next == self.limit {
+        let next = self.next;
+        if next == self.limit {
             self.look_at_tail()?;
         }
-        let Some(slot) = self.ring.slot(self.next) else { return Err(Full) };
+        let Some(slot) = self.ring.slot(next) else { return Err(Full) };
+        prefetch::for_writing(std::ptr::from_ref(slot).wrapping_add(AHEAD));
         for (cell, &word) in slot.iter().zip(words) {
             // Relaxed: published by the head's Release below.
             cell.store(word, Ordering::Relaxed);
         }
-        prefetch::for_writing(std::ptr::from_ref(slot).wrapping_add(AHEAD));
-        self.next = self.next.wrapping_add(1);
+        self.next = next.wrapping_add(1);
         // Release pairs with the Acquire in `Ring::head`: who sees this head sees the record's words.
-        self.ring.head.store(self.next, Ordering::Release);
+        self.ring.head.store(next.wrapping_add(1), Ordering::Release);
         Ok(())
     }
 

@@ -15,4 +15,4 @@ pub(crate) mod list;
 mod range;
 
 #[cfg(not(loom))]
-pub(crate) use range::{Half, Kept, RANGE, Range, SLOT_MAX_BYTES, Slot};
+pub(crate) use range::{Half, Kept, RANGE, Range, SLOT_MAX_BYTES, Slot, SmallClass};

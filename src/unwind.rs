@@ -46,7 +46,7 @@ pub(crate) use registry::{LoadedModule, ModuleSink, after_fork, before_fork, kee
 pub(crate) use scopes::Scopes;
 pub(crate) use thread::{Captured, ThreadStacks};
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use crate::sys::stack::{self, Registers};
 use crate::tree::{Spare, Tree};
@@ -67,8 +67,6 @@ const STACK_NEEDED: u64 = if cfg!(debug_assertions) { 72 * 1024 } else { 24 * 10
 static CAPACITY: AtomicUsize = AtomicUsize::new(129);
 /// The `Method` in force.
 static METHOD: AtomicU8 = AtomicU8::new(Method::Framehop as u8);
-/// The debug mode: unwind in full as well.
-static CHECKING: AtomicBool = AtomicBool::new(false);
 /// Captures whose replayed and full stacks differed.
 static DISAGREEMENTS: AtomicU64 = AtomicU64::new(0);
 /// Captures that were compared.
@@ -110,7 +108,7 @@ pub(crate) fn counters() -> Counters {
 
 /// Debug mode: every capture is also unwound in full, and differences are counted.
 pub(crate) fn set_checking(on: bool) {
-    CHECKING.store(on, Ordering::Relaxed);
+    set::set_checking(on);
 }
 
 /// The stack that `registers` (of the caller, by `Registers::here`) stand on, as a number of `tree`. The function
@@ -129,21 +127,19 @@ pub(crate) fn capture(registers: Registers, thread: &mut ThreadStacks, tree: &Tr
 /// The same, where the thread's last stack is this one; else `None`: see [`capture_changed`].
 #[inline(always)]
 fn repeated(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
-    // Relaxed: a mode of the tests.
-    thread.repeat(registers).filter(|_| !CHECKING.load(Ordering::Relaxed))
+    thread.repeat(registers).filter(|_| !set::is_checking())
 }
 
 /// As [`repeated`], for any of the stacks that [`capture_anew`] remembered: exact mode's, where every block asks.
 #[inline(always)]
-pub(crate) fn recalled(registers: &Registers, thread: &ThreadStacks) -> Option<Captured> {
-    // Relaxed: a mode of the tests.
-    thread.recall(registers).filter(|_| !CHECKING.load(Ordering::Relaxed))
+pub(crate) fn recalled(registers: Registers, thread: &ThreadStacks) -> Option<Captured> {
+    thread.recall(registers, set::recallable())
 }
 
 /// As [`capture_changed`], where [`recalled`] did not know the stack: which is remembered beside others.
 #[inline]
 pub(crate) fn capture_anew(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
-    let recalled = thread.recall(&registers);
+    let recalled = thread.recall(registers, set::generation());
     let captured = match repeated(&registers, thread) {
         Some(captured) => captured,
         None => capture_changed(registers, thread, tree),
@@ -243,7 +239,7 @@ fn with_set(
         truncated: outcome != Outcome::End,
         frames: u32::try_from((made.len() + kept).saturating_sub(1)).unwrap_or(u32::MAX),
     };
-    if CHECKING.load(Ordering::Relaxed) {
+    if set::is_checking() {
         (walk.remembered, walk.rules) = (&[], None);
         // SAFETY: as above; the workspace's other buffer.
         walk.scratch = unsafe { core::slice::from_raw_parts_mut(workspace.check, capacity) };

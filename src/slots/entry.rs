@@ -24,12 +24,10 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 pub(crate) struct Entry {
     birth: AtomicU64,
-    stack: AtomicU32,
-    /// The profile's number; 0: the slot holds no tracked block.
-    session: AtomicU32,
-    carried: AtomicU32,
-    /// `IntervalCode` in the low byte.
-    interval: AtomicU32,
+    /// The stack, and in the upper half the profile's number; 0 there: the slot holds no tracked block.
+    stack_and_session: AtomicU64,
+    /// The carried weight, and in the upper half the `IntervalCode`.
+    carried_and_interval: AtomicU64,
     /// The free list's link: index + 1 of the next free slot.
     pub(crate) next: AtomicU32,
     _spare: AtomicU32,
@@ -40,33 +38,50 @@ const _: () = assert!(size_of::<Entry>() == 32, "a power of two, so that class s
 
 impl Entry {
     /// Sets the identity. By the thread that holds the block alone.
+    #[inline(always)]
     pub(crate) fn set(&self, identity: &Identity) {
+        let stack = u64::from(identity.stack.0) | (u64::from(identity.session) << 32);
+        let carried = u64::from(identity.carried.to_bits()) | (u64::from(identity.interval.0) << 32);
         // Relaxed, all: the block's pointer is handed from thread to thread by the program, which orders these with it.
         self.birth.store(identity.birth.0, Ordering::Relaxed);
-        self.stack.store(identity.stack.0, Ordering::Relaxed);
-        self.carried.store(identity.carried.to_bits(), Ordering::Relaxed);
-        self.interval.store(u32::from(identity.interval.0), Ordering::Relaxed);
-        self.session.store(identity.session, Ordering::Relaxed);
+        self.carried_and_interval.store(carried, Ordering::Relaxed);
+        self.stack_and_session.store(stack, Ordering::Relaxed);
     }
 
     /// The identity, where there is one.
+    #[expect(clippy::cast_possible_truncation, reason = "halves, and what was stored from a u8")]
     pub(crate) fn get(&self) -> Option<Identity> {
-        let session = self.session.load(Ordering::Relaxed);
+        let stack = self.stack_and_session.load(Ordering::Relaxed);
+        let session = (stack >> 32) as u32;
         if session == 0 {
             return None;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "stored from a u8")]
+        let carried = self.carried_and_interval.load(Ordering::Relaxed);
         Some(Identity {
             birth: Ticks(self.birth.load(Ordering::Relaxed)),
-            stack: StackId(self.stack.load(Ordering::Relaxed)),
-            interval: IntervalCode(self.interval.load(Ordering::Relaxed) as u8),
-            carried: f32::from_bits(self.carried.load(Ordering::Relaxed)),
+            stack: StackId(stack as u32),
+            interval: IntervalCode((carried >> 32) as u8),
+            carried: f32::from_bits(carried as u32),
             session,
         })
     }
 
+    /// Birth and stack of a block of this profile (not 0), which tracks every block: what exact mode asks for.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "halves")]
+    pub(crate) fn of_exact(&self, session: u32) -> Option<(Ticks, StackId)> {
+        let stack = self.stack_and_session.load(Ordering::Relaxed);
+        debug_assert!(session != 0, "the number of no profile");
+        debug_assert!(
+            (stack >> 32) as u32 != session || self.get().is_some_and(|found| found.interval == IntervalCode::EXACT),
+            "a profile is exact from beginning to end"
+        );
+        ((stack >> 32) as u32 == session).then(|| (Ticks(self.birth.load(Ordering::Relaxed)), StackId(stack as u32)))
+    }
+
     /// Forgets the identity.
+    #[inline(always)]
     pub(crate) fn clear(&self) {
-        self.session.store(0, Ordering::Relaxed);
+        self.stack_and_session.store(0, Ordering::Relaxed);
     }
 }

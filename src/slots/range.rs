@@ -59,6 +59,8 @@ struct Class {
     opened: AtomicU32,
     /// This class's entries, of the same numbering; null where there is no range.
     entries: AtomicPtr<u8>,
+    /// Its first slot; as above.
+    slots: AtomicPtr<u8>,
 }
 
 impl Class {
@@ -68,6 +70,7 @@ impl Class {
             bumped: AtomicU32::new(0),
             opened: AtomicU32::new(0),
             entries: AtomicPtr::new(null_mut()),
+            slots: AtomicPtr::new(null_mut()),
         }
     }
 
@@ -85,6 +88,21 @@ impl Class {
     }
 }
 
+impl Class {
+    /// The entry of a slot that is open.
+    ///
+    /// # Safety
+    /// - `index` is below `opened`.
+    #[inline(always)]
+    unsafe fn open_entry(&self, index: u32) -> &Entry {
+        let entries = self.entries.load(Ordering::Relaxed).cast::<Entry>();
+        // SAFETY: the entries of open slots are readable.
+        let entry = unsafe { entries.add(index as usize) };
+        // SAFETY: zeroed at first (a valid `Entry` of atomics), aligned, and never unmapped.
+        unsafe { &*entry }
+    }
+}
+
 /// The process's one range.
 #[derive(Debug)]
 pub(crate) struct Range {
@@ -93,6 +111,9 @@ pub(crate) struct Range {
     /// log2 of a class's span.
     span_shift: AtomicU8,
     bytes: AtomicUsize,
+    /// Where the sampled half's classes in use begin, and their length; 0 where there is no range.
+    sampled_base: AtomicUsize,
+    sampled_bytes: AtomicUsize,
     /// In slots that give their pages back when freed, and are in use.
     large_bytes: AtomicUsize,
     classes: [Class; CLASSES],
@@ -114,6 +135,8 @@ impl Range {
             base: AtomicPtr::new(null_mut()),
             span_shift: AtomicU8::new(0),
             bytes: AtomicUsize::new(0),
+            sampled_base: AtomicUsize::new(0),
+            sampled_bytes: AtomicUsize::new(0),
             large_bytes: AtomicUsize::new(0),
             classes: [const { Class::new() }; CLASSES],
         }
@@ -145,11 +168,16 @@ impl Range {
             for (class, state) in self.classes.iter().enumerate() {
                 // SAFETY: the spans before this class's sum to less than the reservation.
                 state.entries.store(unsafe { entries.as_ptr().add(offset) }, Ordering::Relaxed);
+                // SAFETY: there are so many classes in the reservation.
+                state.slots.store(unsafe { base.as_ptr().add(class << shift) }, Ordering::Relaxed);
                 offset += Self::entry_span(class, shift);
             }
             #[expect(clippy::cast_possible_truncation, reason = "at most 34")]
             self.span_shift.store(shift as u8, Ordering::Relaxed);
             self.bytes.store(bytes, Ordering::Relaxed);
+            self.sampled_base.store(base.as_ptr().addr() + (HALF << shift), Ordering::Relaxed);
+            // Release: pairs with the Acquire in `sampled`, as below.
+            self.sampled_bytes.store(SAMPLED_CLASSES << shift, Ordering::Release);
             // Release: pairs with the Acquire loads of `base`; whoever sees it sees the fields above.
             self.base.store(base.as_ptr(), Ordering::Release);
             return;
@@ -311,23 +339,29 @@ impl Range {
         Some((half, Slot { class: class as u8, index }))
     }
 
-    /// The slot of the sampled half that `ptr` is, with its entry: `locate` and `entry` in one.
-    #[inline]
-    pub(crate) fn sampled(&self, ptr: *mut u8) -> Option<(Slot, &Entry)> {
-        let (base, bytes) = self.bounds();
-        let offset = ptr.addr().wrapping_sub(base);
-        // The sampled half is the upper one.
-        if offset >= bytes || offset < bytes / 2 {
+    /// The slot of the sampled half that `ptr`, a block of the program's, is, with its entry: `locate` and `entry` in one.
+    /// 16 instructions.
+    ///
+    /// # Safety
+    /// - If `ptr` lies in the range, it was handed out by it.
+    #[inline(always)]
+    pub(crate) unsafe fn sampled(&self, ptr: *mut u8) -> Option<(Slot, &Entry)> {
+        // Acquire: pairs with the Release in `reserve`.
+        let bytes = self.sampled_bytes.load(Ordering::Acquire);
+        let offset = ptr.addr().wrapping_sub(self.sampled_base.load(Ordering::Relaxed));
+        if offset >= bytes {
             return None;
         }
-        let span_shift = u32::from(self.span_shift.load(Ordering::Relaxed));
-        let class = offset >> span_shift;
-        let within = offset & ((1 << span_shift) - 1);
-        let index = u32::try_from(within >> Self::slot_shift(class)).ok()?;
+        let class = HALF + (offset >> self.span_shift.load(Ordering::Relaxed));
         let state = self.classes.get(class)?;
-        let entry = state.entries(state.opened.load(Ordering::Acquire)).get(index as usize)?;
+        let within = ptr.addr().wrapping_sub(state.slots.load(Ordering::Relaxed).addr());
+        #[expect(clippy::cast_possible_truncation, reason = "a class has fewer than 2^32 slots")]
+        let index = (within >> Self::slot_shift(class)) as u32;
+        debug_assert!(index < state.opened.load(Ordering::Acquire), "handed out, so open");
         #[expect(clippy::cast_possible_truncation, reason = "below 64")]
-        Some((Slot { class: class as u8, index }, entry))
+        let slot = Slot { class: class as u8, index };
+        // SAFETY: the slot was handed out, as the caller promises.
+        Some((slot, unsafe { state.open_entry(index) }))
     }
 
     /// The entry of a slot.
@@ -354,9 +388,16 @@ impl Range {
         MIN_SHIFT + k
     }
 
+    /// Which class of its half holds blocks of so many bytes, not 0.
+    #[inline(always)]
+    fn power_of(bytes: usize) -> usize {
+        // At least the smallest slot's. By `^`, which is one instruction with its opposite that is in `leading_zeros`.
+        let highest = (bytes - 1) | ((1 << MIN_SHIFT) - 1);
+        ((highest.leading_zeros() ^ (usize::BITS - 1)) + 1 - MIN_SHIFT) as usize
+    }
+
     fn class_of(half: Half, layout: Layout) -> Option<usize> {
-        let bytes = layout.size().max(layout.align()).max(1 << MIN_SHIFT);
-        let k = (usize::BITS - (bytes - 1).leading_zeros() - MIN_SHIFT) as usize;
+        let k = Self::power_of(layout.size().max(layout.align()));
         match half {
             Half::Own => (k < HALF).then_some(k),
             Half::Sampled => (k < SAMPLED_CLASSES).then_some(HALF + k),
@@ -376,4 +417,4 @@ mod kept;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use kept::Kept;
+pub(crate) use kept::{Kept, SmallClass};

@@ -295,11 +295,16 @@ pub(crate) mod stack {
     //! Nothing is unwound.
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) struct Registers;
+    pub(crate) struct Registers {
+        pub(crate) ip: u64,
+        pub(crate) sp: u64,
+        pub(crate) fp: u64,
+        pub(crate) lr: u64,
+    }
 
     impl Registers {
         pub(crate) fn here() -> Registers {
-            Registers
+            Registers { ip: 0, sp: 0, fp: 0, lr: 0 }
         }
     }
 }

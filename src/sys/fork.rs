@@ -3,11 +3,17 @@
 //! `_Fork`, raw `clone` and `SYS_fork` skip `pthread_atfork` handlers; MADV_WIPEONFORK (Linux 4.14) misses none of them.
 //! Where the advice is refused, every question asks for the process's number: a system call of 50 ns.
 
-use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
-/// The word in the page: what `arm` wrote in the arming process, 0 in its children. Null: not armed.
-static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(null_mut());
+/// The word in the page: what `arm` wrote in the arming process, 0 in its children. Not armed: `NOBODYS`.
+static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::from_ref(&NOBODYS).cast_mut());
+
+/// The mark while there is no page: no process is a child. Never written.
+static NOBODYS: AtomicU32 = AtomicU32::new(ARMED);
+
+fn nobodys() -> *mut AtomicU32 {
+    std::ptr::from_ref(&NOBODYS).cast_mut()
+}
 
 /// Whether the kernel wipes the page of `MARK` in children.
 static IS_WIPED: AtomicBool = AtomicBool::new(false);
@@ -19,7 +25,7 @@ const ARMED: u32 = u32::MAX;
 pub(crate) fn arm() -> bool {
     // Acquire: pairs with the Release below.
     let mark = MARK.load(Ordering::Acquire);
-    if !mark.is_null() {
+    if mark != nobodys() {
         // SAFETY: the page is never unmapped.
         unsafe { &*mark }.store(own_mark(), Ordering::Release);
         return true;
@@ -33,7 +39,7 @@ pub(crate) fn arm() -> bool {
     // SAFETY: a fresh page, aligned, zeroed: a valid atomic.
     unsafe { &*mark }.store(own_mark(), Ordering::Relaxed);
     // Release: pairs with the Acquire loads; whoever sees the pointer sees the mark.
-    if MARK.compare_exchange(null_mut(), mark, Ordering::Release, Ordering::Relaxed).is_err() {
+    if MARK.compare_exchange(nobodys(), mark, Ordering::Release, Ordering::Relaxed).is_err() {
         // SAFETY: nobody else has seen this page.
         unsafe { super::map::unmap(page.as_ptr(), super::map::STEP_BYTES) };
     }
@@ -54,17 +60,19 @@ pub(crate) fn around(before: extern "C" fn(), after: extern "C" fn()) {
 }
 
 /// True in a forked child of the process that armed the mark. Two loads.
-#[inline]
+#[inline(always)]
 pub(crate) fn in_child() -> bool {
     let mark = MARK.load(Ordering::Acquire);
-    if mark.is_null() {
-        return false;
-    }
     // SAFETY: the page is never unmapped; in a child it reads as zero.
     // Relaxed: the value can't change while this process runs, but by its own `arm`.
     match unsafe { &*mark }.load(Ordering::Relaxed) {
         ARMED => false,
-        0 => true,
-        number => number != std::process::id(),
+        other => is_another(other),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn is_another(mark: u32) -> bool {
+    mark == 0 || mark != std::process::id()
 }

@@ -91,7 +91,7 @@ impl ThreadStacks {
     }
 }
 
-pub(crate) fn recalled(_: &Registers, _: &ThreadStacks) -> Option<Captured> {
+pub(crate) fn recalled(_: Registers, _: &ThreadStacks) -> Option<Captured> {
     None
 }
 

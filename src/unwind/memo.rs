@@ -6,98 +6,90 @@
 //! stack pointer, words between it and the stack's end. Never allocates or waits; bounded, and emptied when it is full,
 //! when modules or scopes change, and with its tree.
 //!
-//! How: entries by stack pointer and innermost return address, four places each; a stack's words lie one after another,
-//! shallow to deep, so that proving one is a scan: two words at a time where they are neighbours, as a saved frame pointer
-//! and a return address are. A stack is kept when it is seen for the second time: one that never comes again costs a mark.
+//! How: a stack's node is found by its stack pointer and innermost return address, and its words are compared, shallow to
+//! deep (`words`). Where one differs, the next node is found by that place and by what is there instead: so of many stacks
+//! that begin alike each is found in a few steps, and not by trying the others. A copy of the node that was found lately is
+//! looked at first: each has all words of its stack, so it needs no way to it. Outer frames, which many stacks
+//! have in common, are noted once (`tails`). A stack is kept when it is seen for the second time: one that never comes
+//! again costs a mark.
 #![allow(unsafe_code, reason = "memory that is handed from thread to thread; reads of the thread's own stack")]
+
+mod tails;
+mod words;
 
 use core::ptr::NonNull;
 
 use super::frame::{Frame, MAX_WORDS};
-use super::set::generation;
 use super::thread::Captured;
 use crate::sys::stack::{self, Registers};
 use crate::units::StackId;
+use tails::{TailId, Tails};
+use words::{Part, Place, Words};
 
-/// Words that a memo holds one by one, and as many in twos: some 200 stacks of 20 frames. 88 kB a thread, touched as far as
-/// it is used.
-const WORDS: usize = 4_096;
-/// A stack with more is not kept.
-const MOST_WORDS: usize = WORDS / 4;
-/// Frames, from the innermost, whose words are read one by one all the same: a wide load of what was written in two parts
-/// a moment ago waits for both to arrive.
+/// 32 kB, touched as far as they are used.
+const NODES: usize = 512;
+const RECENT: usize = 256;
+/// Of so many stacks that are not the recent one, one becomes that: soon, if it comes again and again; seldom, if two
+/// come in turn.
+const ELSEWHERE: usize = 4;
+/// Nodes that a stack may be in.
+const WAYS: usize = 8;
+/// Nodes on the way to a stack; one farther away is not kept.
+const MOST_STEPS: usize = 32;
+/// Frames, from the innermost, whose words are read one by one: a wide load of what was written in two parts a moment ago
+/// waits for both to arrive.
 const FRESH_FRAMES: usize = 2;
-const ENTRIES: usize = 256;
-/// Entries that a stack may be in.
-const WAYS: usize = 4;
-/// Of so many stacks that are found elsewhere than in their first place one is moved there: soon, if it comes again and
-/// again; seldom, if two of a place come in turn.
-const ELSEWHERE: usize = 8;
-const MARKS: usize = 512;
-/// Words that are compared between two branches; stacks are padded to whole chunks.
-const CHUNK: usize = 4;
+/// Frames, from the innermost, that are in no tail: where stacks differ from one another.
+const APART: usize = 4;
+/// Stacks seen once that are known, four in a place.
+const MARKS: usize = 256;
 
 /// A stack: what has to be equal at once, and where its words are.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Entry {
-    /// The memo's life that it belongs to; another one: no entry.
-    life: u64,
+struct Node {
+    /// The way here; of another life: no node.
+    from: Way,
     sp: u64,
     fp: u64,
     lr: u64,
-    /// Its words: where they begin, in chunks, and how many.
-    first: u32,
-    chunks: u32,
-    /// Its twos, likewise.
-    first_twos: u32,
-    twos: u32,
-    frames: u32,
+    /// The words of its inner frames, and the outer ones.
+    part: Part,
+    tail: TailId,
     stack: u32,
-    truncated: bool,
+    /// Frames in all, and in the uppermost bit whether it is truncated.
+    frames: u32,
 }
 
-const _: () = assert!(size_of::<Entry>() == 64, "one cache line an entry");
+const _: () = assert!(size_of::<Node>() == 64, "one cache line a node");
+
+/// The way to a node: the memo's life, and 0 for the beginning, else another node and the place where its words differ.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+struct Way(u64);
 
 /// The memory of a memo. Zeroed is empty: no capture is made at address 0, and the first that is kept begins life 1.
 #[repr(C)]
 pub(super) struct Pages {
-    /// Grows with each emptying.
-    life: u64,
-    /// The set's generation that the entries are of.
+    /// The beginning of all ways; grows with each emptying.
+    life: Way,
+    /// The set's generation that the nodes are of.
     generation: u64,
     /// Where the captures are made; of one place alone, so that `top` holds.
     ip: u64,
     /// The innermost return address, in bytes above the sp there: in the capturing function's own frame.
     top: u64,
-    /// Chunks in use, of words and of twos.
-    used: usize,
-    used_twos: usize,
-    /// Stacks that were not found in their first place.
+    /// Stacks that were not found among the recent ones.
     elsewhere: usize,
+    /// Knuth's linear congruential generator (MMIX), for the marks.
+    random: u64,
     /// Of stacks seen once: a part of their hash.
-    marks: [u16; MARKS],
-    entries: [Entry; ENTRIES],
-    chunks: [Chunk; WORDS / CHUNK],
-    twos: [Twos; WORDS / CHUNK / 2],
-}
-
-/// Some words of a stack.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Chunk {
-    values: [u64; CHUNK],
-    /// Where, in bytes above the entry's sp.
-    offsets: [u32; CHUNK],
-}
-
-/// Some neighbouring words.
-#[derive(Clone, Copy)]
-#[repr(C, align(16))]
-struct Twos {
-    values: [[u64; 2]; CHUNK],
-    /// Where the first of each is.
-    offsets: [u32; CHUNK],
+    marks: [[u16; 4]; MARKS],
+    /// By stack pointer and innermost return address: the stack that mostly comes from there now. Copies.
+    recent: [Node; RECENT],
+    nodes: [Node; NODES],
+    tails: Tails,
+    words: Words,
 }
 
 /// A thread's memo, in memory that its region owns.
@@ -105,14 +97,24 @@ struct Twos {
 pub(super) struct Memo(NonNull<Pages>);
 
 #[inline(always)]
-fn hash(sp: u64, address: u64) -> u64 {
+fn hash(of: u64, word: u64) -> u64 {
     // Fibonacci hashing (Knuth, TAOCP 3, 6.4); the upper half is good.
-    (sp.rotate_left(23) ^ address).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    (of.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 #[inline(always)]
 fn place(hash: u64, way: usize) -> usize {
-    ((hash >> 48) as usize + way) % ENTRIES
+    ((hash >> 48) as usize + way) % NODES
+}
+
+/// Where a search ended: at a stack, or at the way to where it would be.
+enum Search {
+    /// Its index.
+    Found(usize),
+    Missing {
+        from: Way,
+        hash: u64,
+    },
 }
 
 impl Memo {
@@ -132,30 +134,32 @@ impl Memo {
 
     /// Empties it. What nobody used stays untouched.
     pub(super) fn forget(&mut self) {
-        if self.pages().life != 0 {
+        if self.pages().life != Way(0) {
             self.pages().empty();
         }
     }
 
-    /// The stack that begins at `registers`, if it is among those remembered. About 15 instructions, and 4 a word.
+    /// The stack that begins at `registers`, if it is among those remembered in this generation. About 25 instructions, and 4 to 6 a frame.
     #[inline(always)]
-    pub(super) fn recall(mut self, registers: &Registers) -> Option<Captured> {
+    pub(super) fn recall(mut self, registers: Registers, generation: u64) -> Option<Captured> {
         let pages = self.pages();
-        if pages.ip != registers.ip || pages.generation != generation() {
+        if pages.ip != registers.ip || pages.generation != generation {
             return None;
         }
         let top = stack::pointer::<u64>(registers.sp.wrapping_add(pages.top));
         // SAFETY: in the frame of the function that took the registers: it stands there at each of its calls.
         let hash = hash(registers.sp, unsafe { top.read_volatile() });
-        // SAFETY: the registers are the caller's.
-        match unsafe { pages.recall_at(place(hash, 0), registers) } {
-            None => pages.recall_elsewhere(hash, registers),
-            found => found,
+        let Registers { sp, fp, lr, .. } = registers;
+        let node = &pages.recent[place(hash, 0) % RECENT];
+        // SAFETY: the registers are the caller's; if the node is for them it is of this life, and was made at this sp.
+        if node.is_for(pages.life, sp, fp, lr) && unsafe { pages.are_as_noted(node) } {
+            return Some(node.captured());
         }
+        pages.recall_elsewhere(hash, sp, fp, lr).map(Node::captured)
     }
 
     /// Keeps the stack of these frames (deepest first, all of one capture with the set of `generation`, numbered), if it
-    /// was seen before.
+    /// was seen before. While it stands as it was captured.
     pub(super) fn keep(&mut self, frames: &[Frame], lr: u64, generation: u64, captured: Captured) {
         let Some(top) = frames.last() else { return };
         let Some(&(at, address)) = top.words(&mut [(0, 0); MAX_WORDS]).and_then(<[_]>::last) else { return };
@@ -166,245 +170,187 @@ impl Memo {
             (pages.ip, pages.generation, pages.top) = (state.address, generation, above);
             pages.empty();
         }
+        pages.words.anchor_at(state.sp);
         let hash = hash(state.sp, address);
-        if !pages.was_marked(hash, captured.stack) {
+        if !pages.was_marked(hash, captured.stack) || !words::can_be_noted(frames) {
             return;
         }
-        let Some(words) = pages.write(frames, state.sp) else { return };
-        let [first, chunks, first_twos, twos] = words;
-        let free = (0..WAYS).find(|&way| pages.entries[place(hash, way)].life != pages.life);
-        let way = free.unwrap_or(first as usize % WAYS);
-        pages.entries[place(hash, way)] = Entry {
-            life: pages.life,
-            sp: state.sp,
-            fp: state.fp,
-            lr,
-            first,
-            chunks,
-            first_twos,
-            twos,
-            frames: captured.frames,
-            stack: captured.stack.0,
-            truncated: captured.truncated,
-        };
+        let registers = Registers { ip: state.address, sp: state.sp, fp: state.fp, lr };
+        if pages.add(hash, frames, &registers, captured).is_none() {
+            // Full, or in the way of one another.
+            pages.empty();
+            pages.add(hash, frames, &registers, captured);
+        }
+    }
+}
+
+impl Node {
+    #[inline(always)]
+    fn is_for(&self, from: Way, sp: u64, fp: u64, lr: u64) -> bool {
+        // Only aarch64 has a link register.
+        let same_lr = cfg!(target_arch = "x86_64") || self.lr == lr;
+        self.sp == sp && self.fp == fp && same_lr && self.from == from
+    }
+
+    #[inline(always)]
+    fn captured(&self) -> Captured {
+        let (frames, truncated) = (self.frames & !Node::TRUNCATED, self.frames & Node::TRUNCATED != 0);
+        Captured { stack: StackId(self.stack), truncated, frames }
     }
 }
 
 impl Pages {
+    /// The words of this node's stack are on the stack.
+    ///
     /// # Safety
-    /// - `registers` are the calling thread's now.
+    /// - The node is of this life, and was made at the calling thread's sp.
     #[inline(always)]
-    unsafe fn recall_at(&self, place: usize, registers: &Registers) -> Option<Captured> {
-        let entry = self.entries.get(place)?;
-        let differs = (entry.sp ^ registers.sp) | (entry.fp ^ registers.fp) | (entry.lr ^ registers.lr);
-        if differs | (entry.life ^ self.life) != 0 {
-            return None;
-        }
-        let chunks = self.chunks.get(entry.first as usize..)?.get(..entry.chunks as usize)?;
-        let twos = self.twos.get(entry.first_twos as usize..)?.get(..entry.twos as usize)?;
-        // SAFETY: the entry was made at this sp of this thread, from words below the end of its stack.
-        if !unsafe { are_as_noted(registers.sp, chunks) } {
-            return None;
-        }
-        #[cfg(test)]
-        let twos = if planted::INNERMOST_ALONE.load(std::sync::atomic::Ordering::Relaxed) { &[] } else { twos };
-        // SAFETY: as above.
-        if !unsafe { twos_are_as_noted(registers.sp, twos) } {
-            return None;
-        }
-        Some(Captured { stack: StackId(entry.stack), truncated: entry.truncated, frames: entry.frames })
+    unsafe fn are_as_noted(&self, node: &Node) -> bool {
+        // SAFETY: the caller's promise.
+        let own = unsafe { self.words.difference(node.part) }.is_none();
+        // SAFETY: the caller's promise.
+        own && (node.tail == TailId::NONE || unsafe { self.tails_are_as_noted(node.tail) })
     }
 
-    /// In the places after the first; of what is found there some comes to the first place.
+    /// # Safety
+    /// - As for `are_as_noted`, of the node that the tail is of.
     #[inline(never)]
-    fn recall_elsewhere(&mut self, hash: u64, registers: &Registers) -> Option<Captured> {
-        // SAFETY: handed on.
-        let at = |way: &usize| unsafe { self.recall_at(place(hash, *way), registers) };
-        let (way, found) = (1..WAYS).find_map(|way| Some((way, at(&way)?)))?;
+    unsafe fn tails_are_as_noted(&self, tail: TailId) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.tail_difference(tail) }.is_none()
+    }
+
+    /// As `recall`, where the stack is not the recent one; of what is found some becomes that. Registers one by one, here and
+    /// below: a `Registers` would be kept in memory where it came from.
+    #[inline(never)]
+    fn recall_elsewhere(&mut self, hash: u64, sp: u64, fp: u64, lr: u64) -> Option<&Node> {
+        let Search::Found(index) = self.search(self.life, hash, sp, fp, lr) else { return None };
         self.elsewhere = self.elsewhere.wrapping_add(1);
         if self.elsewhere.is_multiple_of(ELSEWHERE) {
-            self.entries.swap(place(hash, 0), place(hash, way));
+            self.recent[place(hash, 0) % RECENT] = Node { from: self.life, ..self.nodes[index] };
         }
-        Some(found)
+        self.nodes.get(index)
     }
 
-    fn empty(&mut self) {
-        self.life += 1;
-        (self.used, self.used_twos) = (0, 0);
-    }
-
-    /// Was this stack here before? From now on it was, until another one takes its mark.
-    fn was_marked(&mut self, hash: u64, stack: StackId) -> bool {
-        let spread = (hash ^ u64::from(stack.0)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        let (mark, tag) = (&mut self.marks[(spread >> 32) as usize % MARKS], (spread >> 48) as u16 | 1);
-        core::mem::replace(mark, tag) == tag
-    }
-
-    /// Writes the words of `frames`, the shallowest first: the first chunk of words and how many, and the same of twos.
-    /// `None` where a step read what can't be compared, or too much.
-    fn write(&mut self, frames: &[Frame], sp: u64) -> Option<[u32; 4]> {
-        let mut room = [(0, 0); MAX_WORDS];
-        let mut count = 0;
-        for frame in frames {
-            count += frame.words(&mut room)?.len();
-        }
-        if count == 0 || count > MOST_WORDS {
+    /// The part of a node's tail, and the chunk of it, that differs.
+    ///
+    /// # Safety
+    /// - As for `are_as_noted`, of the node that the tail is of.
+    #[inline(always)]
+    unsafe fn tail_difference(&self, tail: TailId) -> Option<(Part, u32)> {
+        let mut id = tail;
+        #[cfg(test)]
+        if planted::OUTER_UNSEEN.load(std::sync::atomic::Ordering::Relaxed) {
             return None;
         }
-        // A chunk more of each than the words need, since the last of each may be begun alone.
-        if self.used + count / CHUNK + 1 >= self.chunks.len() || self.used_twos + count / CHUNK + 1 >= self.twos.len() {
-            self.empty();
+        while let Some(tail) = self.tails.get(id) {
+            // SAFETY: the caller's promise.
+            if let Some(at) = unsafe { self.words.difference(tail.part) } {
+                return Some((tail.part, at));
+            }
+            id = tail.below;
         }
-        let (mut words, mut twos) = (Part::at(self.used), Part::at(self.used_twos));
-        for (n, frame) in frames.iter().rev().enumerate() {
-            match *frame.words(&mut room)? {
-                [(at, fp), (above, address)] if above == at.wrapping_add(8) && n >= FRESH_FRAMES => {
-                    twos.note(&mut self.twos, u32::try_from(at - sp).ok()?, [fp, address])?;
-                }
-                ref alone => {
-                    for &(at, value) in alone {
-                        words.note(&mut self.chunks, u32::try_from(at - sp).ok()?, value)?;
-                    }
-                }
+        None
+    }
+
+    /// The way on from the node of this index, of which this part differs, at this chunk.
+    fn branch(&self, index: usize, part: Part, at: u32) -> (Way, u64) {
+        // SAFETY: `difference` was asked for this part, and answered so.
+        let (Place(place), found) = unsafe { self.words.found_at(part, at) };
+        let from = Way(self.life.0 | ((index as u64 + 1) << Place::BITS) | u64::from(place));
+        (from, hash(from.0, found))
+    }
+
+    fn search(&self, from: Way, hash: u64, sp: u64, fp: u64, lr: u64) -> Search {
+        let (mut from, mut hash) = (from, hash);
+        for _ in 0..MOST_STEPS {
+            let mut places = (0..WAYS).map(|way| place(hash, way));
+            let Some(index) = places.find(|&at| self.nodes[at].is_for(from, sp, fp, lr)) else { break };
+            let node = &self.nodes[index];
+            // SAFETY: the registers are the calling thread's; the node is of this life, and was made at this sp.
+            let own = unsafe { self.words.difference(node.part) }.map(|at| (node.part, at));
+            // SAFETY: as above.
+            match own.or_else(|| unsafe { self.tail_difference(node.tail) }) {
+                None => return Search::Found(index),
+                Some((part, at)) => (from, hash) = self.branch(index, part, at),
             }
         }
-        let written =
-            [u32::try_from(self.used).ok()?, words.chunks(), u32::try_from(self.used_twos).ok()?, twos.chunks()];
-        self.used += written[1] as usize;
-        self.used_twos += written[3] as usize;
-        Some(written)
-    }
-}
-
-/// Chunks of one kind that are being filled.
-struct Part {
-    first: usize,
-    noted: usize,
-}
-
-/// What is noted in chunks.
-trait Filled {
-    type Value: Copy;
-    /// Notes a value in this place of the chunk, and in all that come after it: the last chunk is full whatever comes.
-    fn fill(&mut self, place: usize, offset: u32, value: Self::Value);
-}
-
-impl Filled for Chunk {
-    type Value = u64;
-
-    fn fill(&mut self, place: usize, offset: u32, value: u64) {
-        self.offsets[place..].fill(offset);
-        self.values[place..].fill(value);
-    }
-}
-
-impl Filled for Twos {
-    type Value = [u64; 2];
-
-    fn fill(&mut self, place: usize, offset: u32, value: [u64; 2]) {
-        self.offsets[place..].fill(offset);
-        self.values[place..].fill(value);
-    }
-}
-
-impl Part {
-    fn at(first: usize) -> Part {
-        Part { first, noted: 0 }
+        Search::Missing { from, hash }
     }
 
-    fn note<C: Filled>(&mut self, chunks: &mut [C], offset: u32, value: C::Value) -> Option<()> {
-        chunks.get_mut(self.first + self.noted / CHUNK)?.fill(self.noted % CHUNK, offset, value);
-        self.noted += 1;
+    /// Adds a stack that stands as it was captured. `None`: there is no room. Done, too, where it is there.
+    fn add(&mut self, hash: u64, frames: &[Frame], registers: &Registers, captured: Captured) -> Option<()> {
+        let Search::Missing { from, hash } = self.search(self.life, hash, registers.sp, registers.fp, registers.lr)
+        else {
+            return Some(());
+        };
+        let free = (0..WAYS).map(|way| place(hash, way)).find(|&place| !self.nodes[place].lives(self.life))?;
+        let (tail, outer) = self.tails.note(&mut self.words, self.life.number(), frames, APART)?;
+        let part = self.words.write(frames.get(outer..)?, FRESH_FRAMES)?;
+        self.nodes[free] = Node {
+            from,
+            sp: registers.sp,
+            fp: registers.fp,
+            lr: registers.lr,
+            part,
+            tail,
+            stack: captured.stack.0,
+            frames: captured.frames | if captured.truncated { Node::TRUNCATED } else { 0 },
+        };
         Some(())
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "at most MOST_WORDS")]
-    fn chunks(&self) -> u32 {
-        self.noted.div_ceil(CHUNK) as u32
+    fn empty(&mut self) {
+        if self.life == Way::LAST {
+            self.nodes.fill(Node::NONE);
+            self.recent.fill(Node::NONE);
+            self.tails.clear();
+            self.life = Way(0);
+        }
+        self.life = Way(self.life.0 + Way::LIFE);
+        self.words.empty();
     }
-}
 
-/// The words that these say are on the stack above `sp`.
-///
-/// # Safety
-/// - `sp` is the calling thread's now, and all offsets lead to aligned words below the end of its stack.
-#[inline(always)]
-unsafe fn are_as_noted(sp: u64, chunks: &[Chunk]) -> bool {
-    for chunk in chunks {
-        let mut differences = 0;
-        for (offset, value) in chunk.offsets.iter().zip(chunk.values) {
-            let word = stack::pointer::<u64>(sp.wrapping_add(u64::from(*offset)));
-            // SAFETY: the caller's promise.
-            differences |= unsafe { word.read_volatile() } ^ value;
-        }
-        if differences != 0 {
-            return false;
-        }
-        #[cfg(test)]
-        if planted::INNERMOST_ALONE.load(std::sync::atomic::Ordering::Relaxed) {
+    /// Was this stack here before? From now on it was, until another takes its place: one of four by chance, so that five in
+    /// turn don't put one another out for ever.
+    fn was_marked(&mut self, hash: u64, stack: StackId) -> bool {
+        let spread = (hash ^ u64::from(stack.0)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let (marks, tag) = (&mut self.marks[(spread >> 32) as usize % MARKS], (spread >> 48) as u16 | 1);
+        if marks.contains(&tag) {
             return true;
         }
-    }
-    true
-}
-
-/// The same, of neighbouring words.
-///
-/// # Safety
-/// - As for [`are_as_noted`].
-#[inline(always)]
-unsafe fn twos_are_as_noted(sp: u64, twos: &[Twos]) -> bool {
-    for chunk in twos {
-        // SAFETY: the caller's promise.
-        if !unsafe { chunk.is_as_noted(sp) } {
-            return false;
-        }
-    }
-    true
-}
-
-impl Twos {
-    /// # Safety
-    /// - As for [`are_as_noted`].
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    unsafe fn is_as_noted(&self, sp: u64) -> bool {
-        use core::arch::x86_64::{
-            __m128i, _mm_cmpeq_epi8, _mm_load_si128, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128,
-            _mm_setzero_si128, _mm_xor_si128,
-        };
-        let mut differences = _mm_setzero_si128();
-        for (offset, value) in self.offsets.iter().zip(&self.values) {
-            let at = stack::pointer::<__m128i>(sp.wrapping_add(u64::from(*offset)));
-            // SAFETY: the caller's promise, of two words.
-            let found = unsafe { _mm_loadu_si128(at) };
-            // SAFETY: a value of 16 bytes, at a multiple of them in a chunk that is aligned to them.
-            let noted = unsafe { _mm_load_si128(value.as_ptr().cast()) };
-            differences = _mm_or_si128(differences, _mm_xor_si128(found, noted));
-        }
-        _mm_movemask_epi8(_mm_cmpeq_epi8(differences, _mm_setzero_si128())) == 0xFFFF
-    }
-
-    /// # Safety
-    /// - As for [`are_as_noted`].
-    #[cfg(not(target_arch = "x86_64"))]
-    #[inline]
-    unsafe fn is_as_noted(&self, sp: u64) -> bool {
-        let mut differences = 0;
-        for (offset, value) in self.offsets.iter().zip(self.values) {
-            let at = stack::pointer::<[u64; 2]>(sp.wrapping_add(u64::from(*offset)));
-            // SAFETY: the caller's promise, of two words.
-            let found = unsafe { at.read_volatile() };
-            differences |= (found[0] ^ value[0]) | (found[1] ^ value[1]);
-        }
-        differences == 0
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        marks[(self.random >> 62) as usize] = tag;
+        false
     }
 }
 
-/// The fault that the tests plant, to see that they would find it.
+impl Way {
+    /// A node and a place have 32 bits.
+    const LIFE: u64 = 1 << 32;
+    const LAST: Way = Way(!(Way::LIFE - 1));
+
+    /// Of the life.
+    fn number(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+impl Node {
+    const NONE: Node =
+        Node { from: Way(0), sp: 0, fp: 0, lr: 0, part: Part::NONE, tail: TailId::NONE, stack: 0, frames: 0 };
+    const TRUNCATED: u32 = 1 << 31;
+
+    fn lives(&self, life: Way) -> bool {
+        self.from.0 & Way::LAST.0 == life.0
+    }
+}
+
+/// The faults that the tests plant, to see that they would find them.
 #[cfg(test)]
 pub(super) mod planted {
+    /// Take the outer frames for granted.
+    pub(in super::super) static OUTER_UNSEEN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
     /// Compare a stack's innermost words, and nothing else.
     pub(in super::super) static INNERMOST_ALONE: std::sync::atomic::AtomicBool =
         std::sync::atomic::AtomicBool::new(false);

@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "a pointer to the published set, freed by hazard")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 use framehop::{MustNotAllocateDuringUnwind, UnwinderNative};
 
@@ -72,6 +72,43 @@ static PUBLISHED: AtomicPtr<Set> = AtomicPtr::new(core::ptr::null_mut());
 /// Its generation, so that a repeated stack need not touch the set; 0 before the first start.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
+/// The debug mode: unwind in full as well.
+static CHECKING: AtomicBool = AtomicBool::new(false);
+/// What `recallable` answers.
+static RECALLABLE: AtomicU64 = AtomicU64::new(0);
+
+/// Is every capture to be unwound in full as well?
+#[inline]
+pub(super) fn is_checking() -> bool {
+    // Relaxed: a mode of the tests.
+    CHECKING.load(Ordering::Relaxed)
+}
+
+pub(super) fn set_checking(on: bool) {
+    CHECKING.store(on, Ordering::SeqCst);
+    settle_recallable();
+}
+
+/// The generation in force; 0, which is no memo's, in the debug mode: so that exact mode asks once for both.
+#[inline(always)]
+pub(super) fn recallable() -> u64 {
+    // Acquire: as in `generation`.
+    RECALLABLE.load(Ordering::Acquire)
+}
+
+/// After a change of either. Whoever stores last has seen both.
+fn settle_recallable() {
+    let now = || if CHECKING.load(Ordering::SeqCst) { 0 } else { GENERATION.load(Ordering::SeqCst) };
+    loop {
+        let generation = now();
+        // SeqCst: before the look whether it is still so.
+        RECALLABLE.store(generation, Ordering::SeqCst);
+        if now() == generation {
+            return;
+        }
+    }
+}
+
 /// The generation in force.
 #[inline]
 pub(super) fn generation() -> u64 {
@@ -84,7 +121,8 @@ pub(super) fn publish(set: Box<Set>) -> *mut Set {
     let generation = set.generation;
     // SeqCst: one order with the hazards (see `protect`).
     let old = PUBLISHED.swap(Box::into_raw(set), Ordering::SeqCst);
-    GENERATION.store(generation, Ordering::Release);
+    GENERATION.store(generation, Ordering::SeqCst);
+    settle_recallable();
     old
 }
 

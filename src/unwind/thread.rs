@@ -39,6 +39,8 @@ pub(crate) struct Captured {
 /// The unwinder's part of a thread's state.
 #[derive(Debug)]
 pub(crate) struct ThreadStacks {
+    /// The region's memo, where there is a region.
+    memo: Option<Memo>,
     region: Option<Region>,
     /// Remembered frames, at most the region's capacity; all of one capture.
     len: usize,
@@ -66,6 +68,7 @@ impl ThreadStacks {
     /// Nothing known.
     pub(crate) const fn new() -> ThreadStacks {
         ThreadStacks {
+            memo: None,
             region: None,
             len: 0,
             outcome: Outcome::End,
@@ -90,7 +93,7 @@ impl ThreadStacks {
 
     /// The thread retires: hands its memory on. A later capture (another library's exit handler) obtains it again.
     pub(crate) fn release(&mut self) {
-        self.len = 0;
+        (self.len, self.memo) = (0, None);
         if let Some(region) = self.region.take() {
             region.release();
         }
@@ -125,27 +128,21 @@ impl ThreadStacks {
         self.forget_memo();
     }
 
-    #[inline(always)]
-    fn memo(&self) -> Option<Memo> {
-        // SAFETY: the region is this thread's; its pages lie in a mapping that stays.
-        self.region.map(|region| unsafe { Memo::over(region.memo()) })
-    }
-
     fn forget_memo(&mut self) {
-        if let Some(mut memo) = self.memo() {
+        if let Some(memo) = &mut self.memo {
             memo.forget();
         }
     }
 
-    /// The capture's answer if this stack is one of those that were remembered by `memorize`.
+    /// The capture's answer if this stack is one of those that were remembered by `memorize`, in this generation.
     #[inline(always)]
-    pub(super) fn recall(&self, registers: &Registers) -> Option<Captured> {
-        self.memo()?.recall(registers)
+    pub(super) fn recall(&self, registers: Registers, generation: u64) -> Option<Captured> {
+        self.memo?.recall(registers, generation)
     }
 
     /// Remembers the stack that was captured last, beside it.
     pub(super) fn memorize(&mut self) {
-        if let Some(mut memo) = self.memo().filter(|_| self.numbered) {
+        if let Some(mut memo) = self.memo.filter(|_| self.numbered) {
             memo.keep(self.frames(), self.lr, self.generation, self.captured());
         }
     }
@@ -162,6 +159,8 @@ impl ThreadStacks {
             if self.region.is_none() {
                 self.tries -= 1;
             }
+            // SAFETY: the region is this thread's; its pages lie in a mapping that stays.
+            self.memo = self.region.map(|region| unsafe { Memo::over(region.memo()) });
             // Another thread's, or none.
             self.forget_memo();
         }

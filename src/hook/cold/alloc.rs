@@ -37,7 +37,7 @@ pub(in crate::hook) unsafe fn alloc(size: usize, align: usize, inner: &dyn Globa
     // SAFETY: they were a layout; apart, they stay in the registers that they came in.
     let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
     let hot = own_hot();
-    if let Some(ptr) = exact::alloc(hot, layout, zeroed, &registers) {
+    if let Some(ptr) = exact::alloc(hot, layout, zeroed, registers) {
         return ptr;
     }
     // SAFETY: the caller's layout.
@@ -45,19 +45,26 @@ pub(in crate::hook) unsafe fn alloc(size: usize, align: usize, inner: &dyn Globa
         return ptr;
     }
     // SAFETY: the caller's layout.
-    unsafe { alloc_at_length(hot, layout, inner, zeroed, &registers) }
+    unsafe { alloc_at_length(hot, layout, inner, zeroed, registers.ip, registers.sp, registers.fp, registers.lr) }
 }
 
+/// Registers one by one: a `Registers` would be kept in memory where it came from.
+///
 /// # Safety
 /// As for [`GlobalAlloc::alloc`].
+#[expect(clippy::too_many_arguments, reason = "as said")]
 #[inline(never)]
 unsafe fn alloc_at_length(
     hot: &Hot,
     layout: Layout,
     inner: &dyn GlobalAlloc,
     zeroed: bool,
-    registers: &Registers,
+    ip: u64,
+    sp: u64,
+    fp: u64,
+    lr: u64,
 ) -> *mut u8 {
+    let registers = Registers { ip, sp, fp, lr };
     hot.undo(layout.size());
     if hot.depth.get() != 0 {
         // SAFETY: the caller's layout.
@@ -68,7 +75,7 @@ unsafe fn alloc_at_length(
         // SAFETY: the caller's layout.
         None => unsafe { plain(inner, layout, zeroed) },
         // SAFETY: the caller's layout.
-        Some(interval) => unsafe { tracked(&mut cold, inner, layout, zeroed, interval, registers) },
+        Some(interval) => unsafe { tracked(&mut cold, inner, layout, zeroed, interval, &registers) },
     };
     if ptr.is_null() {
         refusal::look();

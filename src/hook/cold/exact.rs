@@ -18,12 +18,12 @@ use crate::hook::session;
 use crate::hook::thread::{self, Own, ThreadBlock};
 use crate::ring::record::{RECORD_WORDS, Record, exact};
 use crate::sampler::weight::IntervalCode;
-use crate::slots::entry::Identity;
-use crate::slots::{RANGE, Range, SLOT_MAX_BYTES};
+use crate::slots::entry::{Entry, Identity};
+use crate::slots::{RANGE, SmallClass};
 use crate::sys::stack::Registers;
 use crate::sys::thread::keeping_errno;
 use crate::sys::{clock, fork};
-use crate::units::StackId;
+use crate::units::{StackId, Ticks};
 use crate::unwind;
 
 /// One stay of a thread in the lean way.
@@ -44,15 +44,12 @@ impl<'a> Stay<'a> {
         }
         // SAFETY: this thread's own block; it is given back only by this thread, at its end.
         let block = unsafe { &*block };
-        // In sampled mode, no more than this look; once marked as busy, the look that counts.
-        if block.lean.get() != session::state() {
-            return None;
-        }
         hot.depth.set(1);
         block.set_busy(true);
         // SAFETY: by the owner, and `depth` keeps a second stay from beginning.
         let own = unsafe { block.own() };
         let stay = Stay { hot, block, own };
+        // Once marked as busy, so that whoever changes the state sees us, or we the change.
         if stay.block.lean.get() == session::state() {
             return Some(stay);
         }
@@ -77,12 +74,15 @@ impl<'a> Stay<'a> {
         send_to_full(self.own, at, sized, aux, stack);
     }
 
-    /// Does the block belong to the profile that runs?
     #[inline(always)]
-    fn is_current(&self, identity: &Identity) -> bool {
-        let current = identity.session == self.block.lean.get().profile();
-        debug_assert!(!current || identity.interval == IntervalCode::EXACT, "a profile is exact from beginning to end");
-        current
+    fn identity(&self, birth: Ticks, stack: StackId) -> Identity {
+        Identity { birth, stack, interval: IntervalCode::EXACT, carried: 0.0, session: self.block.lean.get().profile() }
+    }
+
+    /// Birth and stack of a block, if it belongs to the profile that runs.
+    #[inline(always)]
+    fn current(&self, entry: &Entry) -> Option<(Ticks, StackId)> {
+        entry.of_exact(self.block.lean.get().profile())
     }
 }
 
@@ -110,13 +110,13 @@ fn send_to_full(own: &mut Own, at: u64, sized: u64, aux: u64, stack: u64) {
     });
 }
 
-/// A stack that is not remembered. `None`: no profile to number it in.
+/// A stack that is not remembered. `None`: no profile to number it in. Registers one by one, as for `alloc_at_length`.
 #[cold]
 #[inline(never)]
-fn changed_stack(registers: &Registers, own: &mut Own) -> Option<StackId> {
+fn changed_stack(ip: u64, sp: u64, fp: u64, lr: u64, own: &mut Own) -> Option<StackId> {
     keeping_errno(|| {
         let sink = session::sink()?;
-        let captured = unwind::capture_anew(*registers, &mut own.stacks, &sink.tree()?);
+        let captured = unwind::capture_anew(Registers { ip, sp, fp, lr }, &mut own.stacks, &sink.tree()?);
         if captured.truncated {
             sink.truncated();
         }
@@ -133,8 +133,10 @@ fn count_truncated() {
 }
 
 #[inline(always)]
-fn stack_of(registers: &Registers, own: &mut Own) -> Option<StackId> {
-    let Some(captured) = unwind::recalled(registers, &own.stacks) else { return changed_stack(registers, own) };
+fn stack_of(registers: Registers, own: &mut Own) -> Option<StackId> {
+    let Some(captured) = unwind::recalled(registers, &own.stacks) else {
+        return changed_stack(registers.ip, registers.sp, registers.fp, registers.lr, own);
+    };
     if captured.truncated {
         count_truncated();
     }
@@ -150,12 +152,14 @@ fn small(bytes: usize) -> u32 {
 
 /// A small block is born, whose bytes the hot path has subtracted. `None`: take the long way.
 #[inline(always)]
-pub(super) fn alloc(hot: &Hot, layout: Layout, zeroed: bool, registers: &Registers) -> Option<*mut u8> {
-    if layout.size().max(layout.align()) > SLOT_MAX_BYTES {
-        return None;
-    }
+pub(super) fn alloc(hot: &Hot, layout: Layout, zeroed: bool, registers: Registers) -> Option<*mut u8> {
+    let class = SmallClass::of(layout)?;
     let mut stay = Stay::enter(hot)?;
-    let made = stack_of(registers, stay.own).and_then(|stack| begin(&mut stay, layout, stack));
+    let Some(stack) = stack_of(registers, stay.own) else {
+        stay.leave();
+        return None;
+    };
+    let made = begin(&mut stay, class, layout.size(), stack);
     if let Some(at) = made {
         if zeroed {
             // SAFETY: the slot has at least `layout.size()` bytes.
@@ -168,17 +172,11 @@ pub(super) fn alloc(hot: &Hot, layout: Layout, zeroed: bool, registers: &Registe
 }
 
 #[inline(always)]
-fn begin(stay: &mut Stay<'_>, layout: Layout, stack: StackId) -> Option<NonNull<u8>> {
-    let (at, _, entry) = RANGE.take_kept(&mut stay.own.kept, layout)?;
-    let identity = Identity {
-        birth: clock::now(),
-        stack,
-        interval: IntervalCode::EXACT,
-        carried: 0.0,
-        session: stay.block.lean.get().profile(),
-    };
-    entry.set(&identity);
-    stay.send(exact::birth(identity.birth, stack, small(layout.size())));
+fn begin(stay: &mut Stay<'_>, class: SmallClass, size: usize, stack: StackId) -> Option<NonNull<u8>> {
+    let (at, entry) = RANGE.take_kept(&mut stay.own.kept, class)?;
+    let birth = clock::now();
+    entry.set(&stay.identity(birth, stack));
+    stay.send(exact::birth(birth, stack, small(size)));
     Some(at)
 }
 
@@ -188,13 +186,14 @@ fn begin(stay: &mut Stay<'_>, layout: Layout, stack: StackId) -> Option<NonNull<
 /// As for [`std::alloc::GlobalAlloc::dealloc`].
 #[inline(always)]
 pub(super) unsafe fn dealloc(hot: &Hot, ptr: *mut u8, size: usize) -> bool {
-    let Some((slot, entry)) = RANGE.sampled(ptr) else { return false };
+    // SAFETY: the caller's block.
+    let Some((slot, entry)) = (unsafe { RANGE.sampled(ptr) }) else { return false };
     let Some(mut stay) = Stay::enter(hot) else { return false };
-    let current = entry.get().filter(|identity| stay.is_current(identity));
-    if let Some(identity) = &current {
+    let current = stay.current(entry);
+    if let Some((birth, stack)) = current {
         entry.clear();
         let at = clock::now();
-        stay.send(exact::free(at, identity.stack, small(size), identity.birth));
+        stay.send(exact::free(at, stack, small(size), birth));
         // SAFETY: the caller gives the block up, and its entry is empty.
         unsafe { RANGE.give_kept(&mut stay.own.kept, slot, entry) };
         hot.count_free(size);
@@ -210,19 +209,16 @@ pub(super) unsafe fn dealloc(hot: &Hot, ptr: *mut u8, size: usize) -> bool {
 /// As for [`std::alloc::GlobalAlloc::realloc`].
 #[inline(always)]
 pub(super) unsafe fn realloc(hot: &Hot, ptr: *mut u8, layout: Layout, new: usize, spent: bool) -> Option<*mut u8> {
-    if new.max(layout.align()) > SLOT_MAX_BYTES {
-        return None;
-    }
-    // SAFETY: the caller's alignment, and a size that is far from overflow.
-    let new_layout = unsafe { Layout::from_size_align_unchecked(new, layout.align()) };
-    let (slot, entry) = RANGE.sampled(ptr)?;
+    let class = SmallClass::of_bytes(new.max(layout.align()))?;
+    // SAFETY: the caller's block.
+    let (slot, entry) = unsafe { RANGE.sampled(ptr) }?;
     let mut stay = Stay::enter(hot)?;
-    let moved = entry.get().filter(|identity| stay.is_current(identity)).and_then(|identity| {
-        let place = if Range::same_class(slot, new_layout) {
+    let moved = stay.current(entry).and_then(|(birth, stack)| {
+        let place = if class.is_of(slot) {
             ptr
         } else {
-            let (fresh, _, fresh_entry) = RANGE.take_kept(&mut stay.own.kept, new_layout)?;
-            fresh_entry.set(&identity);
+            let (fresh, fresh_entry) = RANGE.take_kept(&mut stay.own.kept, class)?;
+            fresh_entry.set(&stay.identity(birth, stack));
             // SAFETY: two distinct slots, each of at least the smaller size.
             unsafe { ptr.copy_to_nonoverlapping(fresh.as_ptr(), layout.size().min(new)) };
             entry.clear();
@@ -231,7 +227,7 @@ pub(super) unsafe fn realloc(hot: &Hot, ptr: *mut u8, layout: Layout, new: usize
             fresh.as_ptr()
         };
         let at = clock::now();
-        stay.send(exact::resize(at, identity.stack, small(new), small(layout.size()), identity.birth));
+        stay.send(exact::resize(at, stack, small(new), small(layout.size()), birth));
         Some(place)
     });
     if moved.is_some() {

@@ -114,7 +114,8 @@ fn kept_slots_have_one_owner_and_come_back() {
         let at: *mut u64 = std::ptr::with_exposed_provenance_mut(at);
         // SAFETY: handed to us by its owner.
         assert_eq!(unsafe { at.read() }, mark, "somebody else wrote into it");
-        let (slot, entry) = RANGE.sampled(at.cast()).expect("a slot");
+        // SAFETY: handed out by the range.
+        let (slot, entry) = unsafe { RANGE.sampled(at.cast()) }.expect("a slot");
         // SAFETY: ours, used no more.
         unsafe { RANGE.give_kept(kept, slot, entry) };
     };
@@ -128,7 +129,8 @@ fn kept_slots_have_one_owner_and_come_back() {
                 for round in 0..rounds {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     let layout = layouts[usize::try_from(random >> 40).expect("64 bits") % layouts.len()];
-                    let (at, slot, entry) = RANGE.take_kept(&mut kept, layout).expect("room");
+                    let (at, entry) = RANGE.take_kept(&mut kept, SmallClass::of(layout).expect("small")).expect("room");
+                    let (_, slot) = RANGE.locate(at.as_ptr()).expect("of the range");
                     assert!(Range::slot_bytes(slot) >= layout.size() && at.as_ptr().addr() % layout.align() == 0);
                     assert_eq!(RANGE.entry(slot).map(std::ptr::from_ref), Some(std::ptr::from_ref(entry)));
                     let mark = thread << 32 | round;

@@ -142,6 +142,58 @@ fn recalling_by_the_innermost_words_alone_is_found_out() {
     });
 }
 
+#[inline(never)]
+fn down(levels: u64) -> u64 {
+    match levels {
+        0 => u64::from(sample().stack.0),
+        _ => black_box(down(black_box(levels - 1))).wrapping_add(1),
+    }
+}
+
+#[inline(never)]
+fn by_left(levels: u64) -> u64 {
+    black_box(down(levels)).wrapping_add(3)
+}
+
+#[inline(never)]
+fn by_right(levels: u64) -> u64 {
+    black_box(down(levels)).wrapping_add(5)
+}
+
+/// Deep stacks that differ in their outer frames alone, in turn; each a few times.
+fn by_two_ways(rounds: u64) {
+    for round in 0..rounds {
+        for depth in [30, 45, 60] {
+            black_box(if round % 4 < 2 { by_left(depth) } else { by_right(depth) });
+        }
+    }
+}
+
+#[test]
+fn deep_stacks_are_told_apart_by_their_outer_frames() {
+    let session = Session::start(128);
+    by_two_ways(40);
+    let recalled = counters().recalled - session.before.recalled;
+    assert!(recalled > 90, "{recalled} of 120");
+    session.finish(120);
+}
+
+/// The test above can fail: outer frames that are taken for granted are found out.
+#[test]
+fn recalling_without_the_outer_frames_is_found_out() {
+    let session = Session::start(128);
+    memo::planted::OUTER_UNSEEN.store(true, Ordering::Relaxed);
+    by_two_ways(40);
+    memo::planted::OUTER_UNSEEN.store(false, Ordering::Relaxed);
+    let wrong = counters().disagreements - session.before.disagreements;
+    println!("{wrong} of {} recalled wrong", counters().recalled - session.before.recalled);
+    assert!(wrong > 20, "{wrong}");
+    STACKS.with(|stacks| {
+        // SAFETY: this thread's own.
+        unsafe { &mut *stacks.0.get() }.forget();
+    });
+}
+
 /// Nor is a rule that was learned wrong believed in: the debug mode asks framehop alone.
 #[test]
 fn a_wrongly_learned_rule_is_found_out() {
