@@ -1,7 +1,7 @@
 //! From a history to one word. Asked when a report is made, not each epoch; changes nothing.
 
 use super::case::Case;
-use super::gates::{Moment, Reading, Survivors, is_root_like};
+use super::gates::{Moment, ROOT_ODDS, Reading, Survivors};
 use super::history::{COHORTS, History, QUEUE_COHORTS, bytes};
 use super::ladder::Rung;
 use super::state::{State, Tier, Withdrawal};
@@ -71,9 +71,7 @@ fn is_sublinear(reading: &Reading, at: Moment<'_>) -> bool {
 /// Growth that chance alone may have made look slower than a leak's: the births don't speak against it.
 fn may_be_steady(reading: &Reading, at: Moment<'_>) -> bool {
     let steady = at.config.steady_ratio;
-    #[expect(clippy::cast_possible_truncation, reason = "a threshold of one or two digits")]
-    let root_like = is_root_like(reading.births_ratio, reading.steady_odds, steady as f32);
-    !root_like && f64::from(reading.ratio + 2.0 * reading.ratio_error) >= steady
+    reading.steady_odds >= -ROOT_ODDS && f64::from(reading.ratio + 2.0 * reading.ratio_error) >= steady
 }
 
 /// Balance is not refuted.

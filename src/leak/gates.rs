@@ -16,9 +16,9 @@ const BEGIN_HALVES: f32 = 1.0;
 const HOLD_HALVES: f32 = 3.0;
 /// Births speak against a leak where they speak for growth like √t by so much (ln): odds of 12 to 1. A steady leak of 40 samples gets
 /// there in three of a thousand cases.
-const ROOT_ODDS: f32 = 2.5;
+pub(super) const ROOT_ODDS: f32 = 2.5;
 /// Steady growth and growth like √t are equally likely at an exponent of 0.72: their births' ratio is 0.65, 1.08 times the gate's.
-pub(super) const BETWEEN: f32 = 1.08;
+const BETWEEN: f32 = 1.08;
 /// What was loaded at a run's beginning is set aside where what came later is steady by these odds (ln): the second, where it is
 /// no more than growth like √t has there.
 const SET_ASIDE_ODDS: f32 = 4.0;
@@ -192,9 +192,10 @@ struct Births {
 }
 
 impl Births {
-    /// ln of the odds for a steady leak against growth like √t: Σ ln(1 / ½u^-½). Its sign is sure from some 40 samples on.
-    fn against_root(&self) -> f32 {
-        self.count * (std::f32::consts::LN_2 - 0.5 / self.exponent)
+    /// ln of the odds for growth like t^2c against t^c, Σ ln(2u^c), where both are as likely at the exponent `between`. For 0.72, where
+    /// the default's is, these are a steady leak and √t. The sign is sure from some 40 samples on.
+    fn against_slower(&self, between: f32) -> f32 {
+        self.count * std::f32::consts::LN_2 * (1.0 - between / self.exponent)
     }
 
     /// ln of the odds for a steady leak against what saturates, like 1 − exp(−2.5·t/T): Σ ln((1 − e^-2.5) / 2.5·e^-2.5u).
@@ -218,7 +219,7 @@ pub(crate) struct Reading {
     /// The same ratio as the survivors' births have it: 2^b − 1 for growth like t^b, with its standard error.
     pub(crate) births_ratio: f32,
     pub(crate) births_error: f32,
-    /// ln of the odds that the births give a steady leak against growth like √t. Its sign is sure from some 40 samples on.
+    /// ln of the odds that the births give a steady leak against growth like √t.
     pub(crate) steady_odds: f32,
     /// Net growth in the last quarter over an even quarter's, with its standard error.
     pub(crate) recent: f32,
@@ -270,7 +271,7 @@ pub(crate) fn read(rung: usize, state: &Rung, survivors: &Survivors, held: Tier,
     let even = net * quarter;
     let (recent, recent_error) =
         if even > 0.0 { (late / even, (late.max(0.0) + 1.0).sqrt() / even) } else { (0.0, 0.0) };
-    let (exponent, steady_odds) = (births.exponent, births.against_root());
+    let exponent = births.exponent;
     let births_ratio = exponent.exp2() - 1.0;
     let births_error = exponent.exp2() * std::f32::consts::LN_2 * exponent / births.count.max(1.0).sqrt();
 
@@ -278,7 +279,8 @@ pub(crate) fn read(rung: usize, state: &Rung, survivors: &Survivors, held: Tier,
     let (steady, cohorts) = (at.config.steady_ratio as f32, at.config.surviving_cohorts as f32);
     let holds = held >= Tier::Suspected;
     let slack = if holds { HOLD_HALVES } else { BEGIN_HALVES } * ratio_error;
-    let births_slowed = is_root_like(births_ratio, steady_odds, steady);
+    let steady_odds = births.against_slower((1.0 + steady * BETWEEN).log2());
+    let births_slowed = steady_odds < -ROOT_ODDS;
     let shut = if net <= 0.0 {
         Some(Withdrawal::Freed)
     } else if ratio + slack < steady || births_slowed {
@@ -315,11 +317,6 @@ pub(crate) fn read(rung: usize, state: &Rung, survivors: &Survivors, held: Tier,
     }
 }
 
-/// Do births speak for growth slower than a leak's, of this `steady` ratio?
-pub(super) fn is_root_like(births_ratio: f32, steady_odds: f32, steady: f32) -> bool {
-    births_ratio < steady * BETWEEN && steady_odds < -ROOT_ODDS
-}
-
 /// The mean time between the samples of a run, in whole epochs.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, below `epochs`")]
 fn gap_epochs(epochs: u32, samples: f32) -> u32 {
@@ -329,6 +326,9 @@ fn gap_epochs(epochs: u32, samples: f32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The exponent at which t and √t are as likely: 1 / 2 ln 2.
+    const ROOT_BETWEEN: f32 = 0.721_347_5;
 
     /// Survivors of 32 epochs, one cohort each, of which `share(t)` had been born by t of 1, and the one that began time.
     fn survivors(count: f32, share: impl Fn(f32) -> f32) -> Survivors {
@@ -345,11 +345,19 @@ mod tests {
         let steady = survivors(80.0, |t| t).births(0, 31);
         assert!((steady.exponent - 1.0).abs() < 0.02, "{steady:?}");
         // ln 2 − ½ and 2.5/2 − 1.0018 a sample.
-        assert!((steady.against_root() - 80.0 * 0.193).abs() < 1.0, "{}", steady.against_root());
+        assert!(
+            (steady.against_slower(ROOT_BETWEEN) - 80.0 * 0.193).abs() < 1.0,
+            "{}",
+            steady.against_slower(ROOT_BETWEEN)
+        );
         assert!((steady.against_saturation() - 80.0 * 0.248).abs() < 0.5, "{}", steady.against_saturation());
         let root = survivors(80.0, f32::sqrt).births(0, 31);
         assert!((root.exponent - 0.5).abs() < 0.03, "{root:?}");
-        assert!((root.against_root() + 80.0 * 0.307).abs() < 4.0, "{}", root.against_root());
+        assert!(
+            (root.against_slower(ROOT_BETWEEN) + 80.0 * 0.307).abs() < 4.0,
+            "{}",
+            root.against_slower(ROOT_BETWEEN)
+        );
         let full = survivors(80.0, |t| (1.0 - (-2.5 * t).exp()) / (1.0 - (-2.5f32).exp())).births(0, 31);
         assert!(full.against_saturation() < -10.0, "{}", full.against_saturation());
     }
@@ -361,7 +369,7 @@ mod tests {
         let (aside, later) = loaded.set_aside(0, 31).expect("three hundred and one more than even");
         assert!((aside - 301.0).abs() < 1.0, "{aside}");
         assert!((later.exponent - 1.0).abs() < 0.03, "{later:?}");
-        assert!(loaded.births(0, 31).against_root() < -100.0, "they would have spoken against a leak");
+        assert!(loaded.births(0, 31).against_slower(ROOT_BETWEEN) < -100.0, "they would have spoken against a leak");
         assert!(survivors(1000.0, f32::sqrt).set_aside(0, 31).is_none());
         assert!(survivors(1000.0, |t| t).set_aside(0, 31).is_none());
         assert!(survivors(1000.0, |t| (1.0 + 30.0 * t).ln() / 31f32.ln()).set_aside(0, 31).is_none());
