@@ -85,6 +85,19 @@ fn resident_memory_stays_within_its_bound() {
     }
 }
 
+/// A hundred thousand new sites in a fifth of a second: each finds a row, whoever drains between two ticks.
+#[test]
+fn new_sites_find_rows_however_fast_they_come() {
+    let programs = Programs::build();
+    let path = scratch().join("costs-new-sites.json");
+    for _ in 0..5 {
+        let mut command = Command::new(&programs.ours);
+        let found = figures(command.env("COST_OUTPUT", &path).args(["exact", "dump", "100000", "1"]));
+        assert!(found["sites"] >= 100_000.0, "{} sites: the others were folded", found["sites"]);
+    }
+    let _ = fs::remove_file(&path);
+}
+
 /// A line of the table.
 struct Row {
     what: String,

@@ -155,6 +155,8 @@ impl Worker {
                 }
                 Err(RecvTimeoutError::Timeout) if Instant::now() < next => {
                     let began = clock::thread_cpu_ns();
+                    // A program may come to more new sites between two ticks than a tick laid out.
+                    self.store.lay_out_ahead();
                     // Whoever has the lock drains.
                     let done = AGGREGATOR.drain(Duration::ZERO).is_some();
                     memory.drained_ns += clock::thread_cpu_ns().saturating_sub(began);
@@ -233,7 +235,6 @@ impl Worker {
 
     fn tick(&mut self, memory: &mut Memory) {
         refusal::look();
-        self.store.lay_out_ahead();
         memory.ticks += 1;
         if memory.steps_for_space < MOST_STEPS_FOR_SPACE
             && memory.ticks.is_multiple_of(TICKS_A_STEP)
@@ -274,6 +275,7 @@ impl Worker {
         let point = self.history_point(&totals, resident);
         let bench = &mut self.bench;
         let began = clock::thread_cpu_ns();
+        store.lay_out_ahead();
         AGGREGATOR.watched(|tables, watch, now| {
             (totals.max_live_bytes, totals.max_live_blocks) = if exact_mode { tables.peak_whole() } else { seen };
             store.set_exact_totals(&totals, now);
