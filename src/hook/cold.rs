@@ -232,7 +232,7 @@ impl<'a> Cold<'a> {
             Some((_, own)) => {
                 let captured = unwind::capture(*registers, &mut own.stacks, &tree);
                 if captured.truncated {
-                    sink.truncated();
+                    sink.truncated(1);
                 }
                 captured.stack
             }

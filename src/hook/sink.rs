@@ -30,6 +30,6 @@ pub(crate) trait Sink: Sync {
     /// A sampled block could not be tracked.
     fn untracked(&self);
 
-    /// A stack was cut, or could not be unwound to its end.
-    fn truncated(&self);
+    /// So many stacks were cut, or could not be unwound to their end.
+    fn truncated(&self, stacks: u64);
 }

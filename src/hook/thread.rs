@@ -22,7 +22,7 @@ use crate::sys::lock::{Held, Lock};
 use crate::sys::thread::ExitKey;
 use crate::sys::{barrier, clock, fork, map, refusal, thread};
 use crate::unwind::ThreadStacks;
-use counts::{Baseline, Shared};
+use counts::{Baseline, Shared, Truncated};
 
 /// The cold state of one thread. Lives in a slab of ours; reused when the thread has ended.
 pub(super) struct ThreadBlock {
@@ -80,6 +80,8 @@ struct Registry {
     /// The same, since the profile's start.
     ended_in_profile: Cell<Counters>,
     profile: Cell<u32>,
+    /// Truncated stacks, since the profile's start.
+    truncated: Truncated,
     /// The process's sum when it was last made.
     latest: Cell<Counters>,
 }
@@ -96,6 +98,7 @@ static REGISTRY: Registry = Registry {
     ended: Cell::new(ZERO),
     ended_in_profile: Cell::new(ZERO),
     profile: Cell::new(0),
+    truncated: Truncated::new(),
     latest: Cell::new(ZERO),
 };
 
@@ -284,7 +287,9 @@ fn retire(hot: &Hot, block: *mut ThreadBlock) {
     }
     let Some(held) = REGISTRY.lock.take() else { return };
     REGISTRY.ended.set(REGISTRY.ended.get().plus(hot.counters()));
-    REGISTRY.ended_in_profile.set(REGISTRY.ended_in_profile.get().plus(me.in_profile(hot, REGISTRY.profile.get())));
+    let profile = REGISTRY.profile.get();
+    REGISTRY.ended_in_profile.set(REGISTRY.ended_in_profile.get().plus(me.in_profile(hot, profile)));
+    REGISTRY.truncated.end(me.baseline.truncated(profile));
     unlink(&held, me);
     hot.block.store(retired(), Ordering::Relaxed);
     give_slab(&held, block);
@@ -350,6 +355,12 @@ impl ThreadBlock {
         self.baseline.count_older(bytes as u64);
     }
 
+    /// Exact mode's lean way: a remembered stack was truncated.
+    #[inline(always)]
+    pub(super) fn count_truncated(&self) {
+        self.baseline.count_truncated();
+    }
+
     /// What this thread counted since it adopted `profile`; nothing if it has not yet. By the owner.
     fn in_profile(&self, hot: &Hot, profile: u32) -> Counters {
         self.baseline.of(profile).map_or(ZERO, |correction| hot.counters().plus(correction))
@@ -369,7 +380,8 @@ pub(crate) struct AllCounters {
     pub(crate) profile: Counters,
 }
 
-/// Sums all threads' counters; live figures from them are never negative. Takes the registry's lock: 20 ns a thread.
+/// Sums all threads' counters; live figures from them are never negative. Tells the sink of their truncated stacks. Takes the
+/// registry's lock: 20 ns a thread.
 /// `None` where the calling thread holds that lock already.
 pub(crate) fn totals() -> Option<AllCounters> {
     let _held = REGISTRY.lock.take()?;
@@ -379,6 +391,7 @@ pub(crate) fn totals() -> Option<AllCounters> {
     let late_in_profile = LATE_IN_PROFILE.read();
     let mut process = REGISTRY.ended.get().plus(late);
     let mut in_profile = REGISTRY.ended_in_profile.get().plus(late_in_profile);
+    let mut truncated = 0_u64;
     for_each(|block| {
         let frees = block.hot().frees();
         process = process.plus(frees);
@@ -386,6 +399,7 @@ pub(crate) fn totals() -> Option<AllCounters> {
         // than this sum.
         let correction = block.baseline.of(profile);
         block.marked.set(correction.is_some());
+        truncated = truncated.wrapping_add(block.baseline.truncated(profile));
         if let Some(correction) = correction {
             in_profile = in_profile.plus(frees).plus(correction);
         }
@@ -398,6 +412,9 @@ pub(crate) fn totals() -> Option<AllCounters> {
         }
     });
     REGISTRY.latest.set(process);
+    if let Some(sink) = session::sink() {
+        sink.truncated(REGISTRY.truncated.untold(truncated));
+    }
     Some(AllCounters { process, profile: in_profile })
 }
 
@@ -418,6 +435,7 @@ pub(crate) fn call_all(now: State, profile: Option<u32>) -> bool {
     if let Some(profile) = profile {
         REGISTRY.profile.set(profile);
         REGISTRY.ended_in_profile.set(ZERO);
+        REGISTRY.truncated.begin();
         LATE_IN_PROFILE.zero();
     }
     let deadline = clock::monotonic_ns() + LONGEST_CALL_NS;

@@ -143,7 +143,7 @@ impl Sink for Link {
         using(|store| store.loss().untracked_blocks.fetch_add(1, Ordering::Relaxed));
     }
 
-    fn truncated(&self) {
-        using(|store| store.loss().truncated_stacks.fetch_add(1, Ordering::Relaxed));
+    fn truncated(&self, stacks: u64) {
+        using(|store| store.loss().truncated_stacks.fetch_add(stacks, Ordering::Relaxed));
     }
 }

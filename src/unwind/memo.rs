@@ -8,8 +8,9 @@
 //!
 //! How: a stack's node is found by its stack pointer and innermost return address, and its words are compared, shallow to
 //! deep (`words`). Where one differs, the next node is found by that place and by what is there instead: so of many stacks
-//! that begin alike each is found in a few steps, and not by trying the others. A copy of the node that was found lately is
-//! looked at first: each has all words of its stack, so it needs no way to it. Outer frames, which many stacks
+//! that begin alike each is found in a few steps, and not by trying the others. Looked at first is a copy of the node that is
+//! expected there: the stack that came after the one that was there last, as it did before (a Markov predictor; Joseph and
+//! Grunwald, ISCA 1997). Each node has all words of its stack, so it needs no way to it. Outer frames, which many stacks
 //! have in common, are noted once (`tails`). A stack is kept when it is seen for the second time: one that never comes
 //! again costs a mark.
 #![allow(unsafe_code, reason = "memory that is handed from thread to thread; reads of the thread's own stack")]
@@ -28,10 +29,7 @@ use words::{Part, Place, Words};
 
 /// 32 kB, touched as far as they are used.
 const NODES: usize = 512;
-const RECENT: usize = 256;
-/// Of so many stacks that are not the recent one, one becomes that: soon, if it comes again and again; seldom, if two
-/// come in turn.
-const ELSEWHERE: usize = 4;
+const EXPECTED: usize = 256;
 /// Nodes that a stack may be in.
 const WAYS: usize = 8;
 /// Nodes on the way to a stack; one farther away is not kept.
@@ -59,6 +57,15 @@ struct Node {
     stack: u32,
     /// Frames in all, and in the uppermost bit whether it is truncated.
     frames: u32,
+    /// Its own index, and that of the stack that came after it.
+    own: u16,
+    next: u16,
+    /// Another one came after it the last time: a second time that becomes `next`.
+    is_doubted: bool,
+    /// Of a copy alone: what is to be done where it was expected rightly.
+    moves_on: bool,
+    /// Of a copy alone: the index of the stack that it is expected after.
+    before: u16,
 }
 
 const _: () = assert!(size_of::<Node>() == 64, "one cache line a node");
@@ -79,14 +86,12 @@ pub(super) struct Pages {
     ip: u64,
     /// The innermost return address, in bytes above the sp there: in the capturing function's own frame.
     top: u64,
-    /// Stacks that were not found among the recent ones.
-    elsewhere: usize,
     /// Knuth's linear congruential generator (MMIX), for the marks.
     random: u64,
     /// Of stacks seen once: a part of their hash.
     marks: [[u16; 4]; MARKS],
-    /// By stack pointer and innermost return address: the stack that mostly comes from there now. Copies.
-    recent: [Node; RECENT],
+    /// By stack pointer and innermost return address: the stack that is expected from there. Copies.
+    expected: [Node; EXPECTED],
     nodes: [Node; NODES],
     tails: Tails,
     words: Words,
@@ -150,12 +155,16 @@ impl Memo {
         // SAFETY: in the frame of the function that took the registers: it stands there at each of its calls.
         let hash = hash(registers.sp, unsafe { top.read_volatile() });
         let Registers { sp, fp, lr, .. } = registers;
-        let node = &pages.recent[place(hash, 0) % RECENT];
+        let node = &pages.expected[place(hash, 0) % EXPECTED];
         // SAFETY: the registers are the caller's; if the node is for them it is of this life, and was made at this sp.
         if node.is_for(pages.life, sp, fp, lr) && unsafe { pages.are_as_noted(node) } {
-            return Some(node.captured());
+            let captured = node.captured();
+            if node.moves_on {
+                pages.move_on(hash);
+            }
+            return Some(captured);
         }
-        pages.recall_elsewhere(hash, sp, fp, lr).map(Node::captured)
+        pages.recall_unexpected(hash, sp, fp, lr).map(Node::captured)
     }
 
     /// Keeps the stack of these frames (deepest first, all of one capture with the set of `generation`, numbered), if it
@@ -220,15 +229,41 @@ impl Pages {
         unsafe { self.tail_difference(tail) }.is_none()
     }
 
-    /// As `recall`, where the stack is not the recent one; of what is found some becomes that. Registers one by one, here and
+    /// The expected stack came: on to the one after it.
+    #[inline(never)]
+    fn move_on(&mut self, hash: u64) {
+        let Node { own, before, .. } = self.expected[place(hash, 0) % EXPECTED];
+        self.nodes[usize::from(before) % NODES].is_doubted = false;
+        self.expect_after(hash, own);
+    }
+
+    /// The node of this index is the last that came.
+    #[inline(always)]
+    fn expect_after(&mut self, hash: u64, last: u16) {
+        let (next, is_doubted) = {
+            let last = &self.nodes[usize::from(last) % NODES];
+            (last.next, last.is_doubted)
+        };
+        let node = self.nodes[usize::from(next) % NODES];
+        let moves_on = is_doubted || node.next != node.own;
+        self.expected[place(hash, 0) % EXPECTED] = Node { from: self.life, before: last, moves_on, ..node };
+    }
+
+    /// As `recall`, where the stack is not the expected one: which is learned. Registers one by one, here and
     /// below: a `Registers` would be kept in memory where it came from.
     #[inline(never)]
-    fn recall_elsewhere(&mut self, hash: u64, sp: u64, fp: u64, lr: u64) -> Option<&Node> {
+    fn recall_unexpected(&mut self, hash: u64, sp: u64, fp: u64, lr: u64) -> Option<&Node> {
         let Search::Found(index) = self.search(self.life, hash, sp, fp, lr) else { return None };
-        self.elsewhere = self.elsewhere.wrapping_add(1);
-        if self.elsewhere.is_multiple_of(ELSEWHERE) {
-            self.recent[place(hash, 0) % RECENT] = Node { from: self.life, ..self.nodes[index] };
+        let own = self.nodes[index].own;
+        let expected = &self.expected[place(hash, 0) % EXPECTED];
+        if expected.from == self.life {
+            let before = &mut self.nodes[usize::from(expected.before) % NODES];
+            if before.is_doubted {
+                before.next = own;
+            }
+            before.is_doubted = !before.is_doubted;
         }
+        self.expect_after(hash, own);
         self.nodes.get(index)
     }
 
@@ -296,6 +331,12 @@ impl Pages {
             tail,
             stack: captured.stack.0,
             frames: captured.frames | if captured.truncated { Node::TRUNCATED } else { 0 },
+            own: free as u16,
+            // Itself, until something else is known.
+            next: free as u16,
+            is_doubted: true,
+            moves_on: false,
+            before: 0,
         };
         Some(())
     }
@@ -303,7 +344,7 @@ impl Pages {
     fn empty(&mut self) {
         if self.life == Way::LAST {
             self.nodes.fill(Node::NONE);
-            self.recent.fill(Node::NONE);
+            self.expected.fill(Node::NONE);
             self.tails.clear();
             self.life = Way(0);
         }
@@ -337,8 +378,21 @@ impl Way {
 }
 
 impl Node {
-    const NONE: Node =
-        Node { from: Way(0), sp: 0, fp: 0, lr: 0, part: Part::NONE, tail: TailId::NONE, stack: 0, frames: 0 };
+    const NONE: Node = Node {
+        from: Way(0),
+        sp: 0,
+        fp: 0,
+        lr: 0,
+        part: Part::NONE,
+        tail: TailId::NONE,
+        stack: 0,
+        frames: 0,
+        own: 0,
+        next: 0,
+        is_doubted: false,
+        moves_on: false,
+        before: 0,
+    };
     const TRUNCATED: u32 = 1 << 31;
 
     fn lives(&self, life: Way) -> bool {

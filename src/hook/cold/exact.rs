@@ -118,27 +118,19 @@ fn changed_stack(ip: u64, sp: u64, fp: u64, lr: u64, own: &mut Own) -> Option<St
         let sink = session::sink()?;
         let captured = unwind::capture_anew(Registers { ip, sp, fp, lr }, &mut own.stacks, &sink.tree()?);
         if captured.truncated {
-            sink.truncated();
+            sink.truncated(1);
         }
         Some(captured.stack)
     })
 }
 
-#[cold]
-#[inline(never)]
-fn count_truncated() {
-    if let Some(sink) = session::sink() {
-        sink.truncated();
-    }
-}
-
 #[inline(always)]
-fn stack_of(registers: Registers, own: &mut Own) -> Option<StackId> {
-    let Some(captured) = unwind::recalled(registers, &own.stacks) else {
-        return changed_stack(registers.ip, registers.sp, registers.fp, registers.lr, own);
+fn stack_of(registers: Registers, stay: &mut Stay<'_>) -> Option<StackId> {
+    let Some(captured) = unwind::recalled(registers, &stay.own.stacks) else {
+        return changed_stack(registers.ip, registers.sp, registers.fp, registers.lr, stay.own);
     };
     if captured.truncated {
-        count_truncated();
+        stay.block.count_truncated();
     }
     Some(captured.stack)
 }
@@ -155,7 +147,7 @@ fn small(bytes: usize) -> u32 {
 pub(super) fn alloc(hot: &Hot, layout: Layout, zeroed: bool, registers: Registers) -> Option<*mut u8> {
     let class = SmallClass::of(layout)?;
     let mut stay = Stay::enter(hot)?;
-    let Some(stack) = stack_of(registers, stay.own) else {
+    let Some(stack) = stack_of(registers, &mut stay) else {
         stay.leave();
         return None;
     };

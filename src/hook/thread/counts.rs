@@ -3,6 +3,7 @@
 //! Promises: no lock, no wait. A baseline is read whole or not at all, whatever its owner is doing meanwhile (a sequence
 //! lock whose sequence is the profile's number; Boehm, MSPC 2012 for the fences).
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::Counters;
@@ -78,6 +79,8 @@ pub(super) struct Baseline {
     base: Shared,
     older_bytes: AtomicU64,
     older_blocks: AtomicU64,
+    /// Truncated stacks that the owner counted itself, in this profile.
+    truncated: AtomicU64,
 }
 
 impl Baseline {
@@ -87,6 +90,7 @@ impl Baseline {
             base: Shared::new(),
             older_bytes: AtomicU64::new(0),
             older_blocks: AtomicU64::new(0),
+            truncated: AtomicU64::new(0),
         }
     }
 
@@ -98,6 +102,7 @@ impl Baseline {
         self.base.set(counted);
         self.older_bytes.store(0, Ordering::Relaxed);
         self.older_blocks.store(0, Ordering::Relaxed);
+        self.truncated.store(0, Ordering::Relaxed);
         // Release: pairs with the Acquire in `of`: who sees the number sees the whole baseline.
         self.profile.store(profile, Ordering::Release);
     }
@@ -108,22 +113,70 @@ impl Baseline {
         self.older_blocks.store(self.older_blocks.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
+    /// By the owner: a stack that it captured was truncated. 3 instructions.
+    #[inline(always)]
+    pub(super) fn count_truncated(&self) {
+        self.truncated.store(self.truncated.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    }
+
+    /// The truncated stacks that the owner counted in `profile`; 0 where `of` has no answer.
+    pub(super) fn truncated(&self, profile: u32) -> u64 {
+        self.read(profile, || self.truncated.load(Ordering::Acquire)).unwrap_or(0)
+    }
+
     /// What to add to the thread's counters to get those of `profile`; `None` if it has not adopted that, or is at
     /// adopting another.
     pub(super) fn of(&self, profile: u32) -> Option<Counters> {
+        self.read(profile, || {
+            let older = Counters {
+                older_bytes: self.older_bytes.load(Ordering::Acquire),
+                older_blocks: self.older_blocks.load(Ordering::Acquire),
+                ..super::ZERO
+            };
+            older.minus(self.base.read())
+        })
+    }
+
+    /// What `words` says of `profile`, whole; else `None`.
+    fn read<T>(&self, profile: u32, words: impl FnOnce() -> T) -> Option<T> {
         let belongs = |order| self.profile.load(order) == profile;
         // Acquire: as said in `begin`.
         if profile == 0 || !belongs(Ordering::Acquire) {
             return None;
         }
-        let older = Counters {
-            older_bytes: self.older_bytes.load(Ordering::Acquire),
-            older_blocks: self.older_blocks.load(Ordering::Acquire),
-            ..super::ZERO
-        };
-        let correction = older.minus(self.base.read());
+        let read = words();
         fence(Ordering::Acquire);
-        belongs(Ordering::Relaxed).then_some(correction)
+        belongs(Ordering::Relaxed).then_some(read)
+    }
+}
+
+/// The truncated stacks of all threads of a profile, on their way to where losses are counted. Under the registry's lock.
+pub(super) struct Truncated {
+    /// Of ended threads.
+    ended: Cell<u64>,
+    told: Cell<u64>,
+}
+
+impl Truncated {
+    pub(super) const fn new() -> Truncated {
+        Truncated { ended: Cell::new(0), told: Cell::new(0) }
+    }
+
+    /// Another profile begins.
+    pub(super) fn begin(&self) {
+        self.ended.set(0);
+        self.told.set(0);
+    }
+
+    /// A thread that counted so many has ended.
+    pub(super) fn end(&self, counted: u64) {
+        self.ended.set(self.ended.get().wrapping_add(counted));
+    }
+
+    /// The threads that live counted so many: those of all that are not told of yet.
+    pub(super) fn untold(&self, counted: u64) -> u64 {
+        let all = self.ended.get().wrapping_add(counted);
+        all.saturating_sub(self.told.replace(all))
     }
 }
 
