@@ -34,9 +34,6 @@ const EXPECTED: usize = 256;
 const WAYS: usize = 8;
 /// Nodes on the way to a stack; one farther away is not kept.
 const MOST_STEPS: usize = 32;
-/// Frames, from the innermost, whose words are read one by one: a wide load of what was written in two parts a moment ago
-/// waits for both to arrive.
-const FRESH_FRAMES: usize = 2;
 /// Frames, from the innermost, that are in no tail: where stacks differ from one another.
 const APART: usize = 4;
 /// Stacks seen once that are known, four in a place.
@@ -54,9 +51,7 @@ struct Node {
     /// The words of its inner frames, and the outer ones.
     part: Part,
     tail: TailId,
-    stack: u32,
-    /// Frames in all, and in the uppermost bit whether it is truncated.
-    frames: u32,
+    answer: Answer,
     /// Its own index, and that of the stack that came after it.
     own: u16,
     next: u16,
@@ -69,6 +64,11 @@ struct Node {
 }
 
 const _: () = assert!(size_of::<Node>() == 64, "one cache line a node");
+
+/// A stack's number, how many frames it has, and whether it is truncated: `Captured` in one register. Of none: `NONE`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+struct Answer(u64);
 
 /// The way to a node: the memo's life, and 0 for the beginning, else another node and the place where its words differ.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -144,27 +144,11 @@ impl Memo {
         }
     }
 
-    /// The stack that begins at `registers`, if it is among those remembered in this generation. About 25 instructions, and 4 to 6 a frame.
+    /// The stack that begins at `registers`, if it is among those remembered in this generation. About 40 instructions, and 4 to 6 a frame.
     #[inline(always)]
     pub(super) fn recall(mut self, registers: Registers, generation: u64) -> Option<Captured> {
-        let pages = self.pages();
-        if pages.ip != registers.ip || pages.generation != generation {
-            return None;
-        }
-        let top = stack::pointer::<u64>(registers.sp.wrapping_add(pages.top));
-        // SAFETY: in the frame of the function that took the registers: it stands there at each of its calls.
-        let hash = hash(registers.sp, unsafe { top.read_volatile() });
-        let Registers { sp, fp, lr, .. } = registers;
-        let node = &pages.expected[place(hash, 0) % EXPECTED];
-        // SAFETY: the registers are the caller's; if the node is for them it is of this life, and was made at this sp.
-        if node.is_for(pages.life, sp, fp, lr) && unsafe { pages.are_as_noted(node) } {
-            let captured = node.captured();
-            if node.moves_on {
-                pages.move_on(hash);
-            }
-            return Some(captured);
-        }
-        pages.recall_unexpected(hash, sp, fp, lr).map(Node::captured)
+        let Registers { ip, sp, fp, lr } = registers;
+        self.pages().recall(ip, sp, fp, lr, generation).captured()
     }
 
     /// Keeps the stack of these frames (deepest first, all of one capture with the set of `generation`, numbered), if it
@@ -201,61 +185,102 @@ impl Node {
         self.sp == sp && self.fp == fp && same_lr && self.from == from
     }
 
+}
+
+impl Answer {
+    const NONE: Answer = Answer(0);
+    const TRUNCATED: u64 = 1 << 63;
+    const KNOWN: u64 = 1 << 62;
+    const MOST_FRAMES: u32 = (1 << 30) - 1;
+
+    fn of(captured: Captured) -> Answer {
+        let Captured { stack, truncated, frames } = captured;
+        let frames = u64::from(frames.min(Answer::MOST_FRAMES)) << 32;
+        Answer(Answer::KNOWN | if truncated { Answer::TRUNCATED } else { 0 } | frames | u64::from(stack.0))
+    }
+
     #[inline(always)]
-    fn captured(&self) -> Captured {
-        let (frames, truncated) = (self.frames & !Node::TRUNCATED, self.frames & Node::TRUNCATED != 0);
-        Captured { stack: StackId(self.stack), truncated, frames }
+    #[expect(clippy::cast_possible_truncation, reason = "two numbers in one word")]
+    fn captured(self) -> Option<Captured> {
+        (self != Answer::NONE).then_some(Captured {
+            stack: StackId(self.0 as u32),
+            truncated: self.0 & Answer::TRUNCATED != 0,
+            frames: (self.0 >> 32) as u32 & Answer::MOST_FRAMES,
+        })
     }
 }
 
+/// Where the expected stack is looked for: a few bits that tell places of one program apart.
+#[inline(always)]
+fn expected_at(sp: u64, address: u64) -> usize {
+    (address ^ (sp >> 4)) as usize % EXPECTED
+}
+
 impl Pages {
-    /// The words of this node's stack are on the stack.
-    ///
-    /// # Safety
-    /// - The node is of this life, and was made at the calling thread's sp.
-    #[inline(always)]
-    unsafe fn are_as_noted(&self, node: &Node) -> bool {
-        // SAFETY: the caller's promise.
-        let own = unsafe { self.words.difference(node.part) }.is_none();
-        // SAFETY: the caller's promise.
-        own && (node.tail == TailId::NONE || unsafe { self.tails_are_as_noted(node.tail) })
+    /// See `Memo::recall`. A function of its own that calls others only as its last step, and registers one by one, here and below:
+    /// so all that it needs is in registers, and it saves none.
+    #[inline(never)]
+    fn recall(&mut self, ip: u64, sp: u64, fp: u64, lr: u64, generation: u64) -> Answer {
+        if self.ip != ip || self.generation != generation {
+            return Answer::NONE;
+        }
+        let top = stack::pointer::<u64>(sp.wrapping_add(self.top));
+        // SAFETY: in the frame of the function that took the registers: it stands there at each of its calls.
+        let address = unsafe { top.read_volatile() };
+        let at = expected_at(sp, address);
+        let node = &self.expected[at];
+        // SAFETY: the registers are the caller's; if the node is for them it is of this life, and was made at this sp.
+        if node.is_for(self.life, sp, fp, lr) && unsafe { self.words.difference(node.part) }.is_none() {
+            if node.tail != TailId::NONE {
+                return self.recall_by_tail(at, sp, fp, lr, address);
+            }
+            if node.moves_on {
+                return self.move_on(at);
+            }
+            return node.answer;
+        }
+        self.recall_unexpected(at, sp, fp, lr, address)
     }
 
-    /// # Safety
-    /// - As for `are_as_noted`, of the node that the tail is of.
+    /// As `recall`, where the expected stack's inner frames are proved.
     #[inline(never)]
-    unsafe fn tails_are_as_noted(&self, tail: TailId) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { self.tail_difference(tail) }.is_none()
+    fn recall_by_tail(&mut self, at: usize, sp: u64, fp: u64, lr: u64, address: u64) -> Answer {
+        let node = &self.expected[at];
+        // SAFETY: of this life, and made at the calling thread's sp, as `recall` saw.
+        match unsafe { self.tail_difference(node.tail) } {
+            None if node.moves_on => self.move_on(at),
+            None => node.answer,
+            Some(_) => self.recall_unexpected(at, sp, fp, lr, address),
+        }
     }
 
     /// The expected stack came: on to the one after it.
     #[inline(never)]
-    fn move_on(&mut self, hash: u64) {
-        let Node { own, before, .. } = self.expected[place(hash, 0) % EXPECTED];
+    fn move_on(&mut self, at: usize) -> Answer {
+        let Node { own, before, answer, .. } = self.expected[at];
         self.nodes[usize::from(before) % NODES].is_doubted = false;
-        self.expect_after(hash, own);
+        self.expect_after(at, own);
+        answer
     }
 
     /// The node of this index is the last that came.
     #[inline(always)]
-    fn expect_after(&mut self, hash: u64, last: u16) {
+    fn expect_after(&mut self, at: usize, last: u16) {
         let (next, is_doubted) = {
             let last = &self.nodes[usize::from(last) % NODES];
             (last.next, last.is_doubted)
         };
         let node = self.nodes[usize::from(next) % NODES];
         let moves_on = is_doubted || node.next != node.own;
-        self.expected[place(hash, 0) % EXPECTED] = Node { from: self.life, before: last, moves_on, ..node };
+        self.expected[at] = Node { from: self.life, before: last, moves_on, ..node };
     }
 
-    /// As `recall`, where the stack is not the expected one: which is learned. Registers one by one, here and
-    /// below: a `Registers` would be kept in memory where it came from.
+    /// As `recall`, where the stack is not the expected one: which is learned.
     #[inline(never)]
-    fn recall_unexpected(&mut self, hash: u64, sp: u64, fp: u64, lr: u64) -> Option<&Node> {
-        let Search::Found(index) = self.search(self.life, hash, sp, fp, lr) else { return None };
-        let own = self.nodes[index].own;
-        let expected = &self.expected[place(hash, 0) % EXPECTED];
+    fn recall_unexpected(&mut self, at: usize, sp: u64, fp: u64, lr: u64, address: u64) -> Answer {
+        let Search::Found(index) = self.search(self.life, hash(sp, address), sp, fp, lr) else { return Answer::NONE };
+        let Node { own, answer, .. } = self.nodes[index];
+        let expected = &self.expected[at];
         if expected.from == self.life {
             let before = &mut self.nodes[usize::from(expected.before) % NODES];
             if before.is_doubted {
@@ -263,14 +288,14 @@ impl Pages {
             }
             before.is_doubted = !before.is_doubted;
         }
-        self.expect_after(hash, own);
-        self.nodes.get(index)
+        self.expect_after(at, own);
+        answer
     }
 
     /// The part of a node's tail, and the chunk of it, that differs.
     ///
     /// # Safety
-    /// - As for `are_as_noted`, of the node that the tail is of.
+    /// - The node that the tail is of is of this life, and was made at the calling thread's sp.
     #[inline(always)]
     unsafe fn tail_difference(&self, tail: TailId) -> Option<(Part, u32)> {
         let mut id = tail;
@@ -321,7 +346,7 @@ impl Pages {
         };
         let free = (0..WAYS).map(|way| place(hash, way)).find(|&place| !self.nodes[place].lives(self.life))?;
         let (tail, outer) = self.tails.note(&mut self.words, self.life.number(), frames, APART)?;
-        let part = self.words.write(frames.get(outer..)?, FRESH_FRAMES)?;
+        let part = self.words.write(frames.get(outer..)?)?;
         self.nodes[free] = Node {
             from,
             sp: registers.sp,
@@ -329,8 +354,7 @@ impl Pages {
             lr: registers.lr,
             part,
             tail,
-            stack: captured.stack.0,
-            frames: captured.frames | if captured.truncated { Node::TRUNCATED } else { 0 },
+            answer: Answer::of(captured),
             own: free as u16,
             // Itself, until something else is known.
             next: free as u16,
@@ -385,15 +409,13 @@ impl Node {
         lr: 0,
         part: Part::NONE,
         tail: TailId::NONE,
-        stack: 0,
-        frames: 0,
+        answer: Answer::NONE,
         own: 0,
         next: 0,
         is_doubted: false,
         moves_on: false,
         before: 0,
     };
-    const TRUNCATED: u32 = 1 << 31;
 
     fn lives(&self, life: Way) -> bool {
         self.from.0 & Way::LAST.0 == life.0

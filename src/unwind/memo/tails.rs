@@ -64,7 +64,7 @@ impl Tails {
         let mut below = TailId::NONE;
         let (whole, _) = frames.get(..frames.len().saturating_sub(apart))?.as_chunks::<FRAMES>();
         for frames in whole {
-            let part = words.write(frames, 0)?;
+            let part = words.write(frames)?;
             let hash = super::hash(words.hash(part), u64::from(below.0));
             let place = |way: usize| ((hash >> 48) as usize + way) % TAILS;
             let is_it = |tail: &Tail| {

@@ -117,9 +117,9 @@ impl Words {
             let differs = |nth: usize| {
                 // SAFETY: the caller's promise; aligned, since steps refuse other addresses.
                 let found = unsafe { self.at::<u64>(chunk.offsets[nth]).read_volatile() };
-                found ^ chunk.values[nth]
+                found != chunk.values[nth]
             };
-            if differs(0) | differs(1) | differs(2) | differs(3) != 0 {
+            if differs(0) || differs(1) || differs(2) || differs(3) {
                 return Some(self.distance(words));
             }
             words = words.wrapping_add(1);
@@ -171,17 +171,17 @@ impl Words {
         (place(nth), found[nth][0].rotate_left(32) ^ found[nth][1])
     }
 
-    /// Notes the words of `frames` (deepest first); of the innermost `fresh` of them none by twos. `None` where it is full,
-    /// or a step read what can't be compared (`can_be_noted`).
-    pub(super) fn write(&mut self, frames: &[Frame], fresh: usize) -> Option<Part> {
+    /// Notes the words of `frames` (deepest first). `None` where it is full, or a step read what can't be compared
+    /// (`can_be_noted`).
+    pub(super) fn write(&mut self, frames: &[Frame]) -> Option<Part> {
         let mut room = [(0, 0); MAX_WORDS];
         let anchor = self.anchor;
         let offset = |at: u64| i32::try_from(at.wrapping_sub(anchor).cast_signed()).ok();
-        let is_two = |n: usize, [low, high]: [u64; 2]| n >= fresh && high == low.wrapping_add(8);
+        let is_two = |[low, high]: [u64; 2]| high == low.wrapping_add(8);
         let mut words = Filling::from(self.used);
-        for (n, frame) in frames.iter().rev().enumerate() {
+        for frame in frames.iter().rev() {
             match *frame.words(&mut room)? {
-                [(low, _), (high, _)] if is_two(n, [low, high]) => {}
+                [(low, _), (high, _)] if is_two([low, high]) => {}
                 ref alone => {
                     for &(at, value) in alone {
                         words.note::<Chunk>(self, offset(at)?, value)?;
@@ -191,9 +191,9 @@ impl Words {
         }
         let begin = words.end_of::<Chunk>();
         let mut twos = Filling::from(begin);
-        for (n, frame) in frames.iter().rev().enumerate() {
+        for frame in frames.iter().rev() {
             if let [(low, fp), (high, address)] = *frame.words(&mut room)?
-                && is_two(n, [low, high])
+                && is_two([low, high])
             {
                 twos.note::<Twos>(self, offset(low)?, [fp, address])?;
             }
