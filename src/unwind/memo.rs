@@ -210,12 +210,6 @@ impl Answer {
     }
 }
 
-/// Where the expected stack is looked for: a few bits that tell places of one program apart.
-#[inline(always)]
-fn expected_at(sp: u64, address: u64) -> usize {
-    (address ^ (sp >> 4)) as usize % EXPECTED
-}
-
 impl Pages {
     /// See `Memo::recall`. A function of its own that calls others only as its last step, and registers one by one, here and below:
     /// so all that it needs is in registers, and it saves none.
@@ -224,39 +218,49 @@ impl Pages {
         if self.ip != ip || self.generation != generation {
             return Answer::NONE;
         }
-        let top = stack::pointer::<u64>(sp.wrapping_add(self.top));
-        // SAFETY: in the frame of the function that took the registers: it stands there at each of its calls.
-        let address = unsafe { top.read_volatile() };
-        let at = expected_at(sp, address);
+        let (at, _) = self.place_of(sp);
         let node = &self.expected[at];
         // SAFETY: the registers are the caller's; if the node is for them it is of this life, and was made at this sp.
         if node.is_for(self.life, sp, fp, lr) && unsafe { self.words.difference(node.part) }.is_none() {
             if node.tail != TailId::NONE {
-                return self.recall_by_tail(at, sp, fp, lr, address);
+                return self.recall_by_tail(sp, fp, lr);
             }
             if node.moves_on {
-                return self.move_on(at);
+                return self.move_on(sp);
             }
             return node.answer;
         }
-        self.recall_unexpected(at, sp, fp, lr, address)
+        self.recall_unexpected(sp, fp, lr)
+    }
+
+    /// Where the stack is expected that begins at the caller's registers, and its innermost return address.
+    #[inline(always)]
+    fn place_of(&self, sp: u64) -> (usize, u64) {
+        let top = stack::pointer::<u64>(sp.wrapping_add(self.top));
+        // SAFETY: in the frame of the function that took the registers (`recall` compared its address): it stands there at each
+        // of its calls.
+        let address = unsafe { top.read_volatile() };
+        // A few bits that tell the places of one program apart.
+        ((address ^ (sp >> 4)) as usize % EXPECTED, address)
     }
 
     /// As `recall`, where the expected stack's inner frames are proved.
     #[inline(never)]
-    fn recall_by_tail(&mut self, at: usize, sp: u64, fp: u64, lr: u64, address: u64) -> Answer {
+    fn recall_by_tail(&mut self, sp: u64, fp: u64, lr: u64) -> Answer {
+        let (at, _) = self.place_of(sp);
         let node = &self.expected[at];
         // SAFETY: of this life, and made at the calling thread's sp, as `recall` saw.
         match unsafe { self.tail_difference(node.tail) } {
-            None if node.moves_on => self.move_on(at),
+            None if node.moves_on => self.move_on(sp),
             None => node.answer,
-            Some(_) => self.recall_unexpected(at, sp, fp, lr, address),
+            Some(_) => self.recall_unexpected(sp, fp, lr),
         }
     }
 
     /// The expected stack came: on to the one after it.
     #[inline(never)]
-    fn move_on(&mut self, at: usize) -> Answer {
+    fn move_on(&mut self, sp: u64) -> Answer {
+        let (at, _) = self.place_of(sp);
         let Node { own, before, answer, .. } = self.expected[at];
         self.nodes[usize::from(before) % NODES].is_doubted = false;
         self.expect_after(at, own);
@@ -277,7 +281,10 @@ impl Pages {
 
     /// As `recall`, where the stack is not the expected one: which is learned.
     #[inline(never)]
-    fn recall_unexpected(&mut self, at: usize, sp: u64, fp: u64, lr: u64, address: u64) -> Answer {
+    fn recall_unexpected(&mut self, sp: u64, fp: u64, lr: u64) -> Answer {
+        #[cfg(test)]
+        planted::UNEXPECTED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (at, address) = self.place_of(sp);
         let Search::Found(index) = self.search(self.life, hash(sp, address), sp, fp, lr) else { return Answer::NONE };
         let Node { own, answer, .. } = self.nodes[index];
         let expected = &self.expected[at];
@@ -422,9 +429,11 @@ impl Node {
     }
 }
 
-/// The faults that the tests plant, to see that they would find them.
+/// What the tests count, and the faults that they plant, to see that they would find them.
 #[cfg(test)]
 pub(super) mod planted {
+    /// Stacks that were not the expected one, or not known.
+    pub(in super::super) static UNEXPECTED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     /// Take the outer frames for granted.
     pub(in super::super) static OUTER_UNSEEN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
     /// Compare a stack's innermost words, and nothing else.

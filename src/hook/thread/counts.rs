@@ -237,6 +237,24 @@ mod tests {
     }
 
     #[test]
+    fn truncated_stacks_begin_anew_with_each_profile() {
+        let baseline = Baseline::new();
+        baseline.begin(1, super::super::ZERO);
+        baseline.count_truncated();
+        baseline.count_truncated();
+        assert_eq!((baseline.truncated(1), baseline.truncated(2)), (2, 0));
+        let all = Truncated::new();
+        assert_eq!((all.untold(2), all.untold(2), all.untold(5)), (2, 0, 3));
+        // One of them ends, and another begins.
+        all.end(4);
+        assert_eq!((all.untold(1), all.untold(2)), (0, 1));
+        baseline.begin(2, super::super::ZERO);
+        all.begin();
+        baseline.count_truncated();
+        assert_eq!((baseline.truncated(1), all.untold(baseline.truncated(2))), (0, 1));
+    }
+
+    #[test]
     fn older_blocks_begin_anew_with_each_profile() {
         let baseline = Baseline::new();
         assert!(baseline.of(0).is_none() && baseline.of(1).is_none());

@@ -178,6 +178,32 @@ fn deep_stacks_are_told_apart_by_their_outer_frames() {
     session.finish(120);
 }
 
+/// Many stacks in turn from one place, deep ones and shallow ones: once their order was seen, each is the expected one; and an
+/// exception now and then does not make two.
+#[test]
+fn stacks_that_come_in_turn_are_expected() {
+    let session = Session::start(128);
+    // How many were not expected, in each round. A register that changes from round to round may be saved in any frame, and would
+    // make another stack of it: what changes is in memory alone.
+    let rounds = |ways: &[u64]| -> Vec<u64> {
+        let counts = std::cell::RefCell::new(vec![memo::planted::UNEXPECTED.load(Ordering::Relaxed)]);
+        counts.borrow_mut().reserve(100);
+        while black_box(&counts).borrow().len() < 45 {
+            for &way in ways {
+                black_box(if way % 2 == 0 { by_left(10 + way / 2) } else { by_right(10 + way / 2) });
+            }
+            black_box(&counts).borrow_mut().push(memo::planted::UNEXPECTED.load(Ordering::Relaxed));
+        }
+        counts.take().windows(2).map(|pair| pair[1] - pair[0]).collect()
+    };
+    // Two from each of two places: those of one depth differ in their outermost frames alone.
+    let in_turn = rounds(&[0, 20, 1, 21]);
+    assert!(in_turn[0] > 2 && in_turn[4..].iter().all(|&wrong| wrong == 0), "{in_turn:?}");
+    let seldom = rounds(&[0, 0, 0, 0, 1]);
+    assert!(seldom[0] > 0 && seldom[4..].iter().all(|&wrong| wrong <= 1), "the seldom one alone: {seldom:?}");
+    session.finish(396);
+}
+
 /// The test above can fail: outer frames that are taken for granted are found out.
 #[test]
 fn recalling_without_the_outer_frames_is_found_out() {
