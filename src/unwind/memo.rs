@@ -29,6 +29,7 @@ use words::{Part, Place, Words};
 
 /// 32 kB, touched as far as they are used.
 const NODES: usize = 512;
+/// Places whose next stack is known at once.
 const EXPECTED: usize = 256;
 /// Nodes that a stack may be in.
 const WAYS: usize = 8;
@@ -184,7 +185,6 @@ impl Node {
         let same_lr = cfg!(target_arch = "x86_64") || self.lr == lr;
         self.sp == sp && self.fp == fp && same_lr && self.from == from
     }
-
 }
 
 impl Answer {
