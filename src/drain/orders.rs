@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_come_at_once_and_deadlines_pass() {
+    fn orders_and_hurries_come_at_once_and_deadlines_pass() {
         let (orders, inbox) = unbounded();
         let soon = || Instant::now() + Duration::from_millis(20);
         assert_eq!(next(&inbox, soon()).err(), Some(RecvTimeoutError::Timeout));
@@ -157,6 +157,18 @@ mod tests {
             (0..1000).filter(|_| ask(orders.clone(), Order::Flush).is_some()).count()
         });
         assert_eq!(answered, 1000);
+        // Who is in a hurry is heard, by one who sleeps already as by one who is about to; and once.
+        let late = Instant::now() + Duration::from_secs(60);
+        for _ in 0..100 {
+            let woken = std::thread::scope(|scope| {
+                let sleeper = scope.spawn(|| next(&inbox, late).err());
+                hurry();
+                sleeper.join().expect("no panic")
+            });
+            assert_eq!(woken, Some(RecvTimeoutError::Timeout));
+            assert!(is_to_hurry() && !is_to_hurry());
+        }
+        assert!(Instant::now() < late);
         drop(orders);
         assert_eq!(next(&inbox, far).err(), Some(RecvTimeoutError::Disconnected));
     }

@@ -433,3 +433,26 @@ fn copy(store: &'static Store) -> Option<Box<Picture>> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread that has slept for long, because nothing happened, comes at the shortest distance once a ring was full.
+    #[test]
+    fn an_idle_pace_is_quick_at_once_and_slow_again_step_by_step() {
+        let mut pace = Pace::new();
+        assert_eq!(pace.pause, TICK);
+        pace.hurry();
+        assert_eq!(pace.pause, LEAST_PAUSE);
+        assert!(pace.wake <= Instant::now() + LEAST_PAUSE);
+        let mut before = pace.pause;
+        // Nobody drains meanwhile, or little.
+        while pace.pause < TICK {
+            pace.looked = Instant::now() - pace.pause;
+            pace.look();
+            assert!(pace.pause <= before * 2 && pace.wake <= Instant::now() + TICK, "{:?}", pace.pause);
+            before = pace.pause;
+        }
+    }
+}
