@@ -241,7 +241,9 @@ impl Pages {
         // of its calls.
         let address = unsafe { top.read_volatile() };
         // A few bits that tell the places of one program apart.
-        ((address ^ (sp >> 4)) as usize % EXPECTED, address)
+        #[expect(clippy::cast_possible_truncation, reason = "taken modulo the number of places")]
+        let at = (address ^ (sp >> 4)) as usize % EXPECTED;
+        (at, address)
     }
 
     /// As `recall`, where the expected stack's inner frames are proved.
@@ -352,6 +354,7 @@ impl Pages {
             return Some(());
         };
         let free = (0..WAYS).map(|way| place(hash, way)).find(|&place| !self.nodes[place].lives(self.life))?;
+        let index = u16::try_from(free).ok()?;
         let (tail, outer) = self.tails.note(&mut self.words, self.life.number(), frames, APART)?;
         let part = self.words.write(frames.get(outer..)?)?;
         self.nodes[free] = Node {
@@ -362,9 +365,9 @@ impl Pages {
             part,
             tail,
             answer: Answer::of(captured),
-            own: free as u16,
+            own: index,
             // Itself, until something else is known.
-            next: free as u16,
+            next: index,
             is_doubted: true,
             moves_on: false,
             before: 0,
