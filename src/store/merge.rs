@@ -12,6 +12,7 @@
 
 use crate::ring::record::{RECORD_WORDS, Record};
 use crate::ring::{Consumer, RingId};
+use crate::store::abreast::Pace;
 use crate::store::attribution::{Attribution, Observer};
 use crate::store::layout::{MAX_RINGS, Region};
 use crate::store::row::add;
@@ -37,7 +38,7 @@ impl Run {
 }
 
 /// So many rings need no heap.
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 
 /// The heap's memory: one run a ring.
 #[derive(Debug)]
@@ -119,7 +120,7 @@ impl Attribution {
 
 /// Rings that are read in turn, by their numbers. Threads that run at once take turns from record to record, so that a turn must
 /// cost little: their reading sides stay where they are, and to find the earliest is a look at each.
-struct Turns<'a> {
+pub(super) struct Turns<'a> {
     /// When each one's next record was.
     at: [u64; FEW],
     rings: [Option<(RingId, Consumer<'a>)>; FEW],
@@ -144,6 +145,26 @@ impl<'a> Turns<'a> {
         self.count -= 1;
     }
 
+    /// A ring, and when its next record was.
+    pub(super) fn waiting(&self, index: usize) -> Option<(u64, RingId, Consumer<'a>)> {
+        let (ring, consumer) = self.rings.get(..self.count)?.get(index).copied().flatten()?;
+        Some((*self.at.get(index)?, ring, consumer))
+    }
+
+    /// A ring's reading side.
+    pub(super) fn consumer(&mut self, index: usize) -> Option<&mut Consumer<'a>> {
+        self.rings.get_mut(index)?.as_mut().map(|(_, consumer)| consumer)
+    }
+
+    /// After a ring was read out of its turn: when its next record is, if that is not after `until`.
+    pub(super) fn look_again(&mut self, index: usize, until: u64) {
+        let next = self.consumer(index).and_then(|consumer| next_at(consumer, Ticks(until)));
+        match (next, self.at.get_mut(index)) {
+            (Some(next), Some(at)) => *at = next,
+            _ => self.remove(index),
+        }
+    }
+
     /// The ring whose next record is the earliest, ties by number, and up to when it may be read before another has its turn.
     #[inline]
     fn earliest(&self) -> Option<(usize, u64)> {
@@ -164,15 +185,21 @@ impl<'a> Turns<'a> {
 
 impl Attribution {
     /// Applies what these rings hold, in order, up to the time `until`.
-    fn consume(&mut self, tables: &Tables<'_>, turns: &mut Turns<'_>, until: u64, observer: &mut impl Observer) -> u64 {
-        let mut consumed = 0;
+    fn consume<'a>(
+        &mut self,
+        tables: &Tables<'a>,
+        turns: &mut Turns<'a>,
+        until: u64,
+        observer: &mut impl Observer,
+    ) -> u64 {
+        let (mut consumed, mut pace) = (0, Pace::NEW);
         let far = tables.used(Region::Sites) > NEAR_SITES;
         while let Some((index, bound)) = turns.earliest()
             && let Some(Some((ring, consumer))) = turns.rings.get_mut(index)
         {
-            let (ring, bound, begun) = (*ring, bound.min(until), consumer.index());
+            let (ring, is_alone, bound, begun) = (*ring, turns.count < 2, bound.min(until), consumer.index());
             observer.reads(ring);
-            let mut next = None;
+            let (mut next, mut abreast) = (None, false);
             while let Some(words) = consumer.peek() {
                 if words[0] > bound {
                     next = Some(words[0]).filter(|&at| at <= until);
@@ -182,6 +209,16 @@ impl Attribution {
                     look_ahead(tables, consumer);
                 }
                 let streak = Streak::at(consumer, &words, |at| at <= bound);
+                if let Some(found) = &streak
+                    && found.is_cut
+                    && !is_alone
+                    && found.records < SHORT
+                    && pace.goes()
+                {
+                    (next, abreast) = (Some(words[0]), true);
+                    break;
+                }
+                let streak = streak.filter(|found| found.records > 0);
                 let records = streak.map_or(1, |streak| streak.records);
                 let source = (ring, consumer.index().wrapping_add(records - 1));
                 match streak {
@@ -198,6 +235,9 @@ impl Attribution {
             match (next, turns.at.get_mut(index)) {
                 (Some(next), Some(at)) => *at = next,
                 _ => turns.remove(index),
+            }
+            if abreast {
+                consumed += self.abreast(tables, turns, until, &mut pace, observer);
             }
         }
         consumed
@@ -217,6 +257,9 @@ impl Attribution {
         }
     }
 }
+
+/// Of one ring, streaks of so many records need no other ring's.
+const SHORT: u64 = 64;
 
 /// So many rows and their nodes are in the caches anyway: 128 kB.
 const NEAR_SITES: u64 = 256;
