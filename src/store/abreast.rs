@@ -190,7 +190,7 @@ impl Lane<'_> {
 
     /// Of the birth that begins pair `number`; after all there are: never.
     fn birth_key(&self, number: u64) -> Key {
-        (self.consumer.ahead(2 * number).map_or(u64::MAX, |words| words[0]), self.index)
+        self.consumer.ahead(2 * number).map_or((u64::MAX, usize::MAX), |words| (words[0], self.index))
     }
 
     /// Of the free that ends pair `number`; beyond the whole ones: later than all.

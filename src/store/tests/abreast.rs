@@ -5,6 +5,8 @@ use crate::drain::watch::Watch;
 use crate::ring::RingId;
 use crate::store::attribution::{Applied, Attribution, Observer, end_epoch};
 use crate::store::exact::AppliedExactly;
+use crate::store::picture::Life;
+use crate::store::reader;
 use crate::units::SiteId;
 
 /// One store, and all that watches it.
@@ -73,8 +75,6 @@ impl Side {
     /// All that can be seen of it.
     fn seen(&mut self, now: u64) -> String {
         let picture = own_picture(&self.store, Ticks(now));
-        let mut sites: Vec<_> = picture.sites.iter().map(|site| (site.stack.0, site.figures)).collect();
-        sites.sort_by_key(|site| site.0);
         let classes: Vec<_> = picture.size_classes.iter().map(|class| (class.live, class.total)).collect();
         let tables = self.store.tables();
         let global = &tables.header.global;
@@ -88,7 +88,8 @@ impl Side {
         ]
         .map(|word| word.load(Ordering::Relaxed));
         let judged = format!("{:?}", self.watch.histories());
-        format!("{global:?}\n{sites:#?}\n{classes:?}\n{judged}\n{:?}", self.watch.habits())
+        let sites = figures(&picture);
+        format!("{global:?}\n{sites}\n{classes:?}\n{judged}\n{:?}", self.watch.habits())
     }
 }
 
@@ -240,4 +241,116 @@ fn rings_read_abreast_leave_what_the_order_of_time_leaves() {
     }
     println!("{streaks} streaks of {in_streaks} records, {allowed} times out of turn");
     assert!(allowed > 10_000, "{allowed} times: too few to show anything");
+}
+
+/// Two rings' pairs at once reach as many bytes as one block did before, in more blocks.
+#[test]
+fn of_a_sites_equal_peaks_the_latest_counts() {
+    let store = Store::create(&options(Place::Memory)).expect("a store");
+    let tables = store.tables();
+    let stacks = add_stacks(&tables, 2);
+    let rings = [0, 1].map(|tid| store.claim_ring(tid).expect("a ring"));
+    let mut producers = rings.map(|ring| store.ring(ring).expect("its words").producer());
+    let mut program = Program {
+        random: Random(1),
+        threads: Vec::new(),
+        stacks,
+        sizes: Vec::new(),
+        now: BASE.0,
+        unrest: 0,
+        is_locked: false,
+    };
+    let mut happens = |ring: usize, kind, block| {
+        program.now += 1;
+        producers[ring].push(&program.record(kind, block)).expect("room");
+        program.now
+    };
+    for (stack, size) in [(0, 4096), (1, 32)] {
+        let birth = happens(0, Kind::Alloc, (stack, size, 0));
+        happens(0, Kind::Free, (stack, size, birth));
+    }
+    for _ in 0..20 {
+        let births = [0, 1].map(|ring| happens(ring, Kind::Alloc, (1, 16, 0)));
+        for (ring, birth) in births.into_iter().enumerate() {
+            happens(ring, Kind::Free, (1, 16, birth));
+        }
+    }
+    Attribution::new(BASE, 3_000).drain(&tables, Ticks(u64::MAX), &mut ());
+    let picture = own_picture(&store, Ticks(program.now));
+    let site = picture.sites.iter().find(|site| site.stack == program.stacks[1]).expect("it had blocks");
+    assert_eq!((site.figures.max_bytes >> 8, site.figures.max_blocks >> 12), (32, 2));
+}
+
+/// Reads the file as that of a process which died between an application and the tail that steps over it.
+struct Deaths<'a> {
+    path: &'a std::path::Path,
+    expected: &'a str,
+    streaks: u32,
+}
+
+impl Observer for Deaths<'_> {
+    fn applied(&mut self, applied: &Applied<'_>) {
+        self.streaks += u32::from(applied.streak.is_some());
+        self.dies();
+    }
+
+    fn applied_exactly(&mut self, _: &AppliedExactly) {
+        self.dies();
+    }
+}
+
+impl Deaths<'_> {
+    fn dies(&mut self) {
+        let bytes = std::fs::read(self.path).expect("the file");
+        let dead = reader::read_from(&bytes[..], |_| true).expect("a sound store");
+        assert_eq!((dead.life, dead.loss.rows_in_doubt), (Life::Killed, 0));
+        assert_eq!(figures(&dead), self.expected);
+    }
+}
+
+fn figures(picture: &Picture) -> String {
+    let mut sites: Vec<_> = picture.sites.iter().map(|site| (site.stack.0, site.figures)).collect();
+    sites.sort_by_key(|site| site.0);
+    format!("{:?} {sites:?}", (picture.gmax_bytes, picture.gmax_blocks))
+}
+
+/// Some rings are read further in time than others then.
+#[test]
+fn rings_read_abreast_are_read_once_wherever_the_writer_died() {
+    let mut streaks = 0;
+    for seed in 1..=6u64 {
+        let path = temporary(&format!("abreast-{seed}"));
+        let store = Store::create(&options(Place::Path(path.clone()))).expect("a store");
+        let tables = store.tables();
+        let stacks = add_stacks(&tables, 2);
+        let mut ordered = Side::new();
+        add_stacks(&ordered.store.tables(), 2);
+        let rings: Vec<_> = (0..3).map(|tid| store.claim_ring(tid).expect("a ring")).collect();
+        let threads =
+            rings.iter().map(|_| Thread { stack: 0, size: 64, speed: 8, ..Thread::default() }).collect::<Vec<_>>();
+        let sizes = vec![16, 64];
+        let mut program =
+            Program { random: Random(seed), threads, stacks, sizes, now: BASE.0, unrest: 60, is_locked: false };
+        let mut attribution = Attribution::new(BASE, 3_000);
+        for _ in 0..12 {
+            let mut records = Vec::new();
+            for _ in 0..100 {
+                let (thread, record) = program.step();
+                store.ring(rings[thread]).expect("its words").producer().push(&record).expect("room");
+                records.push((record.at.0, thread, record));
+            }
+            records.sort_by_key(|&(at, thread, _)| (at, thread));
+            ordered.with(|tables, attribution, observer| {
+                for (_, thread, record) in records {
+                    assert!(attribution.apply_exactly(tables, &record.encode(), (rings[thread], 0), observer));
+                }
+            });
+            let expected = figures(&own_picture(&ordered.store, Ticks(program.now)));
+            let mut deaths = Deaths { path: &path, expected: &expected, streaks: 0 };
+            attribution.drain(&tables, Ticks(program.now), &mut deaths);
+            streaks += deaths.streaks;
+        }
+        std::fs::remove_file(path).expect("the test's own");
+    }
+    assert!(streaks > 100, "{streaks} streaks show nothing");
 }
