@@ -208,28 +208,26 @@ impl Attribution {
                 if far {
                     look_ahead(tables, consumer);
                 }
-                let streak = Streak::at(consumer, &words, |at| at <= bound);
-                if let Some(found) = &streak
-                    && found.is_cut
-                    && !is_alone
-                    && found.records < SHORT
-                    && pace.goes()
-                {
-                    (next, abreast) = (Some(words[0]), true);
-                    break;
+                if let Some(found) = Streak::at(consumer, &words, |at| at <= bound) {
+                    if found.is_cut && !is_alone && found.records < SHORT && pace.goes() {
+                        (next, abreast) = (Some(words[0]), true);
+                        break;
+                    }
+                    if found.records > 0 {
+                        let source = (ring, consumer.index().wrapping_add(found.records - 1));
+                        match Record::decode(words) {
+                            Some(first) => self.apply_streak(tables, &first, &found, source, observer),
+                            None => add(&tables.header.loss.dropped_records, 1),
+                        }
+                        consumer.advance_by(found.records);
+                        continue;
+                    }
                 }
-                let streak = streak.filter(|found| found.records > 0);
-                let records = streak.map_or(1, |streak| streak.records);
-                let source = (ring, consumer.index().wrapping_add(records - 1));
-                match streak {
-                    Some(found) => match Record::decode(words) {
-                        Some(first) => self.apply_streak(tables, &first, &found, source, observer),
-                        None => add(&tables.header.loss.dropped_records, 1),
-                    },
-                    None if self.apply_exactly(tables, &words, source, observer) => {}
-                    None => self.apply_other(tables, words, source, observer),
+                let source = (ring, consumer.index());
+                if !self.apply_exactly(tables, &words, source, observer) {
+                    self.apply_other(tables, words, source, observer);
                 }
-                consumer.advance_by(records);
+                consumer.advance_by(1);
             }
             consumed += consumer.index().wrapping_sub(begun);
             match (next, turns.at.get_mut(index)) {
