@@ -45,7 +45,7 @@ const LEAST: u64 = 16;
 /// A streak's.
 const MOST: u64 = MOST_RECORDS / 2;
 /// Chances let pass where a peak is within reach: it lasts for a while.
-const LONG_WAIT: u32 = 64;
+const LONG_WAIT: u32 = 128;
 /// And where little was found.
 const SHORT_WAIT: u32 = 8;
 /// Less is little: what it saves is what it costs.
@@ -117,7 +117,7 @@ impl Attribution {
         }
         match reach(tables, &lanes, observer) {
             Reach::News => {
-                pace.wait = LONG_WAIT;
+                *pace = Pace { wait: LONG_WAIT, most: LEAST };
                 return 0;
             }
             Reach::Peak => end_at_last_peak(&mut lanes, horizon),

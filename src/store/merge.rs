@@ -1,9 +1,10 @@
 //! The drain: all rings' records up to a time, merged by their ticks and applied.
 //!
 //! Promises: records of one ring keep their order; records of different rings are applied by ticks, ties by ring
-//! number, as far as they were visible when the drain took the heads; no record after `until` is consumed, and no more
-//! than the rings held at that moment, so the work is bounded. A record that arrives too late for its time is applied
-//! by the next drain: sums don't mind, only a peak may be seen a little lower. No allocation, no wait, no panic.
+//! number, as far as they were visible when the drain took the heads, or in an order that leaves the same
+//! (`store::abreast`); no record after `until` is consumed, and no more than the rings held at that moment, so the work
+//! is bounded. A record that arrives too late for its time is applied by the next drain: sums don't mind, only a peak
+//! may be seen a little lower. No allocation, no wait, no panic.
 //!
 //! The ring whose next record is the earliest is drained for as long as it stays that, so one busy ring costs one comparison a
 //! record and empty rings two loads each. Few rings that have something are looked at one by one, which is as cheap as a turn
