@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::bounds::{PROMISES, Row, Verdict, governed, shown};
 use crate::machine::Machine;
 use crate::plan::{Group, Scale, Variant, Work};
-use crate::results::{Figure, Results, cpu, p50, p99, peak_rss, wall};
+use crate::results::{Figure, Results, cpu, p50, p99, wall};
 
 /// All that a page tells.
 pub struct Page<'a> {
@@ -123,7 +123,7 @@ impl Page<'_> {
         writeln!(out, "One operation without a profiler, ns of wall time (ratios count, not these):\n")?;
         writeln!(out, "| workload | system | jemalloc | mimalloc |\n|---|--:|--:|--:|")?;
         for work in self.works {
-            let operations = Group::Sampled.operations(work, self.scale) as f64;
+            let operations = Group::Sampled.slicing(work, self.scale).slice as f64;
             let of = |base| {
                 let ns = self.results.median(Group::Sampled, work, base, wall);
                 ns.map_or_else(
@@ -169,7 +169,7 @@ impl Page<'_> {
                         .median(group, work, variant.name, figure)
                         .map_or_else(String::new, |ns| format!("{:.2}", ns / 1e6))
                 };
-                let rate = group.operations(work, self.scale) as f64 / ns * 1e9;
+                let rate = group.slicing(work, self.scale).slice as f64 / ns * 1e9;
                 // a throughput's ratio is the inverse of the time's
                 let throughput =
                     self.results.ratio(group, work, variant.name, variant.base, wall).filter(|_| !variant.is_base());
@@ -245,7 +245,7 @@ impl Page<'_> {
             for work in self.works {
                 write!(out, "| {} |", work.label())?;
                 for variant in &columns {
-                    let kib = self.results.median(group, work, variant.name, peak_rss);
+                    let kib = self.results.of_rounds(group, work, variant.name, |s| Some(s.peak_rss_kib));
                     write!(out, " {} |", kib.map_or_else(String::new, |kib| format!("{:.1}", kib / 1024.0)))?;
                 }
                 writeln!(out)?;
@@ -266,7 +266,7 @@ impl Page<'_> {
                     .works
                     .iter()
                     .filter_map(|work| {
-                        Some((self.results.median(group, work, variant.name, |s| Some(s.dump_ns))?, work.label()))
+                        Some((self.results.of_rounds(group, work, variant.name, |s| Some(s.dump_ns))?, work.label()))
                     })
                     .collect();
                 all.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -283,13 +283,13 @@ impl Page<'_> {
     fn agreement(&self, out: &mut String) -> std::fmt::Result {
         writeln!(
             out,
-            "## What the exact profilers counted\n\nBlocks, warm-up included. mod-alloc counts a reallocation otherwise than dhat.\n"
+            "## What the exact profilers counted\n\nBlocks, of a run that is the warm-up alone. mod-alloc counts a reallocation otherwise than dhat.\n"
         )?;
-        let columns: Vec<Variant> = crate::plan::EXACT.into_iter().filter(|variant| variant.mode == "exact").collect();
+        let columns = self.profilers(Group::Counts);
         Self::head(out, "workload", &columns)?;
         for work in self.works {
             let count = |variant: &Variant| {
-                let blocks = self.results.fact(Group::Exact, work, variant.name, "total_blocks");
+                let blocks = self.results.fact(Group::Counts, work, variant.name, "total_blocks");
                 blocks.map_or_else(String::new, |blocks| format!("{blocks:.0}"))
             };
             writeln!(out, "| {} | {} |", work.label(), columns.iter().map(count).collect::<Vec<_>>().join(" | "))?;

@@ -26,12 +26,16 @@ const fn variant(name: &'static str, build: &'static str, mode: &'static str, ba
     Variant { name, build, mode, base, frames: 0, under: None }
 }
 
-/// Neighbours are compared most closely, so each base stands beside unfreed. Odd rounds go backwards.
-pub const SAMPLED: [Variant; 13] = [
+/// The base once more, as a variant: how far from 1.00 a program is from itself.
+pub const AGAIN: &str = "none, again";
+
+/// Neighbours are compared most closely, so each base stands beside unfreed, and no further than [`AGAIN`] from it.
+pub const SAMPLED: [Variant; 14] = [
     variant("none", "", "off", "none"),
     variant("unfreed, not started", "unfreed", "off", "none"),
     variant("unfreed, sampled", "unfreed", "sampled", "none"),
     variant("unfreed, governed", "unfreed", "governed", "none"),
+    variant(AGAIN, "", "off", "none"),
     variant("dial9", "dial9", "sampled", "none"),
     variant("heapscope, sampled", "heapscope", "sampled", "none"),
     variant("pprof-alloc", "pprof-alloc", "sampled", "none"),
@@ -60,13 +64,17 @@ pub const EXACT_AT_DEPTH: [Variant; 4] = [
     Variant { frames: 64, ..variant("heapscope, 64 frames", "heapscope", "exact", "none") },
 ];
 
-/// How much of a workload: for sampling profilers, for exact ones (up to 160 times slower), and for callgrind in the two modes
+/// How much of a workload: in a slice for sampling profilers, for exact ones (up to 160 times slower), and for callgrind in the two modes
 /// (the difference between a fifth of it and all of it is counted; 0: not counted).
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
     pub name: &'static str,
     pub threads: usize,
+    /// In all slices.
     pub sampled: u64,
+    /// How many slices that is.
+    pub slices: usize,
+    /// In [`HEAVY_SLICES`].
     pub exact: u64,
     pub counted_sampled: u64,
     pub counted_exact: u64,
@@ -85,12 +93,20 @@ impl Work {
 }
 
 const fn work(name: &'static str, threads: usize, sampled: u64, exact: u64) -> Work {
-    Work { name, threads, sampled, exact, counted_sampled: 0, counted_exact: 0 }
+    Work { name, threads, sampled, slices: SLICES, exact, counted_sampled: 0, counted_exact: 0 }
 }
 
 const fn counted(work: Work, sampled: u64, exact: u64) -> Work {
     Work { counted_sampled: sampled, counted_exact: exact, ..work }
 }
+
+/// Of one run of a workload, where nothing else is said.
+const SLICES: usize = 16;
+/// Of a run under an exact profiler.
+const EXACT_SLICES: usize = 16;
+/// Those of them that the slowest do, up to 160 times slower than none: the first ones, compared with the same ones.
+const HEAVY_SLICES: usize = 4;
+const HEAVY: [&str; 2] = ["dhat", "heaptrack"];
 
 /// The same total work on any number of threads. About 0.3 s each without a profiler, for the sampling ones.
 pub const WORKS: [Work; 19] = [
@@ -109,17 +125,18 @@ pub const WORKS: [Work; 19] = [
     work("handoff", 1, 4_000_000, 300_000),
     work("buffers", 1, 1_500, 1_500),
     work("deep", 1, 350_000, 20_000),
-    work("server", 1, 60_000, 4_000),
+    // a slice's 99th percentile is of 2,400 requests
+    Work { slices: 24, ..work("server", 1, 57_600, 8_000) },
     work("mail", 1, 350, 80),
     work("batch", 1, 400_000, 60_000),
-    work("threads", 1, 20_000, 20_000),
+    work("threads", 1, 20_000, 4_000),
 ];
 
 /// How much in all.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
     pub name: &'static str,
-    /// Operations are divided by this.
+    /// Slices are this many times fewer, at least 3, and the operations that callgrind counts.
     pub divisor: u64,
     pub rounds: usize,
     pub exact_rounds: usize,
@@ -133,18 +150,49 @@ pub const DEFAULT: Scale = Scale { name: "default", divisor: 1, rounds: 6, exact
 pub const LONG: Scale = Scale { name: "long", divisor: 1, rounds: 31, exact_rounds: 11, server_rounds: 200 };
 
 /// The variants whose latency is promised, and what they are compared with.
-pub const SERVED: [&str; 3] = ["none", "unfreed, sampled", "unfreed, governed"];
+pub const SERVED: [&str; 4] = ["none", "unfreed, sampled", "unfreed, governed", AGAIN];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
     Sampled,
     Exact,
+    /// Exact profilers on the same work, none of it measured: do they count the same?
+    Counts,
+}
+
+/// How a run is cut: a warm-up, and slices of so many operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slicing {
+    /// Caches fill, and a governor finds its interval.
+    pub warm_up: u64,
+    pub slice: u64,
+    pub slices: usize,
+    /// Slices of the slowest.
+    pub heavy_slices: usize,
+}
+
+impl Slicing {
+    /// How many slices this variant does.
+    pub fn of(&self, variant: &Variant) -> usize {
+        if HEAVY.contains(&variant.name) { self.heavy_slices } else { self.slices }
+    }
 }
 
 impl Group {
-    pub fn operations(self, work: &Work, scale: &Scale) -> u64 {
-        let all = if self == Group::Sampled { work.sampled } else { work.exact };
-        (all / scale.divisor).max(40)
+    pub fn slicing(self, work: &Work, scale: &Scale) -> Slicing {
+        let fewer = |slices: usize| (slices / usize::try_from(scale.divisor).unwrap_or(1)).max(3);
+        match self {
+            Group::Sampled => {
+                let slice = work.sampled / work.slices as u64;
+                Slicing { warm_up: work.sampled / 4, slice, slices: fewer(work.slices), heavy_slices: 0 }
+            }
+            Group::Exact => {
+                let slice = work.exact / HEAVY_SLICES as u64;
+                let slices = fewer(EXACT_SLICES);
+                Slicing { warm_up: slice, slice, slices, heavy_slices: HEAVY_SLICES.min(slices) }
+            }
+            Group::Counts => Slicing { slices: 0, heavy_slices: 0, ..Group::Exact.slicing(work, scale) },
+        }
     }
 
     /// Which variants run this workload.
@@ -153,11 +201,7 @@ impl Group {
             Group::Sampled => SAMPLED.to_vec(),
             Group::Exact if work.name == "deep" => EXACT.into_iter().chain(EXACT_AT_DEPTH).collect(),
             Group::Exact => EXACT.to_vec(),
+            Group::Counts => EXACT.into_iter().filter(|variant| variant.mode == "exact").collect(),
         }
     }
-}
-
-/// Operations that are run before the clock starts: caches fill, and a governor finds its interval.
-pub fn warm_up(operations: u64) -> u64 {
-    operations / 4
 }

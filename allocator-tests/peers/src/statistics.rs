@@ -39,6 +39,12 @@ fn cut(count: usize) -> usize {
     0
 }
 
+/// A round's value: the median of the ratios of pairs (of a slice and its base's).
+pub fn paired(pairs: &[(f64, f64)]) -> Option<f64> {
+    let ratios: Vec<f64> = pairs.iter().filter(|(_, base)| *base > 0.0).map(|(value, base)| value / base).collect();
+    middle(&ratios).map(|middle| middle.median)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{cut, middle};
