@@ -128,15 +128,17 @@ impl Lane {
 
     /// Its turn: wakes it, and returns when it has done a slice and has stopped.
     pub fn slice(&mut self) -> Result<(), String> {
-        self.running.wake();
         let told = match &mut self.load {
             // it stops itself, at once after its line
             None => {
+                self.running.ask("slice")?;
+                self.running.wake();
                 let told = self.running.line()?;
                 self.running.stopped()?;
                 told
             }
             Some(load) => {
+                self.running.wake();
                 let told = load.ask("slice").and_then(|()| load.line());
                 // a server that crashed is why its load failed
                 self.running.stop()?;
@@ -149,6 +151,8 @@ impl Lane {
 
     /// Lets it end, the last turn.
     pub fn end(mut self) -> Result<Sample, String> {
+        // a server reads nothing
+        self.running.ask("end")?;
         self.running.wake();
         if let Some(load) = &mut self.load {
             load.close_input();

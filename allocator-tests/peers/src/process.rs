@@ -266,11 +266,14 @@ mod tests {
     #[test]
     fn who_stops_itself_is_waited_for_and_goes_on_when_woken() {
         let scratch = scratch("turns");
-        let mut running =
-            shell(&scratch, r#"for n in 1 2 3; do echo "{\"n\":$n}"; kill -STOP 0; done; echo '{"last":true}'"#);
+        let mut running = shell(
+            &scratch,
+            r#"for n in 1 2 3; do echo "{\"n\":$n}"; kill -STOP 0; read line; done; echo '{"last":true}'"#,
+        );
         for n in 1..=3 {
             assert_eq!(running.line().expect("a line")["n"], n);
             running.stopped().expect("it stops");
+            running.ask("go on").expect("it listens");
             running.wake();
         }
         assert_eq!(running.last_line().expect("it ends").expect("a line")["last"], true);

@@ -1,6 +1,7 @@
 //! The clock of a run, and its stops. A part ends, its time is told in a line of JSON, and the whole process group stops itself at once:
 //! no thread of a profiler's works while another program is measured. The runner wakes it (SIGCONT) for its next slice, or,
-//! after the last, to end.
+//! after the last, to end. The thread that sent the signal may run on until another thread has taken it, so it also
+//! waits for a line that the runner writes when it wakes the program.
 //!
 //! Wall time is that from the waking to the end of the slice. CPU time is that from the end of the part before, so that all that a
 //! profiler's threads do between is in it; what they had left to do when the process stopped, they do in its next slice.
@@ -56,10 +57,20 @@ impl Pacer {
         if self.slices.is_some() {
             // SAFETY: a plain system call; the runner gave this program a process group of its own, with what it runs under.
             unsafe { libc::kill(0, libc::SIGSTOP) };
+            if !is_asked() {
+                // the runner is gone
+                std::process::exit(1);
+            }
         }
         self.began = Some(Instant::now());
         self.slices.is_none_or(|slices| self.done < slices)
     }
+}
+
+/// Waits for a line; `false` at the end of the input.
+fn is_asked() -> bool {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).is_ok_and(|read| read > 0)
 }
 
 /// A line: ready, or what a slice took.
