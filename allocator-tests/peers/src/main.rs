@@ -34,7 +34,7 @@ const USAGE: &str = "usage: peers [--quick | --long] [--rounds N] [--only WORKLO
              [--no-build] [--out DIRECTORY] [--slices N] [--slices-to FILE]
 
   --quick, --long   about 4 minutes and about 80, where the default is about 25 on two cores; building not counted
-  --rounds N        rounds of the sampling profilers; the exact ones get half as many, at least 2, and the server no more
+  --rounds N        rounds of all profilers, and of the server no more
   --only            workloads, as in the page: pair, churn, json, grow, handoff, buffers, deep, server, mail, batch, threads
   --profilers       those whose names contain one of these; what they are compared with is run in any case
   --no-callgrind    counts no instructions
@@ -111,7 +111,7 @@ impl Options {
         }
         if let Some(rounds) = rounds {
             options.scale.rounds = rounds;
-            options.scale.exact_rounds = (rounds / 2).max(2);
+            options.scale.exact_rounds = rounds;
             options.scale.server_rounds = rounds;
         }
         if let Some(name) = options.only.iter().find(|name| !WORKS.iter().any(|work| work.name == **name)) {
@@ -130,6 +130,7 @@ impl Options {
         let all = || plan::SAMPLED.iter().chain(&plan::EXACT).chain(&plan::EXACT_AT_DEPTH);
         self.profilers.is_empty()
             || named(variant)
+            || variant.name == plan::AGAIN
             || variant.is_base() && all().any(|other| other.base == variant.name && named(other))
     }
 

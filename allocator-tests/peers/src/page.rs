@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use crate::bounds::{PROMISES, Row, Verdict, governed, shown};
 use crate::machine::Machine;
-use crate::plan::{Group, Scale, Variant, Work};
+use crate::plan::{AGAIN, Group, Scale, Variant, Work};
 use crate::results::{Figure, Results, cpu, p50, p99, wall};
+use crate::statistics::{Middle, middle};
 
 /// All that a page tells.
 pub struct Page<'a> {
@@ -60,12 +61,38 @@ impl Page<'_> {
     fn explain(&self, out: &mut String) -> std::fmt::Result {
         writeln!(
             out,
-            "How to read it: all variants run in turn, round after round, every second round backwards; each figure is the median over the rounds of the ratio \
-             within a round to the same workload without a profiler over the same allocator, and in brackets the interval that holds the true median with 95% \
-             probability (with fewer than six rounds: all that was seen). Measured is the workload alone, after a warm-up, the profiler having started before; \
-             the final dump is timed apart. All variants did the same work, by checksum, or have no figure. All are built with frame pointers, which unfreed, dhat, \
-             jemalloc and heaptrack do not need and the others do. All have a second thread, which sleeps, since malloc is cheaper in a process that never had one; and in \
-             each round all have the same layout of the heap, another than in the last. Sampling profilers sample every 512 KiB, but for the governed one.\n"
+            "How to read it: in a round, all variants of a workload are started, with the same layout of the heap, another than in the last round; the profilers start, and all warm up. \
+             Then they do the work in slices of 5 to 30 ms (without a profiler), in turn, A B C \u{2026} C B A \u{2026}, one program at a time: between its slices a program is stopped, with all its \
+             threads. A round's value is the median of its ratios of a slice to the same slice of the same workload without a profiler over the same allocator, which ran shortly before or after. \
+             Each figure is the median over the rounds, and in brackets the interval that holds the true median with 95% probability (with fewer than six rounds: all that was seen).\n"
+        )?;
+        writeln!(
+            out,
+            "What a profiler's thread has left to do at the end of a slice, it does in its own next slice; after the last, and with the final dump, which is timed apart, it is paid by nobody, as what the warm-up left is paid by the first. \
+             What it does by the clock (unfreed's wakes ten times a second) has fallen due whenever it is woken, so it happens in each slice, more often than in a program that is never stopped: this is counted too dearly. \
+             CPU time is of all threads, from the end of one slice to the end of the next. The slowest profilers, dhat and heaptrack, do the first quarter of the exact slices, and are compared in those. \
+             All variants did the same work, by the checksum after each slice, or have no figure. All are built with frame pointers, which unfreed, dhat, \
+             jemalloc and heaptrack do not need and the others do. All have a second thread, which sleeps, since malloc is cheaper in a process that never had one. \
+             Sampling profilers sample every 512 KiB, but for the governed one.\n"
+        )?;
+        self.again(out)
+    }
+
+    /// How far from 1.00 the program without a profiler is from itself.
+    fn again(&self, out: &mut String) -> std::fmt::Result {
+        let ratio = |work: &Work| self.results.ratio(Group::Sampled, work, AGAIN, "none", wall);
+        let all: Vec<Middle> = self.works.iter().filter_map(ratio).collect();
+        let Some(medians) = middle(&all.iter().map(|one| one.median).collect::<Vec<_>>()) else { return Ok(()) };
+        let widths = middle(&all.iter().map(|one| (one.high - one.low) / 2.0).collect::<Vec<_>>());
+        let (low, high) =
+            all.iter().fold((f64::MAX, f64::MIN), |(low, high), one| (low.min(one.median), high.max(one.median)));
+        writeln!(
+            out,
+            "**The same program against itself** (`{AGAIN}`, a second process without a profiler, further from the first than unfreed's): {:.3} in the middle of {} workloads, {low:.3} to {high:.3} at the extremes; half of their intervals \
+             are narrower than \u{b1}{:.1}%. What lies closer to 1 than that on its workload, says nothing.\n",
+            medians.median,
+            all.len(),
+            widths.map_or(0.0, |widths| widths.median * 100.0)
         )
     }
 

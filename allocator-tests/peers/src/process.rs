@@ -234,7 +234,9 @@ mod tests {
         for _ in 0..3 {
             running.stop().expect("stops");
             // the other process of the group has the signal by now; it acts on it within a turn of the scheduler
+            let asked = std::time::Instant::now();
             while process_states(running.group).iter().any(|state| *state != 'T') {
+                assert!(asked.elapsed().as_secs() < 10, "a process of the group goes on");
                 std::thread::yield_now();
             }
             let before = length();

@@ -169,3 +169,51 @@ impl Results {
         (base > 0.0).then(|| (variant.all / base - 1.0, variant.own_threads / base))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Results, wall};
+    use crate::lanes::{Sample, Slice};
+    use crate::plan::{Group, WORKS};
+
+    fn sample(walls: &[f64], checksum: &str) -> Sample {
+        let slice = |(n, wall_ns): (usize, &f64)| Slice {
+            wall_ns: *wall_ns,
+            cpu_ns: *wall_ns,
+            p50_ns: None,
+            p99_ns: None,
+            checksum: format!("{checksum}{n}"),
+        };
+        let slices = walls.iter().enumerate().map(slice).collect();
+        Sample { slices, dump_ns: 1.0, peak_rss_kib: 1.0, facts: serde_json::Value::Null }
+    }
+
+    #[test]
+    fn a_slice_is_compared_with_the_same_slice_of_its_base() {
+        let (group, work) = (Group::Exact, &WORKS[0]);
+        let mut results = Results::default();
+        for round in 0..6 {
+            let slower = 1.0 + round as f64;
+            results.note(group, work, "none", round, Ok(sample(&[10.0, 20.0, 40.0, 1000.0].map(|t| t * slower), "a")));
+            results.note(group, work, "dear", round, Ok(sample(&[11.0, 22.0, 44.0, 1.0].map(|t| t * slower), "a")));
+            // the slowest do the first slices alone
+            results.note(group, work, "slow", round, Ok(sample(&[100.0, 200.0].map(|t| t * slower), "a")));
+        }
+        let ratio = |variant| results.ratio(group, work, variant, "none", wall).expect("rounds");
+        let dear = ratio("dear");
+        assert!((dear.median - 1.1).abs() < 1e-9 && (dear.high - dear.low).abs() < 1e-9 && dear.count == 6, "{dear:?}");
+        assert!((ratio("slow").median - 10.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn who_did_other_work_in_any_slice_has_no_figure() {
+        let (group, work) = (Group::Sampled, &WORKS[0]);
+        let mut results = Results::default();
+        results.note(group, work, "none", 0, Ok(sample(&[1.0, 1.0], "a")));
+        let mut other = sample(&[1.0, 1.0], "a");
+        other.slices[1].checksum = "b".to_owned();
+        results.note(group, work, "other", 0, Ok(other));
+        assert_eq!(results.ratio(group, work, "other", "none", wall), None);
+        assert_eq!(results.why_not(group, work, "other"), "did other work");
+    }
+}

@@ -57,11 +57,62 @@ fn turns(lanes: usize, cycles: usize) -> impl Iterator<Item = usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::turns;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::{Round, turns};
+    use crate::builds::Programs;
+    use crate::lanes::Bench;
+    use crate::plan::{Group, SAMPLED, Slicing, WORKS};
+    use crate::results::{Results, wall};
 
     #[test]
     fn turns_go_forwards_and_backwards() {
         let lanes: Vec<usize> = turns(3, 3).collect();
         assert_eq!(lanes, [0, 1, 2, 2, 1, 0, 0, 1, 2]);
+    }
+
+    /// Does as `subject` does, and notes when it works.
+    const SUBJECT: &str = r#"#!/bin/sh
+note() { echo "$1 $mode" >> ../log; }
+mode=$1 slices=$8 n=0
+note warm
+echo '{"ready":true}'
+kill -STOP 0
+read line
+while [ $n -lt $slices ]; do
+    n=$((n + 1))
+    note begin
+    note end
+    echo "{\"wall_ns\":$((n * ${#mode})),\"cpu_ns\":1,\"checksum\":\"$n\"}"
+    kill -STOP 0
+    read line
+done
+note over
+echo profile > "$7/profile"
+echo '{"dump_ns":1,"peak_rss_kib":1,"facts":{}}'
+"#;
+
+    #[test]
+    fn one_program_works_at_a_time_in_its_turn() {
+        let scratch = std::env::temp_dir().join(format!("unfreed-peers-test-round-{}", std::process::id()));
+        fs::create_dir_all(&scratch).expect("a directory");
+        let program = scratch.join("subject");
+        fs::write(&program, SUBJECT).expect("a program");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("it may run");
+        let bench = Bench { scratch: scratch.clone(), load: scratch.join("load") };
+        let programs = Programs::at(&["", "unfreed"], &program);
+        let mut results = Results::default();
+        let (group, work) = (Group::Sampled, &WORKS[0]);
+        let slicing = Slicing { warm_up: 1, slice: 1, slices: 2, heavy_slices: 0 };
+        let variants = vec![SAMPLED[0], SAMPLED[2]];
+        Round { work, group, number: 0, variants, slicing }.run(&bench, &programs, &mut results);
+        let log = fs::read_to_string(scratch.join("log")).expect("a log");
+        let _ = fs::remove_dir_all(&scratch);
+        let expected = "warm off|warm sampled|begin off|end off|begin sampled|end sampled\
+            |begin sampled|end sampled|begin off|end off|over off|over sampled|";
+        assert_eq!(log.replace('\n', "|"), expected);
+        let ratio = results.ratio(group, work, "unfreed, sampled", "none", wall).expect("a ratio");
+        assert!((ratio.median - 7.0 / 3.0).abs() < 1e-9, "{ratio:?}");
     }
 }
