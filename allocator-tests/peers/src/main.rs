@@ -33,7 +33,7 @@ use round::Round;
 const USAGE: &str = "usage: peers [--quick | --long] [--rounds N] [--only WORKLOAD,…] [--profilers NAME,…] [--no-callgrind]
              [--no-build] [--out DIRECTORY] [--slices N] [--slices-to FILE]
 
-  --quick, --long   about 4 minutes and about 80, where the default is about 25 on two cores; building not counted
+  --quick, --long   about 4 minutes and about 75, where the default is about 25 on two cores; building not counted
   --rounds N        rounds of all profilers, and of the server no more
   --only            workloads, as in the page: pair, churn, json, grow, handoff, buffers, deep, server, mail, batch, threads
   --profilers       those whose names contain one of these; what they are compared with is run in any case

@@ -102,35 +102,36 @@ const fn counted(work: Work, sampled: u64, exact: u64) -> Work {
 
 /// Of one run of a workload, where nothing else is said. More are shorter: each is nearer to its neighbours, and a disturbance
 /// spoils fewer; but in each, caches are cold at first and a profiler's timers have fallen due.
-const SLICES: usize = 32;
+const SLICES: usize = 24;
 /// Of a run under an exact profiler.
 const EXACT_SLICES: usize = 16;
 /// Those of them that the slowest do, up to 160 times slower than none: the first ones, compared with the same ones.
 const HEAVY_SLICES: usize = 4;
 const HEAVY: [&str; 2] = ["dhat", "heaptrack"];
 
-/// The same total work on any number of threads. About 0.3 s each without a profiler, for the sampling ones.
+/// The same total work on any number of threads. About 0.2 s each without a profiler, for the sampling ones.
 pub const WORKS: [Work; 19] = [
-    counted(work("pair", 1, 24_000_000, 400_000), 1_000_000, 10_000),
-    work("pair", 2, 24_000_000, 400_000),
-    work("pair", 4, 24_000_000, 400_000),
-    counted(work("churn", 1, 7_000_000, 400_000), 400_000, 10_000),
-    work("churn", 2, 7_000_000, 400_000),
-    work("churn", 4, 7_000_000, 400_000),
-    counted(work("json", 1, 220_000, 15_000), 50_000, 1_000),
-    work("json", 2, 220_000, 15_000),
-    work("json", 4, 220_000, 15_000),
-    counted(work("grow", 1, 280_000, 40_000), 10_000, 2_000),
-    work("grow", 2, 280_000, 40_000),
-    work("grow", 4, 280_000, 40_000),
-    work("handoff", 1, 4_000_000, 300_000),
-    work("buffers", 1, 1_536, 800),
-    work("deep", 1, 350_000, 20_000),
-    // a slice's 99th percentile is of 2,400 requests
-    Work { slices: 24, ..work("server", 1, 57_600, 8_000) },
-    work("mail", 1, 352, 80),
-    work("batch", 1, 400_000, 60_000),
-    work("threads", 1, 20_000, 4_000),
+    counted(work("pair", 1, 18_000_000, 400_000), 1_000_000, 10_000),
+    work("pair", 2, 18_000_000, 400_000),
+    work("pair", 4, 18_000_000, 400_000),
+    counted(work("churn", 1, 5_250_000, 400_000), 400_000, 10_000),
+    work("churn", 2, 5_250_000, 400_000),
+    work("churn", 4, 5_250_000, 400_000),
+    counted(work("json", 1, 165_000, 15_000), 50_000, 1_000),
+    work("json", 2, 165_000, 15_000),
+    work("json", 4, 165_000, 15_000),
+    counted(work("grow", 1, 210_000, 40_000), 10_000, 2_000),
+    work("grow", 2, 210_000, 40_000),
+    work("grow", 4, 210_000, 40_000),
+    work("handoff", 1, 3_000_000, 300_000),
+    work("buffers", 1, 1_152, 800),
+    work("deep", 1, 262_800, 20_000),
+    // a slice's 99th percentile is of 4,800 requests, and slices are so long that timers fall due about as often as in a
+    // program that is never stopped
+    Work { slices: 12, ..work("server", 1, 57_600, 8_000) },
+    work("mail", 1, 264, 80),
+    work("batch", 1, 300_000, 60_000),
+    work("threads", 1, 15_000, 4_000),
 ];
 
 /// How much in all.
@@ -147,8 +148,8 @@ pub struct Scale {
 }
 
 pub const QUICK: Scale = Scale { name: "quick", divisor: 5, rounds: 3, exact_rounds: 2, server_rounds: 6 };
-pub const DEFAULT: Scale = Scale { name: "default", divisor: 1, rounds: 6, exact_rounds: 3, server_rounds: 30 };
-pub const LONG: Scale = Scale { name: "long", divisor: 1, rounds: 31, exact_rounds: 11, server_rounds: 200 };
+pub const DEFAULT: Scale = Scale { name: "default", divisor: 1, rounds: 6, exact_rounds: 6, server_rounds: 40 };
+pub const LONG: Scale = Scale { name: "long", divisor: 1, rounds: 20, exact_rounds: 12, server_rounds: 120 };
 
 /// The variants whose latency is promised, and what they are compared with.
 pub const SERVED: [&str; 4] = ["none", "unfreed, sampled", "unfreed, governed", AGAIN];
