@@ -26,8 +26,8 @@ pub(crate) struct Aggregator {
     lock: Lock,
     /// `None` while no profile runs. Touched under the lock alone.
     running: UnsafeCell<Option<Running>>,
-    /// Records taken out of rings since the process began. Written under the lock.
-    drained: AtomicU64,
+    /// Records taken out of rings since the process began, a streak counting as one. Written under the lock.
+    applied: AtomicU64,
     /// Stays under the lock while a profile ran.
     turns: AtomicU64,
 }
@@ -40,9 +40,11 @@ struct Running {
 
 impl Running {
     fn drain(&mut self, until: Ticks) -> u64 {
+        let spared = self.attribution.spared;
         let drained = self.attribution.drain(&self.tables, until, &mut self.watch);
+        let applied = drained.wrapping_sub(self.attribution.spared.wrapping_sub(spared));
         // Relaxed: a counter; the lock admits one writer.
-        AGGREGATOR.drained.store(AGGREGATOR.drained.load(Ordering::Relaxed).wrapping_add(drained), Ordering::Relaxed);
+        AGGREGATOR.applied.store(AGGREGATOR.applied.load(Ordering::Relaxed).wrapping_add(applied), Ordering::Relaxed);
         drained
     }
 }
@@ -54,7 +56,7 @@ unsafe impl Sync for Aggregator {}
 pub(crate) static AGGREGATOR: Aggregator = Aggregator {
     lock: Lock::new(),
     running: UnsafeCell::new(None),
-    drained: AtomicU64::new(0),
+    applied: AtomicU64::new(0),
     turns: AtomicU64::new(0),
 };
 
@@ -103,9 +105,9 @@ impl Aggregator {
         self.with(limit, |running| running.drain(clock::now()))
     }
 
-    /// Records taken out of rings since the process began, by whomever.
-    pub(crate) fn drained_records(&self) -> u64 {
-        self.drained.load(Ordering::Relaxed)
+    /// Records taken out of rings since the process began, by whomever; a streak, which is applied at once, counts as one.
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Relaxed)
     }
 
     /// Attributes one record of a thread without a ring, after what others recorded before it. False where the lock was

@@ -1,6 +1,6 @@
 //! What the drain thread can be told, and its replies.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
@@ -50,6 +50,23 @@ static REPLIES: AtomicU32 = AtomicU32::new(0);
 /// An order that is dropped without a reply rings no bell.
 const LONGEST_DEAF: Duration = Duration::from_millis(100);
 
+/// Somebody found its ring full since the drain thread last looked.
+static HURRY: AtomicBool = AtomicBool::new(false);
+
+/// Wakes the drain thread before its time: a ring is full, so the program does its work. Once a drain; a system call, under which
+/// errno may change.
+pub(crate) fn hurry() {
+    // Relaxed, and looked at first: many threads may come at once, and one of them suffices. The bell orders what they wait for.
+    if !HURRY.load(Ordering::Relaxed) && !HURRY.swap(true, Ordering::Relaxed) {
+        ring();
+    }
+}
+
+/// Was it asked to hurry since this was last asked?
+pub(super) fn is_to_hurry() -> bool {
+    HURRY.load(Ordering::Relaxed) && HURRY.swap(false, Ordering::Relaxed)
+}
+
 /// Sends an order that has no reply.
 pub(crate) fn tell(orders: &Sender<Order>, order: Order) {
     // A thread that is gone needs no telling.
@@ -95,7 +112,8 @@ pub(super) fn answer<T>(reply: &Sender<T>, value: T) {
     lock::wake(&REPLIES, i32::MAX);
 }
 
-/// The next order, or `Timeout` at the deadline. That all senders are gone is noticed by then, not at once.
+/// The next order, or `Timeout` at the deadline or where somebody is in a hurry. That all senders are gone is noticed by then, not
+/// at once.
 pub(super) fn next(orders: &Receiver<Order>, deadline: Instant) -> Result<Order, RecvTimeoutError> {
     loop {
         // Before the look: an order that is sent after it changes the word, and the sleep does not begin.
@@ -106,7 +124,7 @@ pub(super) fn next(orders: &Receiver<Order>, deadline: Instant) -> Result<Order,
             Err(TryRecvError::Empty) => {}
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if left.is_zero() || HURRY.load(Ordering::Relaxed) {
             return Err(RecvTimeoutError::Timeout);
         }
         lock::wait(&BELL, rung, left);
@@ -122,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_come_at_once_and_deadlines_pass() {
+    fn orders_and_hurries_come_at_once_and_deadlines_pass() {
         let (orders, inbox) = unbounded();
         let soon = || Instant::now() + Duration::from_millis(20);
         assert_eq!(next(&inbox, soon()).err(), Some(RecvTimeoutError::Timeout));
@@ -139,6 +157,18 @@ mod tests {
             (0..1000).filter(|_| ask(orders.clone(), Order::Flush).is_some()).count()
         });
         assert_eq!(answered, 1000);
+        // Who is in a hurry is heard, by one who sleeps already as by one who is about to; and once.
+        let late = Instant::now() + Duration::from_secs(60);
+        for _ in 0..100 {
+            let woken = std::thread::scope(|scope| {
+                let sleeper = scope.spawn(|| next(&inbox, late).err());
+                hurry();
+                sleeper.join().expect("no panic")
+            });
+            assert_eq!(woken, Some(RecvTimeoutError::Timeout));
+            assert!(is_to_hurry() && !is_to_hurry());
+        }
+        assert!(Instant::now() < late);
         drop(orders);
         assert_eq!(next(&inbox, far).err(), Some(RecvTimeoutError::Disconnected));
     }

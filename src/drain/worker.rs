@@ -18,7 +18,7 @@ use crate::sampler::weight::IntervalCode;
 use crate::store::picture::{ExactTotals, HistoryPoint, Picture};
 use crate::store::writer::EXACT_RING_RECORDS;
 use crate::store::{PictureCopy, Store};
-use crate::sys::{clock, process, refusal};
+use crate::sys::{clock, process, refusal, thread};
 use crate::units::Ticks;
 
 /// Between ticks: the rings hold far more than this at the governor's rates, and a signal waits no longer.
@@ -95,21 +95,26 @@ const TICKS_A_STEP: u64 = 10;
 
 /// Exact mode: how long the rings take to fill. Ticks alone would leave nearly all draining to the program's threads,
 /// which do it when their ring is full; between ticks the thread comes as often as half a ring takes, on a processor
-/// that may be idle. An idle program is left alone.
+/// that may be idle. An idle program is left alone, and calls when it is idle no more: by the first ring that is full.
+///
+/// Streaks count as one record: to apply them takes less than to hand their records over from one processor to the other, so a
+/// program that makes little else does it itself.
 struct Pace {
     looked: Instant,
-    drained: u64,
+    applied: u64,
     pause: Duration,
     wake: Instant,
 }
 
-/// As often as once in this time: a wake-up costs some 5 µs.
-const LEAST_PAUSE: Duration = Duration::from_micros(200);
+/// As often as once in this time: a wake-up costs some 4 µs.
+const LEAST_PAUSE: Duration = Duration::from_micros(100);
+/// How much later than asked its sleeps may end. By default it is half of the shortest of them.
+const TIMER_SLACK: Duration = Duration::from_micros(1);
 
 impl Pace {
     fn new() -> Pace {
         let now = Instant::now();
-        Pace { looked: now, drained: AGGREGATOR.drained_records(), pause: TICK, wake: now + TICK }
+        Pace { looked: now, applied: AGGREGATOR.applied(), pause: TICK, wake: now + TICK }
     }
 
     /// Another has the lock, and is not done: there is nothing to be learned.
@@ -117,17 +122,23 @@ impl Pace {
         self.wake = Instant::now() + self.pause;
     }
 
+    /// A ring was full before its time.
+    fn hurry(&mut self) {
+        let now = Instant::now();
+        *self = Pace { looked: now, applied: AGGREGATOR.applied(), pause: LEAST_PAUSE, wake: now + LEAST_PAUSE };
+    }
+
     /// After a drain: the pause follows the rate of records since the last look, whoever drained them.
     fn look(&mut self) {
-        let (now, drained) = (Instant::now(), AGGREGATOR.drained_records());
-        let records = u32::try_from(drained.wrapping_sub(self.drained)).unwrap_or(u32::MAX).max(1);
+        let (now, applied) = (Instant::now(), AGGREGATOR.applied());
+        let records = u32::try_from(applied.wrapping_sub(self.applied)).unwrap_or(u32::MAX).max(1);
         #[expect(clippy::cast_possible_truncation, reason = "8192")]
         let half_a_ring = (EXACT_RING_RECORDS / 2) as u32;
         let until_half = (now - self.looked).saturating_mul(half_a_ring) / records;
         // Longer step by step: a program that was not running for a moment is not an idle one.
         let longest = self.pause.saturating_mul(2).clamp(LEAST_PAUSE, TICK);
         self.pause = until_half.clamp(LEAST_PAUSE, longest);
-        (self.looked, self.drained, self.wake) = (now, drained, now + self.pause);
+        (self.looked, self.applied, self.wake) = (now, applied, now + self.pause);
     }
 }
 
@@ -143,6 +154,9 @@ impl Worker {
             ticks: 0,
             steps_for_space: 0,
         };
+        if self.exact_mode {
+            thread::set_timer_slack(TIMER_SLACK);
+        }
         let mut next = Instant::now() + TICK;
         let mut pace = Pace::new();
         loop {
@@ -160,7 +174,11 @@ impl Worker {
                     // Whoever has the lock drains.
                     let done = AGGREGATOR.drain(Duration::ZERO).is_some();
                     memory.drained_ns += clock::thread_cpu_ns().saturating_sub(began);
-                    if done { pace.look() } else { pace.later() }
+                    match (orders::is_to_hurry(), done) {
+                        (true, _) => pace.hurry(),
+                        (false, true) => pace.look(),
+                        (false, false) => pace.later(),
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     next = Instant::now() + TICK;
@@ -414,4 +432,27 @@ fn copy(store: &'static Store) -> Option<Box<Picture>> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread that has slept for long, because nothing happened, comes at the shortest distance once a ring was full.
+    #[test]
+    fn an_idle_pace_is_quick_at_once_and_slow_again_step_by_step() {
+        let mut pace = Pace::new();
+        assert_eq!(pace.pause, TICK);
+        pace.hurry();
+        assert_eq!(pace.pause, LEAST_PAUSE);
+        assert!(pace.wake <= Instant::now() + LEAST_PAUSE);
+        let mut before = pace.pause;
+        // Nobody drains meanwhile, or little.
+        while pace.pause < TICK {
+            pace.looked = Instant::now() - pace.pause;
+            pace.look();
+            assert!(pace.pause <= before * 2 && pace.wake <= Instant::now() + TICK, "{:?}", pace.pause);
+            before = pace.pause;
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::drain::aggregator::{AGGREGATOR, LONGEST_STALL};
+use crate::drain::orders;
 use crate::hook::session::{self, Mode};
 use crate::hook::sink::Sink;
 use crate::ring::record::Record;
@@ -94,6 +95,9 @@ fn patiently(attempt: impl Fn() -> bool) -> bool {
 /// The longest that an allocation waits in exact mode for an aggregator that works. A thousand threads ahead of it take less.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
+/// So many records to apply, of a full ring's 8192, take longer than to hand them all over to the drain thread's processor.
+const WORTH_HANDING_OVER: u64 = 1024;
+
 /// How often a thread waited in vain.
 static GIVEN_UP: AtomicU64 = AtomicU64::new(0);
 
@@ -124,7 +128,12 @@ impl Sink for Link {
     fn help(&self) -> bool {
         // Helpers may attribute to more new sites between two ticks than the drain thread laid out.
         using(Store::lay_out_ahead);
-        patiently(|| AGGREGATOR.drain(LONGEST_STALL).is_some())
+        let before = AGGREGATOR.applied();
+        let helped = patiently(|| AGGREGATOR.drain(LONGEST_STALL).is_some());
+        if AGGREGATOR.applied().wrapping_sub(before) >= WORTH_HANDING_OVER {
+            orders::hurry();
+        }
+        helped
     }
 
     fn apply(&self, record: &Record) -> bool {

@@ -30,13 +30,20 @@ use crate::units::{SiteId, StackId, Ticks};
 pub(crate) struct Attribution {
     weights: WeightCache,
     pub(super) base: u64,
+    /// Records that streaks spared: all but one of each.
+    pub(crate) spared: u64,
     pub(super) scratch: Scratch,
 }
 
 impl Attribution {
     /// For a profile that began at `base`, and whose `IntervalCode::FIXED` means `fixed_interval_bytes`.
     pub(crate) fn new(base: Ticks, fixed_interval_bytes: u64) -> Attribution {
-        Attribution { weights: WeightCache::new(fixed_interval_bytes), base: base.0, scratch: Scratch::new() }
+        Attribution {
+            weights: WeightCache::new(fixed_interval_bytes),
+            base: base.0,
+            spared: 0,
+            scratch: Scratch::new(),
+        }
     }
 
     /// Applies `record`, which stands at `source` (ring and index) or came by another way, and shows it to `observer`.

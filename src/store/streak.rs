@@ -65,6 +65,7 @@ impl Attribution {
         observer: &mut impl Observer,
     ) {
         let Some((index, row)) = site_row(tables, first.stack) else { return };
+        self.spared = self.spared.wrapping_add(found.records - 1);
         let weight = exactly(first.size);
         let epoch = get(&tables.header.state.epoch);
         let global = &tables.header.global;

@@ -316,6 +316,9 @@ pub(crate) mod thread {
     use std::ffi::{CStr, c_void};
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    /// Left as it is.
+    pub(crate) fn set_timer_slack(_slack: std::time::Duration) {}
+
     /// None is known here.
     pub(crate) fn kernel_id() -> u32 {
         id()

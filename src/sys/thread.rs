@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The calling thread's number in this process, in 1..2^31. One shared addition at a thread's first question, no system call.
 ///
@@ -24,6 +25,13 @@ pub(crate) fn id() -> u32 {
 pub(crate) fn kernel_id() -> u32 {
     // SAFETY: gettid has no preconditions.
     u32::try_from(unsafe { libc::syscall(libc::SYS_gettid) }).unwrap_or(1)
+}
+
+/// How much later than asked the calling thread's sleeps may end; 50 µs unless it was set. A system call.
+pub(crate) fn set_timer_slack(slack: Duration) {
+    let ns = libc::c_ulong::try_from(slack.as_nanos()).unwrap_or(libc::c_ulong::MAX);
+    // SAFETY: takes numbers alone. A failure leaves it as it was.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, ns) };
 }
 
 /// Runs `f` and leaves errno as it was: an allocator must not change it.
