@@ -9,6 +9,7 @@
 //! | `source`, `image`, `reader`, `copy`, `decode` | somebody's store, or our own, read in bounded memory, into a `picture` |
 //! | `error` | what can be wrong |
 
+mod abreast;
 pub(crate) mod attribution;
 mod copy;
 mod decode;

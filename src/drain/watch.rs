@@ -151,6 +151,19 @@ impl Observer for Watch {
         self.threads = self.threads.max(ring.0.saturating_add(1));
     }
 
+    fn may_reorder(&mut self, site: SiteId, size: u64, ring: RingId, blocks: u64) -> bool {
+        let block = Block { size, interval_bytes: 0.0, weight: exactly(size), thread: ring.0 };
+        let index = site.0 as usize;
+        if index == 0 || index >= MOST_SITES {
+            return true;
+        }
+        self.at(index).is_some_and(|site| {
+            site.history.is_deaf_to_birth(&block)
+                && site.history.is_deaf_to_free(&block)
+                && (site.tally.has_reached(blocks) || site.habits.has_reached(site.tally.live().saturating_add(blocks)))
+        })
+    }
+
     #[inline]
     fn applied(&mut self, applied: &Applied<'_>) {
         let (record, now) = (applied.record, self.epochs.open);

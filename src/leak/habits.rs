@@ -108,6 +108,11 @@ impl Habits {
         };
     }
 
+    /// In this epoch, were so many exact blocks more than `live` ones live at once?
+    pub(crate) fn has_reached(&self, more: u64) -> bool {
+        self.live.saturating_add(more.saturating_mul(1 << BLOCKS_FRACTION_BITS)) <= self.most_now
+    }
+
     /// A block is no longer live, or no longer in the sample.
     #[inline]
     pub(crate) fn left(&mut self, block: &Block) {

@@ -106,6 +106,16 @@ impl Tally {
         self.sizes |= size_bit(new);
     }
 
+    /// What is live more than before, in blocks; wraps below zero.
+    pub(crate) fn live(&self) -> u64 {
+        self.born.wrapping_sub(self.gone)
+    }
+
+    /// Were so many more than now live at once?
+    pub(crate) fn has_reached(&self, more: u64) -> bool {
+        signed(self.live().wrapping_add(more)) <= signed(self.most)
+    }
+
     #[inline(always)]
     fn reach(&mut self, more: u64) {
         if signed(more) > signed(self.most) {

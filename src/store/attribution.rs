@@ -202,6 +202,12 @@ pub(crate) trait Observer {
     /// Records of this ring come next.
     fn reads(&mut self, _ring: RingId) {}
 
+    /// Rings hold pairs of births and frees at `site`, `blocks` at once at most, each of `size` bytes and in `ring` or alike.
+    /// May the rings be read one after another?
+    fn may_reorder(&mut self, _site: SiteId, _size: u64, _ring: RingId, _blocks: u64) -> bool {
+        true
+    }
+
     /// `applied` changed its site's row.
     fn applied(&mut self, applied: &Applied<'_>);
 
@@ -288,6 +294,16 @@ pub(super) fn site_row<'a>(tables: &Tables<'a>, stack: StackId) -> Option<(u64, 
     };
     #[expect(clippy::cast_possible_truncation, reason = "below 2^30")]
     tables.sites.get(index as usize).map(|row| (index, row))
+}
+
+/// The row of `stack`, if it has one of its own.
+pub(super) fn known_site_row<'a>(tables: &Tables<'a>, stack: StackId) -> Option<(SiteId, &'a Row)> {
+    let node = tables.nodes.get(stack.0 as usize)?;
+    // Relaxed: as in `site_row`.
+    let number = node.site.load(Ordering::Relaxed) & SITE_MASK;
+    let is_own = number > 1 && u64::from(stack.0) < tables.laid_out(Region::Nodes);
+    let row = tables.sites.get(number.wrapping_sub(1) as usize)?;
+    (is_own && u64::from(number) <= tables.used(Region::Sites)).then_some((SiteId(number - 1), row))
 }
 
 #[cold]

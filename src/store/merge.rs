@@ -1,9 +1,10 @@
 //! The drain: all rings' records up to a time, merged by their ticks and applied.
 //!
 //! Promises: records of one ring keep their order; records of different rings are applied by ticks, ties by ring
-//! number, as far as they were visible when the drain took the heads; no record after `until` is consumed, and no more
-//! than the rings held at that moment, so the work is bounded. A record that arrives too late for its time is applied
-//! by the next drain: sums don't mind, only a peak may be seen a little lower. No allocation, no wait, no panic.
+//! number, as far as they were visible when the drain took the heads, or in an order that leaves the same
+//! (`store::abreast`); no record after `until` is consumed, and no more than the rings held at that moment, so the work
+//! is bounded. A record that arrives too late for its time is applied by the next drain: sums don't mind, only a peak
+//! may be seen a little lower. No allocation, no wait, no panic.
 //!
 //! The ring whose next record is the earliest is drained for as long as it stays that, so one busy ring costs one comparison a
 //! record and empty rings two loads each. Few rings that have something are looked at one by one, which is as cheap as a turn
@@ -12,6 +13,7 @@
 
 use crate::ring::record::{RECORD_WORDS, Record};
 use crate::ring::{Consumer, RingId};
+use crate::store::abreast::Pace;
 use crate::store::attribution::{Attribution, Observer};
 use crate::store::layout::{MAX_RINGS, Region};
 use crate::store::row::add;
@@ -37,7 +39,7 @@ impl Run {
 }
 
 /// So many rings need no heap.
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 
 /// The heap's memory: one run a ring.
 #[derive(Debug)]
@@ -119,7 +121,7 @@ impl Attribution {
 
 /// Rings that are read in turn, by their numbers. Threads that run at once take turns from record to record, so that a turn must
 /// cost little: their reading sides stay where they are, and to find the earliest is a look at each.
-struct Turns<'a> {
+pub(super) struct Turns<'a> {
     /// When each one's next record was.
     at: [u64; FEW],
     rings: [Option<(RingId, Consumer<'a>)>; FEW],
@@ -144,6 +146,26 @@ impl<'a> Turns<'a> {
         self.count -= 1;
     }
 
+    /// A ring, and when its next record was.
+    pub(super) fn waiting(&self, index: usize) -> Option<(u64, RingId, Consumer<'a>)> {
+        let (ring, consumer) = self.rings.get(..self.count)?.get(index).copied().flatten()?;
+        Some((*self.at.get(index)?, ring, consumer))
+    }
+
+    /// A ring's reading side.
+    pub(super) fn consumer(&mut self, index: usize) -> Option<&mut Consumer<'a>> {
+        self.rings.get_mut(index)?.as_mut().map(|(_, consumer)| consumer)
+    }
+
+    /// After a ring was read out of its turn: when its next record is, if that is not after `until`.
+    pub(super) fn look_again(&mut self, index: usize, until: u64) {
+        let next = self.consumer(index).and_then(|consumer| next_at(consumer, Ticks(until)));
+        match (next, self.at.get_mut(index)) {
+            (Some(next), Some(at)) => *at = next,
+            _ => self.remove(index),
+        }
+    }
+
     /// The ring whose next record is the earliest, ties by number, and up to when it may be read before another has its turn.
     #[inline]
     fn earliest(&self) -> Option<(usize, u64)> {
@@ -164,15 +186,21 @@ impl<'a> Turns<'a> {
 
 impl Attribution {
     /// Applies what these rings hold, in order, up to the time `until`.
-    fn consume(&mut self, tables: &Tables<'_>, turns: &mut Turns<'_>, until: u64, observer: &mut impl Observer) -> u64 {
-        let mut consumed = 0;
+    fn consume<'a>(
+        &mut self,
+        tables: &Tables<'a>,
+        turns: &mut Turns<'a>,
+        until: u64,
+        observer: &mut impl Observer,
+    ) -> u64 {
+        let (mut consumed, mut pace) = (0, Pace::NEW);
         let far = tables.used(Region::Sites) > NEAR_SITES;
         while let Some((index, bound)) = turns.earliest()
             && let Some(Some((ring, consumer))) = turns.rings.get_mut(index)
         {
-            let (ring, bound, begun) = (*ring, bound.min(until), consumer.index());
+            let (ring, is_alone, bound, begun) = (*ring, turns.count < 2, bound.min(until), consumer.index());
             observer.reads(ring);
-            let mut next = None;
+            let (mut next, mut abreast) = (None, false);
             while let Some(words) = consumer.peek() {
                 if words[0] > bound {
                     next = Some(words[0]).filter(|&at| at <= until);
@@ -181,23 +209,34 @@ impl Attribution {
                 if far {
                     look_ahead(tables, consumer);
                 }
-                let streak = Streak::at(consumer, &words, |at| at <= bound);
-                let records = streak.map_or(1, |streak| streak.records);
-                let source = (ring, consumer.index().wrapping_add(records - 1));
-                match streak {
-                    Some(found) => match Record::decode(words) {
-                        Some(first) => self.apply_streak(tables, &first, &found, source, observer),
-                        None => add(&tables.header.loss.dropped_records, 1),
-                    },
-                    None if self.apply_exactly(tables, &words, source, observer) => {}
-                    None => self.apply_other(tables, words, source, observer),
+                if let Some(found) = Streak::at(consumer, &words, |at| at <= bound) {
+                    if found.is_cut && !is_alone && found.records < SHORT && pace.goes() {
+                        (next, abreast) = (Some(words[0]), true);
+                        break;
+                    }
+                    if found.records > 0 {
+                        let source = (ring, consumer.index().wrapping_add(found.records - 1));
+                        match Record::decode(words) {
+                            Some(first) => self.apply_streak(tables, &first, &found, source, observer),
+                            None => add(&tables.header.loss.dropped_records, 1),
+                        }
+                        consumer.advance_by(found.records);
+                        continue;
+                    }
                 }
-                consumer.advance_by(records);
+                let source = (ring, consumer.index());
+                if !self.apply_exactly(tables, &words, source, observer) {
+                    self.apply_other(tables, words, source, observer);
+                }
+                consumer.advance_by(1);
             }
             consumed += consumer.index().wrapping_sub(begun);
             match (next, turns.at.get_mut(index)) {
                 (Some(next), Some(at)) => *at = next,
                 _ => turns.remove(index),
+            }
+            if abreast {
+                consumed += self.abreast(tables, turns, until, &mut pace, observer);
             }
         }
         consumed
@@ -217,6 +256,9 @@ impl Attribution {
         }
     }
 }
+
+/// Of one ring, streaks of so many records need no other ring's.
+const SHORT: u64 = 64;
 
 /// So many rows and their nodes are in the caches anyway: 128 kB.
 const NEAR_SITES: u64 = 256;

@@ -13,10 +13,11 @@
 //! **Marks.** `begin` grows by one before a change and `end` after it: `begin ≠ end` is a change under way.
 //! Source: sequence locks (Lameter, OLS 2005; Boehm, MSPC 2012 for the fences).
 
-use crate::sampler::weight::Weight;
+use crate::sampler::weight::{BLOCKS_FRACTION_BITS, Weight};
 use crate::store::picture::{Amount, Figures};
 use crate::sys::sync::{AtomicU64, Ordering, fence};
 use crate::units::StackId;
+use std::cmp;
 
 /// Reads a word. Relaxed: either the caller is the single writer, or marks around the words say whether they belong
 /// together.
@@ -194,6 +195,18 @@ impl FigureCells {
         if signed(live) >= signed(get(&self.max_bytes)) {
             set(&self.max_bytes, live);
             set(&self.max_blocks, get(&self.live_blocks));
+        }
+    }
+
+    /// Would so much more leave the row's peak as it is? So many exact blocks of so much weight in all.
+    pub(crate) fn has_reached(&self, bytes: i64, blocks: u64) -> bool {
+        let live = signed(get(&self.live_bytes)).saturating_add(bytes);
+        let blocks = get(&self.live_blocks).wrapping_add(blocks << BLOCKS_FRACTION_BITS);
+        match live.cmp(&signed(get(&self.max_bytes))) {
+            cmp::Ordering::Less => true,
+            // Of equal peaks the latest counts.
+            cmp::Ordering::Equal => blocks == get(&self.max_blocks),
+            cmp::Ordering::Greater => false,
         }
     }
 

@@ -45,11 +45,11 @@ impl Streak {
         if u64::from(consumer.stack_ahead(1)?) != first[STACK_WORD] {
             return None;
         }
-        let second = consumer.ahead(1).filter(|second| may(second[0]))?;
+        let second = consumer.ahead(1)?;
         if frees(&second, first) {
-            return Some(pairs(consumer, first, &second, may));
+            return Some(pairs(consumer, first, may));
         }
-        (second[1] == first[1]).then(|| births(consumer, first, may))
+        (second[1] == first[1] && may(second[0])).then(|| births(consumer, first, may))
     }
 }
 
@@ -141,38 +141,52 @@ pub(super) struct Found {
     pub(super) streak: Streak,
     pub(super) records: u64,
     pub(super) last_at: Ticks,
+    /// Of pairs: there are more, whose time has not come. Then there may be none yet.
+    pub(super) is_cut: bool,
 }
 
 /// Is `free` the free of the block that `birth` made?
 #[inline]
-fn frees(free: &[u64; RECORD_WORDS], birth: &[u64; RECORD_WORDS]) -> bool {
+pub(super) fn frees(free: &[u64; RECORD_WORDS], birth: &[u64; RECORD_WORDS]) -> bool {
     let kinds = ((Kind::Free as u64) ^ (Kind::Alloc as u64)) << 48;
     free[1] ^ birth[1] == kinds && free[2] == birth[0] && free[3] == birth[3]
 }
 
 #[inline]
-fn pairs(
-    consumer: &Consumer<'_>,
-    first: &[u64; RECORD_WORDS],
-    free: &[u64; RECORD_WORDS],
-    may: impl Fn(u64) -> bool,
-) -> Found {
-    let (mut times, mut ages, mut last_birth, mut last_at) = (1, free[0].saturating_sub(first[0]), first[0], free[0]);
+fn pairs(consumer: &Consumer<'_>, first: &[u64; RECORD_WORDS], may: impl Fn(u64) -> bool) -> Found {
+    let (mut times, mut ages, mut last_birth, mut last_at) = (0, 0u64, 0, 0);
+    let mut is_cut = false;
     while 2 * times < MOST_RECORDS
         && let Some(birth) = consumer.ahead(2 * times)
         && birth[1] == first[1]
         && birth[3] == first[3]
         && let Some(free) = consumer.ahead(2 * times + 1)
         && frees(&free, &birth)
-        && may(free[0])
     {
+        is_cut = !may(free[0]);
+        if is_cut {
+            break;
+        }
         times += 1;
         // Wraps, as all sums do: a corrupt file may hold anything.
         ages = ages.wrapping_add(free[0].saturating_sub(birth[0]));
         (last_birth, last_at) = (birth[0], free[0]);
     }
     let streak = Streak::Pairs { times, ages, last_birth: Ticks(last_birth) };
-    Found { streak, records: 2 * times, last_at: Ticks(last_at) }
+    Found { streak, records: 2 * times, last_at: Ticks(last_at), is_cut }
+}
+
+/// The streak of the next `times` pairs, which are known to be alike.
+pub(super) fn of_pairs(consumer: &Consumer<'_>, times: u64) -> Found {
+    let (mut ages, mut last_birth, mut last_at) = (0u64, 0, 0);
+    for pair in 0..times {
+        if let (Some(birth), Some(free)) = (consumer.ahead(2 * pair), consumer.ahead(2 * pair + 1)) {
+            ages = ages.wrapping_add(free[0].saturating_sub(birth[0]));
+            (last_birth, last_at) = (birth[0], free[0]);
+        }
+    }
+    let streak = Streak::Pairs { times, ages, last_birth: Ticks(last_birth) };
+    Found { streak, records: 2 * times, last_at: Ticks(last_at), is_cut: false }
 }
 
 #[inline]
@@ -188,5 +202,5 @@ fn births(consumer: &Consumer<'_>, first: &[u64; RECORD_WORDS], may: impl Fn(u64
         since_first = since_first.wrapping_add(birth[0].saturating_sub(first[0]));
         last_at = birth[0];
     }
-    Found { streak: Streak::Births { times, since_first }, records: times, last_at: Ticks(last_at) }
+    Found { streak: Streak::Births { times, since_first }, records: times, last_at: Ticks(last_at), is_cut: false }
 }
