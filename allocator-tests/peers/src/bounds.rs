@@ -133,7 +133,7 @@ pub fn governed(results: &Results, work: &Work) -> Option<(f64, f64)> {
     let variant = "unfreed, governed";
     let interval = results.fact(Group::Sampled, work, variant, "interval_bytes")?;
     let bytes = results.fact(Group::Sampled, work, variant, "total_bytes")?;
-    let wall_ns = results.median(Group::Sampled, work, variant, wall)?;
+    let wall_ns = results.of_rounds(Group::Sampled, work, variant, |s| s.slices.iter().map(wall).sum())?;
     // the warm-up's bytes are among the total's: a fifth
     Some((bytes * 0.8 / wall_ns * 1000.0, interval))
 }

@@ -19,6 +19,13 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// One program for each of these builds.
+    #[cfg(test)]
+    pub fn at(builds: &[&str], path: &Path) -> Programs {
+        let paths = builds.iter().map(|build| ((*build).to_owned(), path.to_owned())).collect();
+        Programs { paths, ..Programs::default() }
+    }
+
     pub fn of(&self, build: &str) -> Result<&Path, &str> {
         self.paths
             .get(build)

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use crate::builds::Programs;
-use crate::plan::{Group, Variant, Work};
+use crate::plan::{AGAIN, Group, Variant, Work};
 use crate::results::Results;
 use crate::say;
 
@@ -40,7 +40,9 @@ pub fn count(
     let mut jobs = Vec::new();
     for work in works.iter().filter(|work| work.counted_sampled > 0) {
         for group in [Group::Sampled, Group::Exact] {
-            for variant in group.variants(work).into_iter().filter(|v| v.under.is_none() && wanted(v)) {
+            for variant in
+                group.variants(work).into_iter().filter(|v| v.under.is_none() && v.name != AGAIN && wanted(v))
+            {
                 jobs.push(Job { group, work: *work, variant });
             }
         }

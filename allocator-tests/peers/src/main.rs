@@ -6,12 +6,14 @@
 mod bounds;
 mod builds;
 mod callgrind;
+mod lanes;
 mod machine;
 mod page;
 mod plan;
 mod plot;
+mod process;
 mod results;
-mod runs;
+mod round;
 mod statistics;
 
 use std::fs;
@@ -21,24 +23,27 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use builds::Programs;
+use lanes::Bench;
 use machine::{Machine, Usage};
 use page::Page;
-use plan::{Group, Scale, Variant, WORKS, Work};
+use plan::{Group, Scale, Slicing, Variant, WORKS, Work};
 use results::Results;
-use runs::Bench;
+use round::Round;
 
 const USAGE: &str = "usage: peers [--quick | --long] [--rounds N] [--only WORKLOAD,…] [--profilers NAME,…] [--no-callgrind]
-             [--no-build] [--out DIRECTORY]
+             [--no-build] [--out DIRECTORY] [--slices N] [--slices-to FILE]
 
-  --quick, --long   about 4 minutes and about 80, where the default is about 25 on two cores; building not counted
-  --rounds N        rounds of the sampling profilers; the exact ones get half as many, at least 2, and the server no more
+  --quick, --long   about 4 minutes and about 75, where the default is about 25 on two cores; building not counted
+  --rounds N        rounds of all profilers, and of the server no more
   --only            workloads, as in the page: pair, churn, json, grow, handoff, buffers, deep, server, mail, batch, threads
   --profilers       those whose names contain one of these; what they are compared with is run in any case
   --no-callgrind    counts no instructions
   --no-build        runs the programs that an earlier call built, whatever has changed since
   --out DIRECTORY   the page and plot go there, and the README is left alone; the default is docs/benchmarks, and the README's
                     table is written, if everything was run (no --quick or other option
-                    that leaves something out)";
+                    that leaves something out)
+  --slices N        the same work of the sampling profilers, cut into so many slices
+  --slices-to FILE  what each slice took, as JSON: for choosing their length and number";
 
 /// From here on a machine is called busy: what others took of it.
 const BUSY_SHARE: f64 = 0.03;
@@ -57,12 +62,22 @@ struct Options {
     callgrind: bool,
     build: bool,
     out: Option<PathBuf>,
+    slices: Option<usize>,
+    slices_to: Option<PathBuf>,
 }
 
 impl Options {
     fn read() -> Result<Options, String> {
-        let mut options =
-            Options { scale: plan::DEFAULT, only: vec![], profilers: vec![], callgrind: true, build: true, out: None };
+        let mut options = Options {
+            scale: plan::DEFAULT,
+            only: vec![],
+            profilers: vec![],
+            callgrind: true,
+            build: true,
+            out: None,
+            slices: None,
+            slices_to: None,
+        };
         let mut rounds = None;
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
@@ -83,12 +98,20 @@ impl Options {
                 "--no-callgrind" => options.callgrind = false,
                 "--no-build" => options.build = false,
                 "--out" => options.out = Some(PathBuf::from(value()?)),
+                "--slices" => {
+                    let text = value()?;
+                    options.slices =
+                        Some(text.parse().ok().filter(|n| (1..=1000).contains(n)).ok_or_else(|| {
+                            format!("--slices is '{text}'; allowed are whole numbers from 1 to 1000")
+                        })?);
+                }
+                "--slices-to" => options.slices_to = Some(PathBuf::from(value()?)),
                 other => return Err(format!("'{other}' is not an option\n{USAGE}")),
             }
         }
         if let Some(rounds) = rounds {
             options.scale.rounds = rounds;
-            options.scale.exact_rounds = (rounds / 2).max(2);
+            options.scale.exact_rounds = rounds;
             options.scale.server_rounds = rounds;
         }
         if let Some(name) = options.only.iter().find(|name| !WORKS.iter().any(|work| work.name == **name)) {
@@ -107,7 +130,18 @@ impl Options {
         let all = || plan::SAMPLED.iter().chain(&plan::EXACT).chain(&plan::EXACT_AT_DEPTH);
         self.profilers.is_empty()
             || named(variant)
+            || variant.name == plan::AGAIN
             || variant.is_base() && all().any(|other| other.base == variant.name && named(other))
+    }
+
+    /// The same work, cut as asked.
+    fn cut(&self, group: Group, slicing: Slicing) -> Slicing {
+        match self.slices {
+            Some(slices) if group == Group::Sampled => {
+                Slicing { slice: slicing.slice * slicing.slices as u64 / slices as u64, slices, ..slicing }
+            }
+            _ => slicing,
+        }
     }
 
     /// A part is no result for the README.
@@ -117,6 +151,7 @@ impl Options {
             && self.scale.name != plan::QUICK.name
             && self.callgrind
             && self.build
+            && self.slices.is_none()
     }
 }
 
@@ -158,8 +193,7 @@ fn bench(options: &Options) -> Result<(), String> {
     for (group, rounds) in [(Group::Sampled, options.scale.rounds), (Group::Exact, options.scale.exact_rounds)] {
         for round in 0..rounds {
             say(&format!("{group:?} profilers: round {} of {rounds}", round + 1));
-            let turn = Turn { works: &works, group, round, among: &|_| true };
-            one_round(options, &bench, &programs, &mut results, &turn);
+            one_round(options, &bench, &programs, &mut results, (&works, group, round), &|_| true);
         }
     }
     let served: Vec<Work> = works.iter().filter(|work| work.name == "server").copied().collect();
@@ -170,9 +204,13 @@ fn bench(options: &Options) -> Result<(), String> {
                 say(&format!("the server alone: round {} of {end}", round + 1));
             }
             let promised = |variant: &Variant| plan::SERVED.contains(&variant.name);
-            let turn = Turn { works: &served, group: Group::Sampled, round, among: &promised };
-            one_round(options, &bench, &programs, &mut results, &turn);
+            one_round(options, &bench, &programs, &mut results, (&served, Group::Sampled, round), &promised);
         }
+    }
+    say("what the exact profilers count");
+    one_round(options, &bench, &programs, &mut results, (&works, Group::Counts, 0), &|_| true);
+    if let Some(path) = &options.slices_to {
+        fs::write(path, results.slices().to_string()).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     let (others, stolen) = Usage::now().others_since(&before);
     if options.callgrind {
@@ -199,35 +237,20 @@ fn bench(options: &Options) -> Result<(), String> {
     write(options, &root, &machine, &works, &results, &warnings, minutes)
 }
 
-/// One round: of these works, under the variants among these.
-struct Turn<'a> {
-    works: &'a [Work],
-    group: Group,
-    round: usize,
-    among: &'a dyn Fn(&Variant) -> bool,
-}
-
-/// Every variant of every workload once; backwards in odd rounds, so that a drift of the machine's favours nobody.
-fn one_round(options: &Options, bench: &Bench, programs: &Programs, results: &mut Results, turn: &Turn<'_>) {
-    let Turn { works, group, round, among } = *turn;
+/// A round of each of these works, under the variants among these.
+fn one_round(
+    options: &Options,
+    bench: &Bench,
+    programs: &Programs,
+    results: &mut Results,
+    (works, group, number): (&[Work], Group, usize),
+    among: &dyn Fn(&Variant) -> bool,
+) {
     for work in works {
-        let mut variants: Vec<Variant> =
-            group.variants(work).into_iter().filter(|variant| options.wants(variant) && among(variant)).collect();
-        if round % 2 == 1 {
-            variants.reverse();
-        }
-        for variant in variants {
-            if results.is_given_up(group, work, variant.name) {
-                continue;
-            }
-            let operations = group.operations(work, &options.scale);
-            let program = programs.of(variant.build).map_err(str::to_owned);
-            let run = program.and_then(|program| bench.run(program, &variant, work, operations, round));
-            if let Err(why) = &run {
-                say(&format!("{}, {}: {why}", variant.name, work.label()));
-            }
-            results.note(group, work, variant.name, round, run);
-        }
+        let mut variants = group.variants(work);
+        variants.retain(|variant| options.wants(variant) && among(variant));
+        let slicing = options.cut(group, group.slicing(work, &options.scale));
+        Round { work, group, number, variants, slicing }.run(bench, programs, results);
     }
 }
 

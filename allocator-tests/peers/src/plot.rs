@@ -5,7 +5,7 @@ use std::path::Path;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
-use crate::plan::{Group, Variant, Work};
+use crate::plan::{AGAIN, Group, Variant, Work};
 use crate::results::{Results, wall};
 
 type Failure = Box<dyn std::error::Error>;
@@ -47,7 +47,7 @@ where
 {
     let mut variants: Vec<Variant> = Vec::new();
     for variant in works.iter().flat_map(|work| group.variants(work)).filter(|v| !v.is_base() && v.frames == 0) {
-        if !variants.contains(&variant) {
+        if variant.name != AGAIN && !variants.contains(&variant) {
             variants.push(variant);
         }
     }

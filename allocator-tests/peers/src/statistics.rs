@@ -39,9 +39,15 @@ fn cut(count: usize) -> usize {
     0
 }
 
+/// A round's value: the median of the ratios of pairs (of a slice and its base's).
+pub fn paired(pairs: &[(f64, f64)]) -> Option<f64> {
+    let ratios: Vec<f64> = pairs.iter().filter(|(_, base)| *base > 0.0).map(|(value, base)| value / base).collect();
+    middle(&ratios).map(|middle| middle.median)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{cut, middle};
+    use super::{cut, middle, paired};
 
     #[test]
     fn intervals_are_the_tables() {
@@ -56,5 +62,22 @@ mod tests {
         assert_eq!(middle(&[]), None);
         let four = middle(&[4.0, 1.0, 2.0, 3.0]).expect("four values");
         assert!((four.median - 2.5).abs() < 1e-9 && four.low < 1.1 && four.high > 3.9);
+    }
+
+    #[test]
+    fn a_drift_and_a_few_disturbed_slices_leave_a_rounds_value_as_it_is() {
+        // a machine that gets slower and faster, by a factor of two: both sides do, since they are neighbours
+        let pace = |n: u32| 1.0 + f64::from(n % 7) / 6.0;
+        let mut pairs: Vec<(f64, f64)> = (0..16).map(|n| (1.05 * 300.0 * pace(n), 300.0 * pace(n))).collect();
+        let value = |pairs: &[(f64, f64)]| paired(pairs).expect("pairs");
+        assert!((value(&pairs) - 1.05).abs() < 1e-9);
+        // someone else's work, on either side
+        for n in [1, 5, 6] {
+            pairs[n].0 *= 3.0;
+            pairs[n + 6].1 *= 3.0;
+        }
+        assert!((value(&pairs) - 1.05).abs() < 1e-9);
+        assert_eq!(paired(&[]), None);
+        assert_eq!(paired(&[(1.0, 0.0)]), None, "a base that took nothing");
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use regex::Regex;
 
+use crate::turns::{Part, Turns, share};
 use crate::{Random, Workload};
 
 pub(crate) struct Batch {
@@ -35,25 +37,36 @@ impl Batch {
 }
 
 impl Workload for Batch {
-    fn run(&mut self, operations: u64) -> u64 {
-        let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-        for n in 0..operations {
-            let line = &self.lines[(n % 4096) as usize];
-            let Some(found) = self.pattern.captures(line) else { continue };
-            let group = groups.entry(format!("{} {}", &found["level"], &found["route"])).or_default();
-            group.calls += 1;
-            group.times.push(found["ms"].parse().unwrap_or(0));
-            *group.hosts.entry(found["host"].to_owned()).or_default() += 1;
-        }
-        let mut report = String::new();
-        let mut calls = operations;
-        for (name, mut group) in groups {
-            group.times.sort_unstable();
-            let median = group.times[group.times.len() / 2];
-            // writing to a String cannot fail
-            let _ = writeln!(report, "{name}: {} calls, {median} ms, {} hosts", group.calls, group.hosts.len());
-            calls += group.calls * 3;
-        }
-        calls + report.bytes().map(u64::from).sum::<u64>()
+    fn run(&mut self, turns: &Arc<Turns>) -> u64 {
+        let batch = &*self;
+        share(1, turns, |_| {
+            let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+            move |part: &Part| {
+                for n in part.operations.clone() {
+                    let line = &batch.lines[(n % 4096) as usize];
+                    let Some(found) = batch.pattern.captures(line) else { continue };
+                    let group = groups.entry(format!("{} {}", &found["level"], &found["route"])).or_default();
+                    group.calls += 1;
+                    group.times.push(found["ms"].parse().unwrap_or(0));
+                    *group.hosts.entry(found["host"].to_owned()).or_default() += 1;
+                }
+                let done = part.operations.end - part.operations.start;
+                if part.ends_run { done + report(std::mem::take(&mut groups)) } else { done }
+            }
+        })
     }
+}
+
+/// The report of all groups, as a checksum of its text.
+fn report(groups: BTreeMap<String, Group>) -> u64 {
+    let mut report = String::new();
+    let mut calls = 0;
+    for (name, mut group) in groups {
+        group.times.sort_unstable();
+        let median = group.times[group.times.len() / 2];
+        // writing to a String cannot fail
+        let _ = writeln!(report, "{name}: {} calls, {median} ms, {} hosts", group.calls, group.hosts.len());
+        calls += group.calls * 3;
+    }
+    calls + report.bytes().map(u64::from).sum::<u64>()
 }

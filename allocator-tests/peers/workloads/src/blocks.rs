@@ -1,8 +1,10 @@
 //! Blocks alone: the allocator's cost and the profiler's, with as little else as can be.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
-use crate::{Random, Workload, share};
+use crate::turns::{Part, Turns, share};
+use crate::{Random, Workload};
 
 /// A 64-byte Box made and dropped.
 pub(crate) struct Pair {
@@ -10,14 +12,16 @@ pub(crate) struct Pair {
 }
 
 impl Workload for Pair {
-    fn run(&mut self, operations: u64) -> u64 {
-        share(self.threads, operations, |_, operations| {
-            let mut sum = 0_u64;
-            for n in 0..operations {
-                let block = black_box(Box::new([n; 8]));
-                sum = sum.wrapping_add(block[5] | 1);
+    fn run(&mut self, turns: &Arc<Turns>) -> u64 {
+        share(self.threads, turns, |_| {
+            |part: &Part| {
+                let mut sum = 0_u64;
+                for n in part.operations.clone() {
+                    let block = black_box(Box::new([n; 8]));
+                    sum = sum.wrapping_add(block[5] | 1);
+                }
+                sum
             }
-            sum
         })
     }
 }
@@ -28,20 +32,22 @@ pub(crate) struct Churn {
 }
 
 impl Workload for Churn {
-    fn run(&mut self, operations: u64) -> u64 {
-        share(self.threads, operations, |thread, operations| {
+    fn run(&mut self, turns: &Arc<Turns>) -> u64 {
+        share(self.threads, turns, |thread| {
             let mut random = Random::new(thread + 1);
             let mut held: Vec<Vec<u8>> = vec![Vec::new(); 10_000];
-            let mut sum = 0_u64;
-            for n in 0..operations {
-                let which = random.below(10_000) as usize;
-                let size = 16 + random.below(497) as usize;
-                let mut block = Vec::with_capacity(size);
-                block.push(n as u8);
-                sum = sum.wrapping_add(size as u64 + u64::from(block[0]));
-                held[which] = black_box(block);
+            move |part: &Part| {
+                let mut sum = 0_u64;
+                for n in part.operations.clone() {
+                    let which = random.below(10_000) as usize;
+                    let size = 16 + random.below(497) as usize;
+                    let mut block = Vec::with_capacity(size);
+                    block.push(n as u8);
+                    sum = sum.wrapping_add(size as u64 + u64::from(block[0]));
+                    held[which] = black_box(block);
+                }
+                sum
             }
-            sum
         })
     }
 }
@@ -52,18 +58,20 @@ pub(crate) struct Grow {
 }
 
 impl Workload for Grow {
-    fn run(&mut self, operations: u64) -> u64 {
-        share(self.threads, operations, |_, operations| {
-            let mut sum = 0_u64;
-            for n in 0..operations {
-                let mut list = Vec::new();
-                for value in 0..1000 {
-                    list.push(black_box(n + value));
+    fn run(&mut self, turns: &Arc<Turns>) -> u64 {
+        share(self.threads, turns, |_| {
+            |part: &Part| {
+                let mut sum = 0_u64;
+                for n in part.operations.clone() {
+                    let mut list = Vec::new();
+                    for value in 0..1000 {
+                        list.push(black_box(n + value));
+                    }
+                    sum = sum.wrapping_add(list[999] + list.len() as u64);
+                    black_box(list);
                 }
-                sum = sum.wrapping_add(list[999] + list.len() as u64);
-                black_box(list);
+                sum
             }
-            sum
         })
     }
 }
@@ -74,22 +82,24 @@ pub(crate) struct Buffers {
 }
 
 impl Workload for Buffers {
-    fn run(&mut self, operations: u64) -> u64 {
-        share(self.threads, operations, |thread, operations| {
+    fn run(&mut self, turns: &Arc<Turns>) -> u64 {
+        share(self.threads, turns, |thread| {
             let mut random = Random::new(thread + 1);
             let mut held: Vec<Vec<u8>> = vec![Vec::new(); 8];
-            let mut sum = 0_u64;
-            for n in 0..operations {
-                let power = (64 * 1024) << random.below(7);
-                let size = power + random.below(power as u64) as usize;
-                let mut buffer: Vec<u8> = Vec::with_capacity(size);
-                for page in buffer.spare_capacity_mut().chunks_mut(4096) {
-                    page[0].write(n as u8);
+            move |part: &Part| {
+                let mut sum = 0_u64;
+                for n in part.operations.clone() {
+                    let power = (64 * 1024) << random.below(7);
+                    let size = power + random.below(power as u64) as usize;
+                    let mut buffer: Vec<u8> = Vec::with_capacity(size);
+                    for page in buffer.spare_capacity_mut().chunks_mut(4096) {
+                        page[0].write(n as u8);
+                    }
+                    sum = sum.wrapping_add(size as u64);
+                    held[random.below(8) as usize] = black_box(buffer);
                 }
-                sum = sum.wrapping_add(size as u64);
-                held[random.below(8) as usize] = black_box(buffer);
+                sum
             }
-            sum
         })
     }
 }

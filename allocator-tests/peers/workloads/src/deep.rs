@@ -1,8 +1,10 @@
 //! Deep stacks: 200 frames above the caller, on one of sixteen ways down, then eight blocks at the bottom.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
-use crate::{Workload, share};
+use crate::Workload;
+use crate::turns::{Part, Turns, share};
 
 const DEPTH: u32 = 200;
 
@@ -11,9 +13,9 @@ pub(crate) struct Deep {
 }
 
 impl Workload for Deep {
-    fn run(&mut self, operations: u64) -> u64 {
-        share(self.threads, operations, |_, operations| {
-            (0..operations).map(|n| down(DEPTH, n % 16)).fold(0, u64::wrapping_add)
+    fn run(&mut self, turns: &Arc<Turns>) -> u64 {
+        share(self.threads, turns, |_| {
+            |part: &Part| part.operations.clone().map(|n| down(DEPTH, n % 16)).fold(0, u64::wrapping_add)
         })
     }
 }

@@ -1,8 +1,11 @@
 //! A record of JSON parsed into a tree of values, and dropped.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
-use crate::{Workload, share};
+use crate::Workload;
+use crate::turns::{Part, Turns, share};
 
 pub(crate) struct Json {
     threads: usize,
@@ -21,17 +24,19 @@ impl Json {
 }
 
 impl Workload for Json {
-    fn run(&mut self, operations: u64) -> u64 {
+    fn run(&mut self, turns: &Arc<Turns>) -> u64 {
         let records = &self.records;
-        share(self.threads, operations, |_, operations| {
-            let mut sum = 0_u64;
-            for n in 0..operations {
-                let text = &records[(n % 64) as usize];
-                let value: Value = serde_json::from_str(text).expect("a record of ours");
-                let name = value["user"]["name"].as_str().map_or(0, str::len) as u64;
-                sum = sum.wrapping_add(value["id"].as_u64().unwrap_or(0) + name);
+        share(self.threads, turns, |_| {
+            |part: &Part| {
+                let mut sum = 0_u64;
+                for n in part.operations.clone() {
+                    let text = &records[(n % 64) as usize];
+                    let value: Value = serde_json::from_str(text).expect("a record of ours");
+                    let name = value["user"]["name"].as_str().map_or(0, str::len) as u64;
+                    sum = sum.wrapping_add(value["id"].as_u64().unwrap_or(0) + name);
+                }
+                sum
             }
-            sum
         })
     }
 }

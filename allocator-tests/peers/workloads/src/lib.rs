@@ -1,7 +1,7 @@
 //! The work that every profiler is measured on: the same instructions, decided by counters alone.
 //!
-//! A workload is made (texts, regular expressions: not measured), run once to warm up, and run again for the figure.
-//! Each run returns a checksum of what it did; the runner refuses rows whose checksums differ.
+//! A workload is made (texts, regular expressions: not measured) and run in parts ([`turns`]): a warm-up, then the slices that are
+//! measured. After each there is a checksum of what it did; the runner refuses rows whose checksums differ.
 
 mod batch;
 mod blocks;
@@ -11,12 +11,17 @@ mod json;
 mod mail;
 pub mod server;
 mod threads;
+mod turns;
+
+use std::sync::Arc;
+
+pub use turns::Turns;
 
 /// Something to run.
 pub trait Workload {
-    /// Does `operations` of it, on as many threads as it was made for. Returns a checksum of the work, which depends on
-    /// `operations` and the number of threads alone.
-    fn run(&mut self, operations: u64) -> u64;
+    /// Does all the parts, on as many threads as it was made for, and pauses after each. Returns a checksum of the work, which
+    /// depends on the numbers of operations and threads alone.
+    fn run(&mut self, turns: &Arc<Turns>) -> u64;
 }
 
 /// The names that [`make`] knows; the server is apart ([`server::serve`]).
@@ -62,24 +67,6 @@ impl Random {
     }
 }
 
-/// Shares `operations` among `threads` (the caller alone, where it is one) and adds up what they return.
-fn share(threads: usize, operations: u64, work: impl Fn(u64, u64) -> u64 + Sync) -> u64 {
-    if threads <= 1 {
-        return work(0, operations);
-    }
-    let count = threads as u64;
-    std::thread::scope(|scope| {
-        let started: Vec<_> = (0..count)
-            .map(|thread| {
-                let part = operations / count + u64::from(thread < operations % count);
-                let work = &work;
-                scope.spawn(move || work(thread, part))
-            })
-            .collect();
-        started.into_iter().map(|thread| thread.join().expect("a workload does not panic")).fold(0, u64::wrapping_add)
-    })
-}
-
 /// What this process has used of all cores so far, user and system, in nanoseconds; the profiler's threads included.
 #[must_use]
 pub fn cpu_ns() -> u64 {
@@ -93,17 +80,61 @@ pub fn cpu_ns() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{NAMES, make};
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use super::{NAMES, Turns, make};
+
+    /// The checksum at the end, and those told at the pauses.
+    fn run(name: &str, threads: usize, slice: u64, slices: u64, until: usize) -> (u64, Vec<u64>) {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = Arc::clone(&told);
+        let pause = move |sum| {
+            let mut told = tell.lock().unwrap_or_else(PoisonError::into_inner);
+            told.push(sum);
+            told.len() < until
+        };
+        let turns = Arc::new(Turns::new(20, slice, slices, pause));
+        let sum = make(name, threads).expect("a known name").run(&turns);
+        let told = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (sum, told)
+    }
 
     #[test]
     fn the_same_work_has_the_same_checksum() {
         for name in NAMES {
             for threads in [1, 2] {
-                let run = |operations| make(name, threads).expect("a known name").run(operations);
-                assert_eq!(run(40), run(40), "{name} on {threads} threads");
-                assert_ne!(run(40), run(41), "{name} on {threads} threads: a checksum that sees no difference");
+                let all = |operations| run(name, threads, operations, 1, usize::MAX).0;
+                assert_eq!(all(40), all(40), "{name} on {threads} threads");
+                assert_ne!(all(40), all(41), "{name} on {threads} threads: a checksum that sees no difference");
             }
         }
         assert!(make("pears", 1).is_none());
+    }
+
+    #[test]
+    fn slices_are_the_same_work_as_one_run_of_them() {
+        for name in NAMES {
+            for threads in [1, 2] {
+                let (whole, _) = run(name, threads, 120, 1, usize::MAX);
+                let (sliced, told) = run(name, threads, 30, 4, usize::MAX);
+                assert_eq!(whole, sliced, "{name} on {threads} threads");
+                assert_eq!(
+                    told.len(),
+                    5,
+                    "{name} on {threads} threads: a pause after the warm-up and after each slice"
+                );
+                assert_eq!(told.last(), Some(&sliced), "{name} on {threads} threads");
+                assert!(told.is_sorted_by(|a, b| a < b), "{name} on {threads} threads: a slice without work, {told:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_told_to_end_ends_having_done_the_same() {
+        for name in NAMES {
+            let (_, all) = run(name, 2, 30, 4, usize::MAX);
+            let (_, some) = run(name, 2, 30, 4, 3);
+            assert_eq!(some[..], all[..3], "{name}: told to end after the second slice");
+        }
     }
 }

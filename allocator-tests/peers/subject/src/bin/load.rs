@@ -1,10 +1,13 @@
 //! The load on the server: `load PORT CONNECTIONS WARM_UP REQUESTS` on the loopback address, keep-alive, a request at a time
-//! on each connection. Bounded in count, and in time by each socket's time-out. Prints one line of JSON: wall time,
-//! the server's CPU time, latencies, and a checksum of the answers. Asks the server to end.
+//! on each connection. Warms up and says that it is ready; then each line that it reads is a slice of so many requests, and
+//! for each it prints a line of JSON: wall time, the server's CPU time since the slice before, latencies, and a checksum
+//! of all answers. At the end of its input it asks the server to end. Bounded in time by each socket's time-out.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::sync::Barrier;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -86,31 +89,87 @@ fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3))
 }
 
+/// What the connections' threads share with the one that reads the clock.
+struct Meeting {
+    /// Twice a slice: when it begins and when all have their answers.
+    barrier: Barrier,
+    goes_on: AtomicBool,
+    outcome: Mutex<Outcome>,
+}
+
 struct Outcome {
     latencies: Histogram<u64>,
     checksum: u64,
+    failure: Option<Failure>,
 }
 
-fn drive(port: u16, connection: u64, warm_up: u64, requests: u64, start: &Barrier) -> Result<Outcome, Failure> {
-    let open = Connection::open(port).and_then(|mut open| {
+impl Meeting {
+    fn new(connections: u64) -> Result<Meeting, Failure> {
+        Ok(Meeting {
+            barrier: Barrier::new(usize::try_from(connections)? + 1),
+            goes_on: AtomicBool::new(true),
+            outcome: Mutex::new(Outcome { latencies: histogram()?, checksum: 0, failure: None }),
+        })
+    }
+
+    fn outcome(&self) -> MutexGuard<'_, Outcome> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn histogram() -> Result<Histogram<u64>, Failure> {
+    Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
+}
+
+/// A connection: its warm-up, and as many slices as there are. After a failure it only keeps the others from waiting for it.
+fn drive(port: u16, connection: u64, warm_up: u64, requests: u64, meeting: &Meeting) {
+    let mut driver = Connection::open(port).and_then(|mut open| {
         for n in 0..warm_up {
             open.ask(&request(connection, n))?;
         }
-        Ok(open)
+        Ok((open, histogram()?))
     });
-    // twice: all are warm, and the server's CPU time has been asked for
-    start.wait();
-    start.wait();
-    let mut open = open?;
-    let mut outcome = Outcome { latencies: Histogram::new_with_bounds(1, 60_000_000_000, 3)?, checksum: 0 };
-    for n in warm_up..warm_up + requests {
+    let mut next = warm_up;
+    loop {
+        meeting.barrier.wait();
+        meeting.barrier.wait();
+        // its partner is the store before the second wait, which the barrier's lock orders
+        if !meeting.goes_on.load(Ordering::Relaxed) {
+            return;
+        }
+        let done =
+            driver.as_mut().ok().map(|(open, latencies)| slice(open, latencies, connection, next..next + requests));
+        meeting.barrier.wait();
+        next += requests;
+        let mut outcome = meeting.outcome();
+        match (&mut driver, done) {
+            (Ok((_, latencies)), Some(Ok(checksum))) => {
+                // both have the same bounds
+                let _ = outcome.latencies.add(&*latencies);
+                latencies.reset();
+                outcome.checksum = outcome.checksum.wrapping_add(checksum);
+            }
+            (_, Some(Err(failure))) => outcome.failure = Some(failure),
+            _ => outcome.failure = Some("a connection was lost".into()),
+        }
+    }
+}
+
+fn slice(
+    open: &mut Connection,
+    latencies: &mut Histogram<u64>,
+    connection: u64,
+    numbers: Range<u64>,
+) -> Result<u64, Failure> {
+    let mut checksum = 0_u64;
+    for n in numbers {
         let text = request(connection, n);
         let begin = Instant::now();
         let answer = hash(open.ask(&text)?);
-        outcome.latencies.record(u64::try_from(begin.elapsed().as_nanos())?)?;
-        outcome.checksum = outcome.checksum.wrapping_add(answer);
+        latencies.record(u64::try_from(begin.elapsed().as_nanos())?)?;
+        checksum = checksum.wrapping_add(answer);
     }
-    Ok(outcome)
+    Ok(checksum)
 }
 
 fn main() -> Result<(), Failure> {
@@ -120,39 +179,54 @@ fn main() -> Result<(), Failure> {
     };
     let port = u16::try_from(port)?;
     let mut control = Connection::open(port)?;
-    let cpu_ns =
-        |control: &mut Connection| -> Result<u64, Failure> { Ok(std::str::from_utf8(control.get("/cpu")?)?.parse()?) };
-    let start = Barrier::new(usize::try_from(connections)? + 1);
-    let (wall, cpu, outcomes) = std::thread::scope(|scope| {
-        let each = |connection| {
-            let start = &start;
-            scope.spawn(move || drive(port, connection, warm_up / connections, requests / connections, start))
-        };
-        let threads: Vec<_> = (0..connections).map(each).collect();
-        start.wait();
-        let before = cpu_ns(&mut control);
-        let begin = Instant::now();
-        start.wait();
-        let outcomes: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("no panic")).collect();
-        let wall = begin.elapsed();
-        (wall, before.and_then(|before| Ok(cpu_ns(&mut control)? - before)), outcomes)
+    let meeting = Meeting::new(connections)?;
+    let ended = std::thread::scope(|scope| {
+        for connection in 0..connections {
+            let meeting = &meeting;
+            scope.spawn(move || drive(port, connection, warm_up / connections, requests / connections, meeting));
+        }
+        // all are warm
+        meeting.barrier.wait();
+        let ended = slices(&mut control, &meeting);
+        meeting.goes_on.store(false, Ordering::Relaxed);
+        meeting.barrier.wait();
+        ended
     });
-    let ended = control.get("/end").map(<[u8]>::len);
-    let mut all = Outcome { latencies: Histogram::new_with_bounds(1, 60_000_000_000, 3)?, checksum: 0 };
-    for outcome in outcomes {
-        let outcome = outcome?;
-        all.latencies.add(&outcome.latencies)?;
-        all.checksum = all.checksum.wrapping_add(outcome.checksum);
-    }
     ended?;
-    let answer = json!({
-        "checksum": format!("{:016x}", all.checksum),
-        "wall_ns": u64::try_from(wall.as_nanos())?,
-        "cpu_ns": cpu?,
-        "requests": all.latencies.len(),
-        "p50_ns": all.latencies.value_at_quantile(0.5),
-        "p99_ns": all.latencies.value_at_quantile(0.99),
-    });
-    println!("{answer}");
+    control.get("/end")?;
+    Ok(())
+}
+
+/// A slice for each line of the input.
+fn slices(control: &mut Connection, meeting: &Meeting) -> Result<(), Failure> {
+    let mut cpu_ns = || -> Result<u64, Failure> { Ok(std::str::from_utf8(control.get("/cpu")?)?.parse()?) };
+    let mut before = cpu_ns()?;
+    println!("{}", json!({ "ready": true }));
+    for line in std::io::stdin().lines() {
+        line?;
+        let begin = Instant::now();
+        meeting.barrier.wait();
+        meeting.barrier.wait();
+        let wall = begin.elapsed();
+        let after = cpu_ns();
+        // when all are back at the beginning, all have added theirs
+        meeting.barrier.wait();
+        let after = after?;
+        let mut outcome = meeting.outcome();
+        if let Some(failure) = outcome.failure.take() {
+            return Err(failure);
+        }
+        let answer = json!({
+            "checksum": format!("{:016x}", outcome.checksum),
+            "wall_ns": u64::try_from(wall.as_nanos())?,
+            "cpu_ns": after - before,
+            "requests": outcome.latencies.len(),
+            "p50_ns": outcome.latencies.value_at_quantile(0.5),
+            "p99_ns": outcome.latencies.value_at_quantile(0.99),
+        });
+        println!("{answer}");
+        outcome.latencies.reset();
+        before = after;
+    }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! The program that is measured: one workload under one profiler, which a cargo feature chose.
 //!
-//! `subject MODE WORKLOAD THREADS WARM_UP OPERATIONS FRAMES DIRECTORY` starts the profiler, warms up, measures the
+//! `subject MODE WORKLOAD THREADS WARM_UP OPERATIONS FRAMES DIRECTORY [SLICES OF]` starts the profiler, warms up, measures the
 //! workload alone, ends the profiler (timed apart; its files go to DIRECTORY) and prints one line of JSON. FRAMES is the
-//! depth of stacks, 0 for the profiler's own default.
+//! depth of stacks, 0 for the profiler's own default. With SLICES the first so many of OF slices of OPERATIONS each are done, and the
+//! program stops after the warm-up and after each of them until it is woken ([`pacer`]).
 //! With `PEERS_COUNTED` set it ends at once after the workload, without a dump: for callgrind, which counts all of a process.
 //! `PEERS_LAYOUT` is the number of the heap's layout ([`workloads::heap`]), 0 where it is not set.
 //! A second thread is there from the beginning and sleeps: glibc's malloc takes 2% fewer instructions in a process that never
@@ -10,6 +11,7 @@
 //! The workload `server` prints its port first and is driven by another process, which measures.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::json;
@@ -28,6 +30,8 @@ use serde_json::json;
 )]
 mod without;
 use without as profiler;
+mod pacer;
+use pacer::{Pacer, Taken};
 
 /// Bytes between sample points, where a profiler samples.
 #[allow(dead_code, reason = "not all profilers sample")]
@@ -46,12 +50,14 @@ struct Arguments {
     operations: u64,
     frames: usize,
     directory: PathBuf,
+    /// How many are done, and how many there would be.
+    slices: Option<(u64, u64)>,
 }
 
 fn arguments() -> Result<Arguments, String> {
     let given: Vec<String> = std::env::args().skip(1).collect();
-    let [mode, workload, threads, warm_up, operations, frames, directory] = given.as_slice() else {
-        return Err("usage: subject MODE WORKLOAD THREADS WARM_UP OPERATIONS FRAMES DIRECTORY".to_owned());
+    let [mode, workload, threads, warm_up, operations, frames, directory, slices @ ..] = given.as_slice() else {
+        return Err("usage: subject MODE WORKLOAD THREADS WARM_UP OPERATIONS FRAMES DIRECTORY [SLICES OF]".to_owned());
     };
     let number = |what: &str, text: &str| text.parse::<u64>().map_err(|_| format!("{what} is '{text}', not a number"));
     Ok(Arguments {
@@ -62,6 +68,10 @@ fn arguments() -> Result<Arguments, String> {
         operations: number("OPERATIONS", operations)?,
         frames: number("FRAMES", frames)? as usize,
         directory: PathBuf::from(directory),
+        slices: match slices {
+            [slices, of] => Some((number("SLICES", slices)?, number("OF", of)?)),
+            _ => None,
+        },
     })
 }
 
@@ -88,16 +98,12 @@ fn run() -> Result<(), String> {
     let layout = std::env::var("PEERS_LAYOUT").ok().and_then(|layout| layout.parse().ok()).unwrap_or(0);
     workloads::heap::lay_out(layout);
 
-    let (mut wall_ns, mut cpu_ns, mut checksum) = (0, 0, 0);
+    let taken = Arc::new(Mutex::new(Taken::default()));
     if let Some(workload) = &mut workload {
-        if arguments.warm_up > 0 {
-            workload.run(arguments.warm_up);
-        }
-        let cpu = workloads::cpu_ns();
-        let begin = Instant::now();
-        checksum = workload.run(arguments.operations);
-        wall_ns = begin.elapsed().as_nanos();
-        cpu_ns = workloads::cpu_ns() - cpu;
+        let (slices, of) = arguments.slices.map_or((None, 1), |(slices, of)| (Some(slices), of));
+        let mut pacer = Pacer::new(slices, Arc::clone(&taken));
+        let turns = workloads::Turns::new(arguments.warm_up, arguments.operations, of, move |sum| pacer.pause(sum));
+        workload.run(&Arc::new(turns));
     } else {
         workloads::server::serve(|port| println!("{}", json!({ "port": port })))
             .map_err(|error| format!("the server: {error}"))?;
@@ -112,11 +118,12 @@ fn run() -> Result<(), String> {
     let begin = Instant::now();
     profiler::stop(running)?;
     let dump_ns = begin.elapsed().as_nanos();
+    let Taken { checksum, wall_ns, cpu_ns } = *taken.lock().unwrap_or_else(PoisonError::into_inner);
     println!(
         "{}",
         json!({
             "checksum": format!("{checksum:016x}"),
-            "wall_ns": u64::try_from(wall_ns).unwrap_or(u64::MAX),
+            "wall_ns": wall_ns,
             "cpu_ns": cpu_ns,
             "dump_ns": u64::try_from(dump_ns).unwrap_or(u64::MAX),
             "peak_rss_kib": peak_rss_kib,
