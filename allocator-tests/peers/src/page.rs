@@ -62,14 +62,14 @@ impl Page<'_> {
         writeln!(
             out,
             "How to read it: in a round, all variants of a workload are started, with the same layout of the heap, another than in the last round; the profilers start, and all warm up. \
-             Then they do the work in slices of 10 to 30 ms (without a profiler; the server's are of 4,800 requests, 80 ms), in turn, A B C \u{2026} C B A \u{2026}, one program at a time: between its slices a program is stopped, with all its \
+             Then they do the work in slices of 15 to 30 ms (without a profiler; the server's are of 4,800 requests, 80 ms), in turn, A B C \u{2026} C B A \u{2026}, one program at a time: between its slices a program is stopped, with all its \
              threads. A round's value is the median of its ratios of a slice to the same slice of the same workload without a profiler over the same allocator, which ran shortly before or after. \
              Each figure is the median over the rounds, and in brackets the interval that holds the true median with 95% probability (with fewer than six rounds: all that was seen).\n"
         )?;
         writeln!(
             out,
             "What a profiler's thread has left to do at the end of a slice, it does in its own next slice; after the last, and with the final dump, which is timed apart, it is paid by nobody, as what the warm-up left is paid by the first. \
-             What it does by the clock (unfreed's wakes ten times a second) has fallen due whenever it is woken, so it happens in each slice, more often than in a program that is never stopped: this is counted too dearly, for unfreed by about 0.1 ms a slice, up to 1% where the slice is of 10 ms. \
+             What it does by the clock (unfreed's wakes ten times a second) has fallen due whenever it is woken, so it happens in each slice, more often than in a program that is never stopped: this is counted too dearly, for unfreed by about 0.1 ms a slice, 0.3 to 0.6%. \
              CPU time is of all threads, from the end of one slice to the end of the next. The slowest profilers, dhat and heaptrack, do the first quarter of the exact slices, and are compared in those. \
              All variants did the same work, by the checksum after each slice, or have no figure. All are built with frame pointers, which unfreed, dhat, \
              jemalloc and heaptrack do not need and the others do. All have a second thread, which sleeps, since malloc is cheaper in a process that never had one. \

@@ -103,8 +103,9 @@ const fn counted(work: Work, sampled: u64, exact: u64) -> Work {
 /// Of one run of a workload, where nothing else is said. Slices that are shorter are nearer to their neighbours, and a disturbance
 /// spoils fewer of them: a program against itself, on a machine with twice as much to do as it has processors, was 17% off (the median
 /// of 18 rounds) as one slice, 1.7% as 24 and 0.8% as 72. But in each slice caches are cold at first and timers have fallen due: unfreed's
-/// drain thread takes about 0.1 ms a slice more than in a program that is never stopped, 3% of CPU time with 72 slices.
-const SLICES: usize = 16;
+/// drain thread takes about 0.1 ms a slice more than in a program that is never stopped, 3% of CPU time with 72 slices of 3 ms. With
+/// 8, of some 25 ms, it is 0.4%.
+const SLICES: usize = 8;
 /// Of a run under an exact profiler.
 const EXACT_SLICES: usize = 8;
 /// Those of them that the slowest do, up to 160 times slower than none: the first ones, compared with the same ones.
