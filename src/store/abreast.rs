@@ -33,7 +33,7 @@ use std::cmp::Ordering;
 /// How far to look, and when to look at all, by what came of it before: looking costs some hundred instructions and ten a
 /// pair, which records in another order must not pay each time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(super) struct Effort {
     /// Chances to be let pass.
     wait: u32,
     /// Pairs of a ring to look at.
@@ -51,8 +51,8 @@ const SHORT_WAIT: u32 = 8;
 /// Less is little: what it saves is what it costs.
 const FEW_RECORDS: u64 = 16;
 
-impl Pace {
-    pub(super) const NEW: Pace = Pace { wait: 0, most: LEAST };
+impl Effort {
+    pub(super) const NEW: Effort = Effort { wait: 0, most: LEAST };
 
     /// Is this chance to be taken?
     pub(super) fn goes(&mut self) -> bool {
@@ -92,13 +92,13 @@ impl Attribution {
         tables: &Tables<'_>,
         turns: &mut Turns<'_>,
         until: u64,
-        pace: &mut Pace,
+        effort: &mut Effort,
         observer: &mut impl Observer,
     ) -> u64 {
         let mut lanes: [Option<Lane<'_>>; FEW] = [None; FEW];
         let mut horizon = enter(turns, &mut lanes, (until, usize::MAX));
         for lane in lanes.iter_mut().flatten() {
-            horizon = lane.look(horizon, pace.most);
+            horizon = lane.look(horizon, effort.most);
         }
         let mut count = 0;
         for place in &mut lanes {
@@ -112,12 +112,12 @@ impl Attribution {
         }
         if count < 2 {
             // Another one's block is live: soon it is not.
-            pace.wait = 1;
+            effort.wait = 1;
             return 0;
         }
         match reach(tables, &lanes, observer) {
             Reach::News => {
-                *pace = Pace { wait: LONG_WAIT, most: LEAST };
+                *effort = Effort { wait: LONG_WAIT, most: LEAST };
                 return 0;
             }
             Reach::Peak => end_at_last_peak(&mut lanes, horizon),
@@ -130,7 +130,7 @@ impl Attribution {
         for index in (0..FEW).rev().filter(|&index| lanes.get(index).is_some_and(Option::is_some)) {
             turns.look_again(index, until);
         }
-        pace.learns(consumed);
+        effort.learns(consumed);
         consumed
     }
 

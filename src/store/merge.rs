@@ -13,7 +13,7 @@
 
 use crate::ring::record::{RECORD_WORDS, Record};
 use crate::ring::{Consumer, RingId};
-use crate::store::abreast::Pace;
+use crate::store::abreast::Effort;
 use crate::store::attribution::{Attribution, Observer};
 use crate::store::layout::{MAX_RINGS, Region};
 use crate::store::row::add;
@@ -193,7 +193,7 @@ impl Attribution {
         until: u64,
         observer: &mut impl Observer,
     ) -> u64 {
-        let (mut consumed, mut pace) = (0, Pace::NEW);
+        let (mut consumed, mut effort) = (0, Effort::NEW);
         let far = tables.used(Region::Sites) > NEAR_SITES;
         while let Some((index, bound)) = turns.earliest()
             && let Some(Some((ring, consumer))) = turns.rings.get_mut(index)
@@ -210,7 +210,7 @@ impl Attribution {
                     look_ahead(tables, consumer);
                 }
                 if let Some(found) = Streak::at(consumer, &words, |at| at <= bound) {
-                    if found.is_cut && !is_alone && found.records < SHORT && pace.goes() {
+                    if found.is_cut && !is_alone && found.records < SHORT && effort.goes() {
                         (next, abreast) = (Some(words[0]), true);
                         break;
                     }
@@ -236,7 +236,7 @@ impl Attribution {
                 _ => turns.remove(index),
             }
             if abreast {
-                consumed += self.abreast(tables, turns, until, &mut pace, observer);
+                consumed += self.abreast(tables, turns, until, &mut effort, observer);
             }
         }
         consumed
