@@ -29,6 +29,16 @@ fn address_space() -> u64 {
     text.split_whitespace().next().and_then(|pages| pages.parse::<u64>().ok()).expect("a number") * 4096
 }
 
+/// glibc reserves 64 to 128 MiB for each thread that allocates, as long as it gets them. Under a limit of that size it depends on
+/// which thread comes first whether the next one's stack still fits, with a profiler or without.
+fn one_arena() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: a parameter of malloc's, set before there is another thread.
+    let set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    #[cfg(target_env = "gnu")]
+    assert_eq!(set, 1, "malloc takes it");
+}
+
 /// Has the kernel refuse these system calls with `errno`, for all threads to come.
 fn refuse(calls: &[libc::c_long], errno: i32) {
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
@@ -211,6 +221,9 @@ fn main() {
     match case {
         // `ulimit -v`, this many MiB above what the program has already.
         "address-space" => {
+            if value() < 400 {
+                one_arena();
+            }
             limit(libc::RLIMIT_AS, address_space() + (value() << 20));
             drop(profile(mode, 2));
         }
