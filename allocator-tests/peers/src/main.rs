@@ -1,4 +1,4 @@
-//! The bench: builds one program of workloads under every profiler, runs them in turn (A B C … C B A …), checks that all
+//! The bench: builds one program of workloads under every profiler, runs them in turn (A B C … A B C …), checks that all
 //! did the same work, and writes the page of ratios, its plot, and the README's table.
 //!
 //! No figure is typed in: a profiler that does not build, does not start, crashes or does other work has a word in its place.

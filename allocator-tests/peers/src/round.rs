@@ -1,5 +1,8 @@
 //! A round of one workload: all its variants' processes are started, warm up one after another, and then do their slices in turn, A B C
-//! … C B A and again, one at a time while the others are stopped. So a slice and that of its base are neighbours in time.
+//! … A B C and again, one at a time while the others are stopped. So a slice and that of its base are neighbours in time, and each
+//! finds the caches as the program before it left them: there and back again, A B C C B A, the first and the last would find every
+//! second time what they had left there themselves, which made the first 8 to 13% faster than the same program in the midst of the others
+//! (`churn` ×2).
 
 use crate::builds::Programs;
 use crate::lanes::{Bench, Lane, Sample};
@@ -50,9 +53,9 @@ impl Round<'_> {
     }
 }
 
-/// Lanes by their numbers: forwards in even cycles, backwards in odd ones.
+/// Lanes by their numbers.
 fn turns(lanes: usize, cycles: usize) -> impl Iterator<Item = usize> {
-    (0..cycles).flat_map(move |cycle| (0..lanes).map(move |lane| if cycle % 2 == 0 { lane } else { lanes - 1 - lane }))
+    (0..cycles).flat_map(move |_| 0..lanes)
 }
 
 #[cfg(test)]
@@ -67,9 +70,9 @@ mod tests {
     use crate::results::{Results, wall};
 
     #[test]
-    fn turns_go_forwards_and_backwards() {
+    fn nobody_follows_itself() {
         let lanes: Vec<usize> = turns(3, 3).collect();
-        assert_eq!(lanes, [0, 1, 2, 2, 1, 0, 0, 1, 2]);
+        assert_eq!(lanes, [0, 1, 2, 0, 1, 2, 0, 1, 2]);
     }
 
     /// Does as `subject` does, and notes when it works.
@@ -110,7 +113,7 @@ echo '{"dump_ns":1,"peak_rss_kib":1,"facts":{}}'
         let log = fs::read_to_string(scratch.join("log")).expect("a log");
         let _ = fs::remove_dir_all(&scratch);
         let expected = "warm off|warm sampled|begin off|end off|begin sampled|end sampled\
-            |begin sampled|end sampled|begin off|end off|over off|over sampled|";
+            |begin off|end off|begin sampled|end sampled|over off|over sampled|";
         assert_eq!(log.replace('\n', "|"), expected);
         let ratio = results.ratio(group, work, "unfreed, sampled", "none", wall).expect("a ratio");
         assert!((ratio.median - 7.0 / 3.0).abs() < 1e-9, "{ratio:?}");
