@@ -53,8 +53,8 @@ const LONGEST_DEAF: Duration = Duration::from_millis(100);
 /// Somebody found its ring full since the drain thread last looked.
 static HURRY: AtomicBool = AtomicBool::new(false);
 
-/// Wakes the drain thread before its time: a ring is full, so the program does its work. Once a drain; a system call, under which
-/// errno may change.
+/// Wakes the drain thread before its time: a ring is full, so the program does its work, or a signal arrived. Once a drain; a system
+/// call, under which errno may change. Async-signal-safe.
 pub(crate) fn hurry() {
     // Relaxed, and looked at first: many threads may come at once, and one of them suffices. The bell orders what they wait for.
     if !HURRY.load(Ordering::Relaxed) && !HURRY.swap(true, Ordering::Relaxed) {

@@ -1,7 +1,7 @@
-//! The drain thread: a tick every 100 ms, orders in between.
+//! The drain thread: a tick every 100 ms (while nothing happens every 400: `drain/pace.rs`), orders in between.
 //!
 //! A tick keeps stock (nodes, rows, modules), empties the rings, copies the exact totals into the store, ends epochs,
-//! and lets the governor look. An idle one costs about 20 µs, 0.02% of a CPU.
+//! and lets the governor look.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::aggregator::{AGGREGATOR, Aggregator};
 use super::orders::{self, Order};
+use super::pace::{Pace, Rhythm};
 use super::verdict::{Bench, Evidence};
 use crate::leak::judge::Subject;
 use crate::leak::memory::Moment;
@@ -16,13 +17,12 @@ use crate::leak::state::Change;
 use crate::sampler::interval;
 use crate::sampler::weight::IntervalCode;
 use crate::store::picture::{ExactTotals, HistoryPoint, Picture};
-use crate::store::writer::EXACT_RING_RECORDS;
 use crate::store::{PictureCopy, Store};
 use crate::sys::{clock, process, refusal, thread};
 use crate::units::Ticks;
 
-/// Between ticks: the rings hold far more than this at the governor's rates, and a signal waits no longer.
-pub(crate) const TICK: Duration = Duration::from_millis(100);
+/// How much later than asked its sleeps may end. By default it is half of the shortest of them.
+const TIMER_SLACK: Duration = Duration::from_micros(1);
 
 /// Who is told of verdicts. Called on the drain thread, which none of these may hold up: telling is another thread's.
 pub(crate) trait News: Send {
@@ -93,55 +93,6 @@ const MOST_STEPS_FOR_SPACE: u32 = 4;
 /// A second between them.
 const TICKS_A_STEP: u64 = 10;
 
-/// Exact mode: how long the rings take to fill. Ticks alone would leave nearly all draining to the program's threads,
-/// which do it when their ring is full; between ticks the thread comes as often as half a ring takes, on a processor
-/// that may be idle. An idle program is left alone, and calls when it is idle no more: by the first ring that is full.
-///
-/// Streaks count as one record: to apply them takes less than to hand their records over from one processor to the other, so a
-/// program that makes little else does it itself.
-struct Pace {
-    looked: Instant,
-    applied: u64,
-    pause: Duration,
-    wake: Instant,
-}
-
-/// As often as once in this time: a wake-up costs some 4 µs.
-const LEAST_PAUSE: Duration = Duration::from_micros(100);
-/// How much later than asked its sleeps may end. By default it is half of the shortest of them.
-const TIMER_SLACK: Duration = Duration::from_micros(1);
-
-impl Pace {
-    fn new() -> Pace {
-        let now = Instant::now();
-        Pace { looked: now, applied: AGGREGATOR.applied(), pause: TICK, wake: now + TICK }
-    }
-
-    /// Another has the lock, and is not done: there is nothing to be learned.
-    fn later(&mut self) {
-        self.wake = Instant::now() + self.pause;
-    }
-
-    /// A ring was full before its time.
-    fn hurry(&mut self) {
-        let now = Instant::now();
-        *self = Pace { looked: now, applied: AGGREGATOR.applied(), pause: LEAST_PAUSE, wake: now + LEAST_PAUSE };
-    }
-
-    /// After a drain: the pause follows the rate of records since the last look, whoever drained them.
-    fn look(&mut self) {
-        let (now, applied) = (Instant::now(), AGGREGATOR.applied());
-        let records = u32::try_from(applied.wrapping_sub(self.applied)).unwrap_or(u32::MAX).max(1);
-        #[expect(clippy::cast_possible_truncation, reason = "8192")]
-        let half_a_ring = (EXACT_RING_RECORDS / 2) as u32;
-        let until_half = (now - self.looked).saturating_mul(half_a_ring) / records;
-        // Longer step by step: a program that was not running for a moment is not an idle one.
-        let longest = self.pause.saturating_mul(2).clamp(LEAST_PAUSE, TICK);
-        self.pause = until_half.clamp(LEAST_PAUSE, longest);
-        (self.looked, self.applied, self.wake) = (now, applied, now + self.pause);
-    }
-}
-
 impl Worker {
     /// Works until told to stop, or until nobody can tell it anything any more.
     pub(crate) fn run(mut self) {
@@ -157,17 +108,17 @@ impl Worker {
         if self.exact_mode {
             thread::set_timer_slack(TIMER_SLACK);
         }
-        let mut next = Instant::now() + TICK;
-        let mut pace = Pace::new();
+        let (mut rhythm, mut pace) = (Rhythm::new(), Pace::new());
         loop {
-            let wake = if self.exact_mode { next.min(pace.wake) } else { next };
+            let next = rhythm.next();
+            let wake = if self.exact_mode { next.min(pace.wake()) } else { next };
             match orders::next(&self.orders, wake) {
                 Ok(order) => {
                     if self.obey(order, &mut memory) {
                         return;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) if Instant::now() < next => {
+                Err(RecvTimeoutError::Timeout) if Instant::now() < next && process::arrived_signal().is_none() => {
                     let began = clock::thread_cpu_ns();
                     // A program may come to more new sites between two ticks than a tick laid out.
                     self.store.lay_out_ahead();
@@ -176,14 +127,15 @@ impl Worker {
                     memory.drained_ns += clock::thread_cpu_ns().saturating_sub(began);
                     match (orders::is_to_hurry(), done) {
                         (true, _) => pace.hurry(),
-                        (false, true) => pace.look(),
+                        (false, true) => pace.look(rhythm.pause()),
                         (false, false) => pace.later(),
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    next = Instant::now() + TICK;
-                    self.tick(&mut memory);
-                    pace.look();
+                    let began = Instant::now();
+                    let totals = self.tick(&mut memory);
+                    rhythm.ticked(began, &totals, self.epoch.map(|length| memory.epoch_began + length));
+                    pace.look(rhythm.pause());
                     if let Some(signal) = process::arrived_signal() {
                         self.tell_the_rest(&mut memory);
                         // No loader's lock here: the thread that was interrupted may hold it.
@@ -251,7 +203,7 @@ impl Worker {
         false
     }
 
-    fn tick(&mut self, memory: &mut Memory) {
+    fn tick(&mut self, memory: &mut Memory) -> ExactTotals {
         refusal::look();
         memory.ticks += 1;
         if memory.steps_for_space < MOST_STEPS_FOR_SPACE
@@ -272,6 +224,7 @@ impl Worker {
         self.tell(memory);
         self.note_interval(memory, &totals);
         self.calibrate();
+        totals
     }
 
     /// Empties the rings and brings the store's totals up to date; ends the epoch where asked.
@@ -432,27 +385,4 @@ fn copy(store: &'static Store) -> Option<Box<Picture>> {
         }
     }
     None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A thread that has slept for long, because nothing happened, comes at the shortest distance once a ring was full.
-    #[test]
-    fn an_idle_pace_is_quick_at_once_and_slow_again_step_by_step() {
-        let mut pace = Pace::new();
-        assert_eq!(pace.pause, TICK);
-        pace.hurry();
-        assert_eq!(pace.pause, LEAST_PAUSE);
-        assert!(pace.wake <= Instant::now() + LEAST_PAUSE);
-        let mut before = pace.pause;
-        // Nobody drains meanwhile, or little.
-        while pace.pause < TICK {
-            pace.looked = Instant::now() - pace.pause;
-            pace.look();
-            assert!(pace.pause <= before * 2 && pace.wake <= Instant::now() + TICK, "{:?}", pace.pause);
-            before = pace.pause;
-        }
-    }
 }

@@ -238,12 +238,19 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
         }
     };
     if config.signals {
-        process::catch_ending_signals(hook::may_be_held_up);
+        process::catch_ending_signals(heed_signal);
     }
     let mode = if exact_mode { Mode::Exact } else { Mode::Sampled };
     let state = session::change(mode, true);
     hook::thread::call_all(state, Some(state.profile()));
     Ok(Running { config, store, orders, thread, listening })
+}
+
+/// A signal arrived that asks the process to end: wakes the drain thread, which is to write the profile, and says whether the
+/// interrupted thread may wait for that. Async-signal-safe.
+fn heed_signal() -> bool {
+    orders::hurry();
+    hook::may_be_held_up()
 }
 
 /// Where the store is to be: as configured, else where the environment says.

@@ -58,16 +58,17 @@ const ENDING: [i32; 2] = [libc::SIGINT, libc::SIGTERM];
 static ARRIVED: AtomicU32 = AtomicU32::new(0);
 /// 1 once the profile was written: the waiting handlers go on.
 static WRITTEN: AtomicU32 = AtomicU32::new(0);
-/// Whether the interrupted thread may wait (it is not inside the profiler).
-static MAY_WAIT: std::sync::atomic::AtomicPtr<()> = std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
+/// Told that a signal arrived; says whether the interrupted thread may wait (it is not inside the profiler).
+static HEED: std::sync::atomic::AtomicPtr<()> = std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
 
 /// The longest that an interrupted thread waits for the profile to be written.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
 /// Takes SIGINT and SIGTERM where the program left them at their default: the profile is written, then the signal has
-/// the effect that it would have had. `may_wait` says whether the interrupted thread may be held up meanwhile.
-pub(crate) fn catch_ending_signals(may_wait: fn() -> bool) {
-    MAY_WAIT.store(may_wait as *mut (), Ordering::Release);
+/// the effect that it would have had. `heed` is called in the handler: it sees to that, and says whether the interrupted thread may
+/// be held up meanwhile.
+pub(crate) fn catch_ending_signals(heed: fn() -> bool) {
+    HEED.store(heed as *mut (), Ordering::Release);
     ARRIVED.store(0, Ordering::Relaxed);
     WRITTEN.store(0, Ordering::Relaxed);
     for signal in ENDING {
@@ -184,10 +185,10 @@ extern "C" fn handler(signal: i32) {
         return;
     }
     let _ = ARRIVED.compare_exchange(0, signal.cast_unsigned(), Ordering::AcqRel, Ordering::Relaxed);
-    let may_wait = MAY_WAIT.load(Ordering::Acquire);
+    let heed = HEED.load(Ordering::Acquire);
     // SAFETY: null, or the function pointer that was stored.
-    let may_wait: Option<fn() -> bool> = unsafe { std::mem::transmute(may_wait) };
-    if may_wait.is_some_and(|may| may()) {
+    let heed: Option<fn() -> bool> = unsafe { std::mem::transmute(heed) };
+    if heed.is_some_and(|heed| heed()) {
         let deadline = super::clock::monotonic_ns() + LONGEST_WAIT.as_secs() * 1_000_000_000;
         while WRITTEN.load(Ordering::Acquire) == 0 {
             let now = super::clock::monotonic_ns();
