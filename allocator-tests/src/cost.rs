@@ -116,6 +116,20 @@ fn drains(rounds: u64, blocks: usize) -> u64 {
     records
 }
 
+/// Blocks that are freed before the next is made, no two alike in a row, drained as above. The number of records.
+fn drains_pairs(rounds: u64, pairs: usize) -> u64 {
+    let _paused = internals::pause_drain();
+    let mut records = 0;
+    for _ in 0..rounds {
+        for _ in 0..pairs / 2 {
+            black_box(Box::new([0u8; 64]));
+            black_box(Box::new([0u8; 96]));
+        }
+        records += cost_of_drains();
+    }
+    records
+}
+
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, black_box(8)).expect("a size of a block")
 }
@@ -150,6 +164,7 @@ pub fn run() {
         "repeated" => at_depth(size, &mut |captures| cost_of_repeated(captures, rounds)),
         "new" => at_depth(size, &mut |captures| cost_of_new(captures, rounds)),
         "drains" => println!("records {}", drains(rounds, size)),
+        "drains-pairs" => println!("records {}", drains_pairs(rounds, size)),
         other => return costs::run(other, size, rounds, profiler),
     }
     drop(profiler);

@@ -20,7 +20,7 @@ use crate::ring::record::Kind;
 use crate::sampler::weight::{IntervalCode, Weight};
 use crate::store::attribution::{Applied, Observer, exactly};
 use crate::store::exact::{AppliedExactly, Exactly};
-use crate::store::streak::Streak;
+use crate::store::streak::{AppliedStreak, Streak};
 use crate::store::tables::Tables;
 use crate::sys::map;
 use crate::units::{SiteId, Ticks};
@@ -176,12 +176,7 @@ impl Observer for Watch {
             thread,
         };
         let new = block(record.size, record.interval, applied.weight);
-        let Some(mut site) = self.site(applied.site) else { return };
-        match applied.streak {
-            Some(Streak::Births { times, .. }) => return site.hears_births(now, &new, times),
-            Some(Streak::Pairs { times, .. }) => return site.hears_pairs(now, &new, times),
-            None => {}
-        }
+        let Some(site) = self.site(applied.site) else { return };
         if record.interval == IntervalCode::EXACT {
             site.tally.settle(now, site.history, site.habits);
         }
@@ -214,13 +209,25 @@ impl Observer for Watch {
         let (open_since, size) = (self.epochs.open_since, applied.size);
         // No closure: it would be a function of its own.
         let is_tallied = match (self.tallies().get_mut(applied.site.0 as usize), applied.what) {
-            (Some(tally), Exactly::Born) => tally.born(size),
+            (Some(tally), Exactly::Born) => tally.born(size, 1),
             (Some(tally), Exactly::Freed { birth }) => birth >= open_since && tally.freed(size),
             (Some(tally), Exactly::Resized { birth, from }) => birth >= open_since && tally.resized(from, size),
             (None, _) => false,
         };
         if !is_tallied {
             self.tell(applied);
+        }
+    }
+
+    #[inline(always)]
+    fn applied_streak(&mut self, applied: &AppliedStreak) {
+        let is_tallied = match (self.tallies().get_mut(applied.site.0 as usize), applied.streak) {
+            (Some(tally), Streak::Births { times, .. }) => tally.born(applied.size, times),
+            (Some(tally), Streak::Pairs { times, .. }) => tally.paired(applied.size, times),
+            (None, _) => false,
+        };
+        if !is_tallied {
+            self.tell_streak(applied);
         }
     }
 }
@@ -309,6 +316,18 @@ impl Watch {
         site.tally.listen(site.history);
     }
 
+    /// A streak that may not be tallied, or not without asking.
+    #[inline(never)]
+    fn tell_streak(&mut self, applied: &AppliedStreak) {
+        let (now, size) = (self.epochs.open, applied.size);
+        let block = Block { size, interval_bytes: 0.0, weight: exactly(size), thread: applied.ring.0 };
+        let Some(mut site) = self.site(applied.site) else { return };
+        match applied.streak {
+            Streak::Births { times, .. } => site.hears_births(now, &block, times),
+            Streak::Pairs { times, .. } => site.hears_pairs(now, &block, times),
+        }
+    }
+
     /// What is kept of a site that has an event now, begun if need be; `None` where it is not judged.
     #[inline(always)]
     fn site(&mut self, site: SiteId) -> Option<Site<'_>> {
@@ -378,8 +397,6 @@ unsafe fn nth<'a, T>(base: NonNull<T>, index: usize) -> &'a mut T {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::record::Record;
-    use crate::units::StackId;
 
     /// Streaks of births and of pairs, of sizes that make tables and of such that don't, and frees between them.
     #[test]
@@ -399,7 +416,6 @@ mod tests {
             let (site, ring) = (SiteId(1 + below(3) as u32), RingId(below(2) as u32));
             let (size, times, pairs) = (16 << below(6), 1 + below(9), below(2) == 0);
             let told = |what| AppliedExactly { site, what, size, ring };
-            let first = at;
             for _ in 0..times {
                 singly.applied_exactly(&told(Exactly::Born));
                 if pairs {
@@ -407,30 +423,12 @@ mod tests {
                 }
                 at += 2;
             }
-            let record = Record {
-                at: Ticks(first),
-                kind: Kind::Alloc,
-                stack: StackId(7),
-                interval: IntervalCode::EXACT,
-                size,
-                old_size: 0,
-                old_interval: IntervalCode::EXACT,
-                birth: Ticks(0),
-                carried: 0.0,
-            };
             let last_birth = Ticks(at - 2);
             let streak = match pairs {
                 true => Streak::Pairs { times, ages: times, last_birth },
                 false => Streak::Births { times, since_first: 0 },
             };
-            streaks.applied(&Applied {
-                site,
-                record: &record,
-                weight: &exactly(size),
-                old: &Weight::default(),
-                ring: Some(ring),
-                streak: Some(streak),
-            });
+            streaks.applied_streak(&AppliedStreak { site, streak, size, ring });
             if !pairs && below(2) == 0 {
                 for watch in [&mut streaks, &mut singly] {
                     watch.applied_exactly(&told(Exactly::Freed { birth: last_birth }));

@@ -39,13 +39,22 @@ const NONE: u64 = u64::MAX;
 const _: () = assert!(size_of::<Tally>() == 64, "a record touches one line");
 
 impl Tally {
-    /// A block was born. False: nothing was done, for the history may have to hear of it.
+    /// So many blocks were born. False: nothing was done, for the history may have to hear of it.
     #[inline(always)]
-    pub(crate) fn born(&mut self, size: u64) -> bool {
-        // A size of 0 is none, and never quiet.
-        let quiet = size.wrapping_sub(1) < self.quiet_births;
+    pub(crate) fn born(&mut self, size: u64, times: u64) -> bool {
+        let quiet = self.is_quiet_birth(size);
         if quiet {
-            self.count_births(size, 1);
+            self.count_births(size, times);
+        }
+        quiet
+    }
+
+    /// So many blocks were born, and each was freed before the next. False: as above.
+    #[inline(always)]
+    pub(crate) fn paired(&mut self, size: u64, times: u64) -> bool {
+        let quiet = self.is_quiet_birth(size) && self.is_quiet_free(size);
+        if quiet {
+            self.count_pairs(size, times);
         }
         quiet
     }
@@ -53,7 +62,7 @@ impl Tally {
     /// A block that was born in the open epoch was freed. False: as above.
     #[inline(always)]
     pub(crate) fn freed(&mut self, size: u64) -> bool {
-        let quiet = self.loud_free != 0 && size != self.loud_free;
+        let quiet = self.is_quiet_free(size);
         if quiet {
             self.count_free(size);
         }
@@ -71,6 +80,19 @@ impl Tally {
         quiet
     }
 
+    /// Does the table not hear of it?
+    #[inline(always)]
+    fn is_quiet_birth(&self, size: u64) -> bool {
+        // A size of 0 is none, and never quiet.
+        size.wrapping_sub(1) < self.quiet_births
+    }
+
+    /// As above, of a block that was born in the open epoch.
+    #[inline(always)]
+    fn is_quiet_free(&self, size: u64) -> bool {
+        self.loud_free != 0 && size != self.loud_free
+    }
+
     /// So many births that the table does not hear of.
     #[inline(always)]
     pub(crate) fn count_births(&mut self, size: u64, times: u64) {
@@ -83,6 +105,7 @@ impl Tally {
     }
 
     /// So many births, each followed by the free of that block, that the table does not hear of.
+    #[inline(always)]
     pub(crate) fn count_pairs(&mut self, size: u64, times: u64) {
         self.reach(self.born.wrapping_sub(self.gone).wrapping_add(1));
         self.born = self.born.wrapping_add(times);

@@ -19,10 +19,11 @@
 //! Promises: as `store::merge`; of a killed writer's rings some are read further in time than others, which its readers
 //! go on with by the same code.
 
-use crate::ring::record::{Kind, RECORD_WORDS, Record, SIZE_MASK, STACK_WORD};
+use crate::ring::record::{Kind, RECORD_WORDS, SIZE_MASK};
 use crate::ring::{Consumer, RingId};
 use crate::sampler::weight::BYTES_FRACTION_BITS;
 use crate::store::attribution::{Attribution, Observer, known_site_row};
+use crate::store::exact::stack_of;
 use crate::store::merge::{FEW, Turns};
 use crate::store::row::{Row, get, signed};
 use crate::store::streak::{MOST_RECORDS, frees, of_pairs};
@@ -141,14 +142,11 @@ impl Attribution {
         turns: &mut Turns<'_>,
         observer: &mut impl Observer,
     ) -> u64 {
-        let (Some(first), Some(consumer)) = (Record::decode(lane.birth), turns.consumer(lane.index)) else { return 0 };
-        if lane.pairs == 0 {
-            return 0;
-        }
+        let Some(consumer) = turns.consumer(lane.index).filter(|_| lane.pairs > 0) else { return 0 };
         let found = of_pairs(consumer, lane.pairs);
         observer.reads(lane.ring);
         let source = (lane.ring, consumer.index().wrapping_add(found.records - 1));
-        self.apply_streak(tables, &first, &found, source, observer);
+        self.apply_streak(tables, &lane.birth, &found, source, observer);
         consumer.advance_by(found.records);
         found.records
     }
@@ -179,8 +177,7 @@ impl Lane<'_> {
     }
 
     fn stack(&self) -> StackId {
-        #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
-        StackId(self.birth[STACK_WORD] as u32)
+        stack_of(&self.birth)
     }
 
     /// Its weight.

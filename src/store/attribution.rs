@@ -18,7 +18,7 @@ use crate::store::exact::AppliedExactly;
 use crate::store::layout::{Global, Region, SIZE_CLASSES};
 use crate::store::merge::Scratch;
 use crate::store::row::{Row, add, get, set, signed, sub};
-use crate::store::streak::Streak;
+use crate::store::streak::AppliedStreak;
 use crate::store::tables::Tables;
 use crate::store::version;
 use crate::sys::sync::{Ordering, fence};
@@ -170,14 +170,7 @@ impl Attribution {
         }
         set(&global.last_at, record.at.0.max(get(&global.last_at)));
         row.end_change();
-        observer.applied(&Applied {
-            site: row_id(index),
-            record,
-            weight,
-            old,
-            ring: source.map(|(ring, _)| ring),
-            streak: None,
-        });
+        observer.applied(&Applied { site: row_id(index), record, weight, old, ring: source.map(|(ring, _)| ring) });
     }
 }
 
@@ -193,8 +186,6 @@ pub(crate) struct Applied<'a> {
     pub(crate) old: &'a Weight,
     /// The ring that it came from.
     pub(crate) ring: Option<RingId>,
-    /// `record` is the first of so many that are alike.
-    pub(crate) streak: Option<Streak>,
 }
 
 /// Sees each record after it was applied, under the aggregator's lock and bound by its promises.
@@ -213,6 +204,9 @@ pub(crate) trait Observer {
 
     /// The same, of a record of exact mode that was applied by itself.
     fn applied_exactly(&mut self, applied: &AppliedExactly);
+
+    /// The same, of records that were applied as a streak.
+    fn applied_streak(&mut self, applied: &AppliedStreak);
 }
 
 /// Nobody watches.
@@ -220,6 +214,8 @@ impl Observer for () {
     fn applied(&mut self, _: &Applied<'_>) {}
 
     fn applied_exactly(&mut self, _: &AppliedExactly) {}
+
+    fn applied_streak(&mut self, _: &AppliedStreak) {}
 }
 
 /// Ends the open epoch at `at`: from here on its figures stay as they are for readers of the live file. The caller

@@ -15,7 +15,7 @@ use crate::store::tables::Tables;
 use crate::units::{SiteId, StackId, Ticks};
 
 /// The weight of one block.
-const ONE: u64 = 1 << BLOCKS_FRACTION_BITS;
+pub(super) const ONE: u64 = 1 << BLOCKS_FRACTION_BITS;
 
 /// What happened to a block, as the judge needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +35,11 @@ pub(crate) struct AppliedExactly {
 }
 
 /// A change of one row that is under way, and all that it needs.
-struct Change<'a> {
-    row: &'a Row,
-    global: &'a Global,
-    site: SiteId,
-    epoch: u64,
+pub(super) struct Change<'a> {
+    pub(super) row: &'a Row,
+    pub(super) global: &'a Global,
+    pub(super) site: SiteId,
+    pub(super) epoch: u64,
 }
 
 impl Attribution {
@@ -56,8 +56,7 @@ impl Attribution {
         // Above the size: the kind, and the codes of two intervals, which are 0.
         let kind = words[1] >> SIZE_MASK.count_ones();
         let size = words[1] & SIZE_MASK;
-        #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
-        let stack = StackId(words[STACK_WORD] as u32);
+        let stack = stack_of(words);
         if kind == Kind::Alloc as u64 {
             let Some(change) = begin(tables, stack, source) else { return true };
             self.born(tables, &change, words[0], size);
@@ -129,14 +128,22 @@ fn resized(tables: &Tables<'_>, change: &Change<'_>, at: u64, from: u64, to: u64
     }
 }
 
+/// The stack that these words name.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+pub(super) fn stack_of(words: &[u64; RECORD_WORDS]) -> StackId {
+    StackId(words[STACK_WORD] as u32)
+}
+
 /// `ticks` of one block.
 #[inline(always)]
 fn weighted(ticks: u64) -> u128 {
     u128::from(ticks) << BLOCKS_FRACTION_BITS
 }
 
+/// Begins a change of the row of `stack` by the record (of a streak the last one) that stands at `source`.
 #[inline(always)]
-fn begin<'a>(tables: &Tables<'a>, stack: StackId, source: (RingId, u64)) -> Option<Change<'a>> {
+pub(super) fn begin<'a>(tables: &Tables<'a>, stack: StackId, source: (RingId, u64)) -> Option<Change<'a>> {
     let (index, row) = site_row(tables, stack)?;
     let epoch = get(&tables.header.state.epoch);
     row.enter_epoch(epoch);
@@ -148,7 +155,7 @@ fn begin<'a>(tables: &Tables<'a>, stack: StackId, source: (RingId, u64)) -> Opti
 impl Change<'_> {
     /// Keeps what was live at a peak that has ended, or that this change ends.
     #[inline(always)]
-    fn stamp(&self, lowers: bool) {
+    pub(super) fn stamp(&self, lowers: bool) {
         let global = self.global;
         if lowers && get(&global.live_bytes) == get(&global.max_bytes) {
             add(&global.peak_generation, 1);
@@ -176,7 +183,7 @@ impl Change<'_> {
     }
 
     #[inline(always)]
-    fn end(&self, at: u64) {
+    pub(super) fn end(&self, at: u64) {
         set(&self.global.last_at, at.max(get(&self.global.last_at)));
         self.row.end_change();
     }

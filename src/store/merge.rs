@@ -216,10 +216,7 @@ impl Attribution {
                     }
                     if found.records > 0 {
                         let source = (ring, consumer.index().wrapping_add(found.records - 1));
-                        match Record::decode(words) {
-                            Some(first) => self.apply_streak(tables, &first, &found, source, observer),
-                            None => add(&tables.header.loss.dropped_records, 1),
-                        }
+                        self.apply_streak(tables, &words, &found, source, observer);
                         consumer.advance_by(found.records);
                         continue;
                     }

@@ -210,12 +210,11 @@ impl FigureCells {
         }
     }
 
-    /// As `live_add` of one more block, `raise_max`, and the like `live_sub`; `at_peak`: the process stood at its peak
+    /// As `live_add_exactly` of one more block, `raise_max`, and the like `live_sub`; `at_peak`: the process stood at its peak
     /// number `generation` between.
     #[inline]
-    pub(crate) fn live_blip(&self, weight: &Weight, at_peak: Option<u64>) {
-        let (bytes, blocks) =
-            (get(&self.live_bytes).wrapping_add(weight.bytes), get(&self.live_blocks).wrapping_add(weight.blocks));
+    pub(crate) fn live_blip(&self, bytes: u64, blocks: u64, at_peak: Option<u64>) {
+        let (bytes, blocks) = (get(&self.live_bytes).wrapping_add(bytes), get(&self.live_blocks).wrapping_add(blocks));
         if signed(bytes) >= signed(get(&self.max_bytes)) {
             set(&self.max_bytes, bytes);
             set(&self.max_blocks, blocks);

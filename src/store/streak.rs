@@ -11,13 +11,14 @@
 //!
 //! Promises: looks only at records of one ring, up to the limit that the merge sets; no allocation, no wait, no panic.
 
-use crate::ring::record::{Kind, RECORD_WORDS, Record, STACK_WORD};
+use crate::ring::record::{Kind, RECORD_WORDS, SIZE_MASK, STACK_WORD};
 use crate::ring::{Consumer, RingId};
-use crate::sampler::weight::Weight;
-use crate::store::attribution::{Applied, Attribution, Observer, exactly, mark_pending, row_id, site_row, size_class};
+use crate::sampler::weight::BYTES_FRACTION_BITS;
+use crate::store::attribution::{Attribution, Observer, size_class};
+use crate::store::exact::{Change, ONE, begin, stack_of};
 use crate::store::row::{add, get, set, signed};
 use crate::store::tables::Tables;
-use crate::units::Ticks;
+use crate::units::{SiteId, Ticks};
 
 /// Records in a streak at most: so many may a reader of a dead writer's file have to step over.
 pub(crate) const MOST_RECORDS: u64 = 512;
@@ -47,91 +48,98 @@ impl Streak {
         }
         let second = consumer.ahead(1)?;
         if frees(&second, first) {
-            return Some(pairs(consumer, first, may));
+            return Some(pairs(consumer, first, &second, may));
         }
         (second[1] == first[1] && may(second[0])).then(|| births(consumer, first, may))
     }
 }
 
+/// A streak that was applied, for whoever watches the sites.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AppliedStreak {
+    pub(crate) site: SiteId,
+    pub(crate) streak: Streak,
+    /// Of each block, in bytes.
+    pub(crate) size: u64,
+    pub(crate) ring: RingId,
+}
+
 impl Attribution {
-    /// Applies the streak that begins with `first` and whose last record stands at `source`: as `apply` does for one.
-    #[inline(never)]
+    /// Applies the streak that begins with the record `first`, a birth of exact mode, and whose last record stands at
+    /// `source`: as its records one by one. A streak of one pair, as programs without loops make them, costs some 100
+    /// instructions, and what the observer takes.
+    #[inline(always)]
     pub(super) fn apply_streak(
         &mut self,
         tables: &Tables<'_>,
-        first: &Record,
+        first: &[u64; RECORD_WORDS],
         found: &Found,
         source: (RingId, u64),
         observer: &mut impl Observer,
     ) {
-        let Some((index, row)) = site_row(tables, first.stack) else { return };
+        let Some(change) = begin(tables, stack_of(first), source) else { return };
         self.spared = self.spared.wrapping_add(found.records - 1);
-        let weight = exactly(first.size);
-        let epoch = get(&tables.header.state.epoch);
-        let global = &tables.header.global;
-        row.enter_epoch(epoch);
-        mark_pending(tables, Some(source), index, row);
-        row.begin_change();
-
-        let cells = &row.current;
-        cells.stamp_peak(get(&global.peak_generation));
-        let class = size_class(tables, first.size, epoch);
-        let all = |times: u64| Weight {
-            bytes: weight.bytes.wrapping_mul(times),
-            blocks: weight.blocks.wrapping_mul(times),
-            ..weight
-        };
-        // What is live at the highest moment.
-        let raised = all(if let Streak::Births { times, .. } = found.streak { times } else { 1 });
-        let (live_bytes, live_blocks) =
-            (get(&global.live_bytes).wrapping_add(raised.bytes), get(&global.live_blocks).wrapping_add(raised.blocks));
-        let at_peak = signed(live_bytes) >= signed(get(&global.max_bytes));
-        if at_peak {
-            set(&global.max_bytes, live_bytes);
-            set(&global.max_blocks, live_blocks);
-        }
+        let size = first[1] & SIZE_MASK;
+        change.stamp(false);
         match found.streak {
             Streak::Pairs { times, ages, last_birth } => {
-                if at_peak {
-                    // It ends with the free: as in `apply`.
-                    set(&global.max_at, last_birth.0);
-                    add(&global.peak_generation, 1);
-                }
-                cells.live_blip(&weight, at_peak.then(|| get(&global.peak_generation)));
-                let total = all(times);
-                cells.total_add(&total);
-                cells.freed_together(total.blocks, weight.blocks, ages);
-                if let Some(class) = class {
-                    class.current.total_add(&total);
-                }
+                pairs_live_and_die(tables, &change, size, times, ages, last_birth)
             }
             Streak::Births { times, since_first } => {
-                if at_peak {
-                    set(&global.max_at, found.last_at.0);
-                }
-                cells.live_add(&raised);
-                cells.total_add(&raised);
-                let since_base = u128::from(times) * u128::from(first.at.0.saturating_sub(self.base));
-                cells.live_births.add(u128::from(weight.blocks) * (since_base + u128::from(since_first)));
-                cells.raise_max();
-                if let Some(class) = class {
-                    class.current.live_add(&raised);
-                    class.current.total_add(&raised);
-                }
-                set(&global.live_bytes, live_bytes);
-                set(&global.live_blocks, live_blocks);
+                let since_base = first[0].saturating_sub(self.base);
+                births_live(tables, &change, size, times, (since_base, since_first), found.last_at);
             }
         }
-        set(&global.last_at, found.last_at.0.max(get(&global.last_at)));
-        row.end_change();
-        observer.applied(&Applied {
-            site: row_id(index),
-            record: first,
-            weight: &weight,
-            old: &Weight::default(),
-            ring: Some(source.0),
-            streak: Some(found.streak),
-        });
+        change.end(found.last_at.0);
+        observer.applied_streak(&AppliedStreak { site: change.site, streak: found.streak, size, ring: source.0 });
+    }
+}
+
+/// So many blocks of `size` bytes, one after another, that lived for `ages` ticks in all.
+#[inline(always)]
+fn pairs_live_and_die(tables: &Tables<'_>, change: &Change<'_>, size: u64, times: u64, ages: u64, last_birth: Ticks) {
+    let (bytes, cells, global) = (size << BYTES_FRACTION_BITS, &change.row.current, change.global);
+    let live_bytes = get(&global.live_bytes).wrapping_add(bytes);
+    let mut peak = None;
+    if signed(live_bytes) >= signed(get(&global.max_bytes)) {
+        set(&global.max_bytes, live_bytes);
+        set(&global.max_blocks, get(&global.live_blocks).wrapping_add(ONE));
+        set(&global.max_at, last_birth.0);
+        // It ends with the free.
+        add(&global.peak_generation, 1);
+        peak = Some(get(&global.peak_generation));
+    }
+    cells.live_blip(bytes, ONE, peak);
+    let (bytes, blocks) = (bytes.wrapping_mul(times), ONE.wrapping_mul(times));
+    cells.total_add_exactly(bytes, blocks);
+    cells.freed_together(blocks, ONE, ages);
+    if let Some(class) = size_class(tables, size, change.epoch) {
+        class.current.total_add_exactly(bytes, blocks);
+    }
+}
+
+/// So many blocks of `size` bytes that stay; `since` are the ticks from the profile's begin to the first birth, and those from
+/// there to each, summed up.
+#[inline(never)]
+fn births_live(tables: &Tables<'_>, change: &Change<'_>, size: u64, times: u64, since: (u64, u64), last_at: Ticks) {
+    let (cells, global) = (&change.row.current, change.global);
+    let (bytes, blocks) = ((size << BYTES_FRACTION_BITS).wrapping_mul(times), ONE.wrapping_mul(times));
+    cells.live_add_exactly(bytes, blocks);
+    cells.total_add_exactly(bytes, blocks);
+    let since_base = u128::from(times) * u128::from(since.0) + u128::from(since.1);
+    cells.live_births.add(u128::from(ONE) * since_base);
+    cells.raise_max();
+    if let Some(class) = size_class(tables, size, change.epoch) {
+        class.current.live_add_exactly(bytes, blocks);
+        class.current.total_add_exactly(bytes, blocks);
+    }
+    add(&global.live_bytes, bytes);
+    add(&global.live_blocks, blocks);
+    let live = get(&global.live_bytes);
+    if signed(live) >= signed(get(&global.max_bytes)) {
+        set(&global.max_bytes, live);
+        set(&global.max_blocks, get(&global.live_blocks));
+        set(&global.max_at, last_at.0);
     }
 }
 
@@ -152,25 +160,38 @@ pub(super) fn frees(free: &[u64; RECORD_WORDS], birth: &[u64; RECORD_WORDS]) -> 
     free[1] ^ birth[1] == kinds && free[2] == birth[0] && free[3] == birth[3]
 }
 
-#[inline]
-fn pairs(consumer: &Consumer<'_>, first: &[u64; RECORD_WORDS], may: impl Fn(u64) -> bool) -> Found {
-    let (mut times, mut ages, mut last_birth, mut last_at) = (0, 0u64, 0, 0);
+#[inline(always)]
+fn pairs(
+    consumer: &Consumer<'_>,
+    first: &[u64; RECORD_WORDS],
+    second: &[u64; RECORD_WORDS],
+    may: impl Fn(u64) -> bool,
+) -> Found {
+    let (mut times, mut ages, mut last_at) = (0, 0u64, 0);
+    let (mut birth_at, mut free_at, mut last_birth) = (first[0], second[0], 0);
     let mut is_cut = false;
-    while 2 * times < MOST_RECORDS
-        && let Some(birth) = consumer.ahead(2 * times)
-        && birth[1] == first[1]
-        && birth[3] == first[3]
-        && let Some(free) = consumer.ahead(2 * times + 1)
-        && frees(&free, &birth)
-    {
-        is_cut = !may(free[0]);
-        if is_cut {
+    loop {
+        if !may(free_at) {
+            is_cut = true;
             break;
         }
         times += 1;
         // Wraps, as all sums do: a corrupt file may hold anything.
-        ages = ages.wrapping_add(free[0].saturating_sub(birth[0]));
-        (last_birth, last_at) = (birth[0], free[0]);
+        ages = ages.wrapping_add(free_at.saturating_sub(birth_at));
+        (last_birth, last_at) = (birth_at, free_at);
+        // One word first, as in `at`.
+        if 2 * times < MOST_RECORDS
+            && consumer.stack_ahead(2 * times).map(u64::from) == Some(first[STACK_WORD])
+            && let Some(birth) = consumer.ahead(2 * times)
+            && birth[1] == first[1]
+            && birth[3] == first[3]
+            && let Some(free) = consumer.ahead(2 * times + 1)
+            && frees(&free, &birth)
+        {
+            (birth_at, free_at) = (birth[0], free[0]);
+        } else {
+            break;
+        }
     }
     let streak = Streak::Pairs { times, ages, last_birth: Ticks(last_birth) };
     Found { streak, records: 2 * times, last_at: Ticks(last_at), is_cut }

@@ -70,7 +70,7 @@ impl Site {
 
     fn born(&mut self, now: u32, block: &Block) {
         let size = block.size;
-        if !self.is_tallied(|t| t.born(size), |h| h.is_deaf_to_birth(block), |t| t.count_births(size, 1)) {
+        if !self.is_tallied(|t| t.born(size, 1), |h| h.is_deaf_to_birth(block), |t| t.count_births(size, 1)) {
             self.settle(now);
             self.habits.born(block, 1);
             self.history.born(now, block);

@@ -7,6 +7,7 @@ use crate::store::attribution::{Applied, Attribution, Observer, end_epoch};
 use crate::store::exact::AppliedExactly;
 use crate::store::picture::Life;
 use crate::store::reader;
+use crate::store::streak::AppliedStreak;
 use crate::units::SiteId;
 
 /// One store, and all that watches it.
@@ -40,11 +41,13 @@ impl Observer for Counts<'_> {
     }
 
     fn applied(&mut self, applied: &Applied<'_>) {
-        match applied.streak {
-            Some(_) => *self.streaks += 1,
-            None => *self.alone += 1,
-        }
+        *self.alone += 1;
         self.watch.applied(applied);
+    }
+
+    fn applied_streak(&mut self, applied: &AppliedStreak) {
+        *self.streaks += 1;
+        self.watch.applied_streak(applied);
     }
 
     fn applied_exactly(&mut self, applied: &AppliedExactly) {
@@ -289,8 +292,12 @@ struct Deaths<'a> {
 }
 
 impl Observer for Deaths<'_> {
-    fn applied(&mut self, applied: &Applied<'_>) {
-        self.streaks += u32::from(applied.streak.is_some());
+    fn applied(&mut self, _: &Applied<'_>) {
+        self.dies();
+    }
+
+    fn applied_streak(&mut self, _: &AppliedStreak) {
+        self.streaks += 1;
         self.dies();
     }
 

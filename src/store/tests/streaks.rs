@@ -5,6 +5,7 @@ use crate::store::attribution::{Applied, Attribution, Observer, end_epoch};
 use crate::store::exact::AppliedExactly;
 use crate::store::picture::Life;
 use crate::store::reader;
+use crate::store::streak::AppliedStreak;
 
 /// What came as streaks.
 #[derive(Default)]
@@ -13,11 +14,13 @@ struct Streaks {
 }
 
 impl Observer for Streaks {
-    fn applied(&mut self, applied: &Applied<'_>) {
-        self.records += u64::from(applied.streak.is_some());
-    }
+    fn applied(&mut self, _: &Applied<'_>) {}
 
     fn applied_exactly(&mut self, _: &AppliedExactly) {}
+
+    fn applied_streak(&mut self, _: &AppliedStreak) {
+        self.records += 1;
+    }
 }
 
 /// Few stacks, few sizes, and an oracle that likes to free the newest block: streaks of both kinds, at peaks and below.
@@ -72,14 +75,18 @@ struct Deaths<'a> {
 }
 
 impl Observer for Deaths<'_> {
-    fn applied(&mut self, applied: &Applied<'_>) {
+    fn applied(&mut self, _: &Applied<'_>) {
         self.dies();
-        self.of_streaks += u32::from(applied.streak.is_some());
     }
 
     fn applied_exactly(&mut self, _: &AppliedExactly) {
         self.dies();
         self.alone += 1;
+    }
+
+    fn applied_streak(&mut self, _: &AppliedStreak) {
+        self.dies();
+        self.of_streaks += 1;
     }
 }
 
