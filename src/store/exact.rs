@@ -165,7 +165,7 @@ impl Change<'_> {
 
     /// After a change that does not lower: the peaks that it reached.
     #[inline(always)]
-    fn raise(&self, at: u64) {
+    pub(super) fn raise(&self, at: u64) {
         self.row.current.raise_max();
         let (global, live) = (self.global, get(&self.global.live_bytes));
         if signed(live) >= signed(get(&global.max_bytes)) {

@@ -128,19 +128,13 @@ fn births_live(tables: &Tables<'_>, change: &Change<'_>, size: u64, times: u64, 
     cells.total_add_exactly(bytes, blocks);
     let since_base = u128::from(times) * u128::from(since.0) + u128::from(since.1);
     cells.live_births.add(u128::from(ONE) * since_base);
-    cells.raise_max();
     if let Some(class) = size_class(tables, size, change.epoch) {
         class.current.live_add_exactly(bytes, blocks);
         class.current.total_add_exactly(bytes, blocks);
     }
     add(&global.live_bytes, bytes);
     add(&global.live_blocks, blocks);
-    let live = get(&global.live_bytes);
-    if signed(live) >= signed(get(&global.max_bytes)) {
-        set(&global.max_bytes, live);
-        set(&global.max_blocks, get(&global.live_blocks));
-        set(&global.max_at, last_at.0);
-    }
+    change.raise(last_at.0);
 }
 
 /// A streak, and where it ends.
