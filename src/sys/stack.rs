@@ -72,10 +72,14 @@ impl Bounds {
 /// The main thread's stack, found by `start`; zero before.
 static MAIN_LOW: AtomicU64 = AtomicU64::new(0);
 static MAIN_HIGH: AtomicU64 = AtomicU64::new(0);
+/// Which thread is the main one, where `start` was called by it; else 0.
+static MAIN_THREAD: AtomicU64 = AtomicU64::new(0);
 
 /// Finds the main thread's stack. Reads `/proc/self/maps`, allocates; may be called by any thread, any number of
 /// times. Where that file cannot be read the main thread's stack counts as unknown: slower, and right.
 pub(crate) fn start() {
+    // Relaxed: who does not see it asks the system. A forked child's main thread is another; it starts anew.
+    MAIN_THREAD.store(if asks_main() { this_thread() } else { 0 }, Ordering::Relaxed);
     if let Some(main) = main_bounds() {
         MAIN_LOW.store(main.low, Ordering::Relaxed);
         // Release: partner of `bounds`; a reader that sees the end sees the beginning.
@@ -116,16 +120,30 @@ pub(crate) fn bounds(sp: u64) -> Bounds {
     if main.contain(sp) {
         return main;
     }
-    // SAFETY: no preconditions.
-    let process = unsafe { libc::getpid() };
-    // SAFETY: no preconditions.
-    let thread = unsafe { libc::gettid() };
-    if process == thread {
+    let is_main = match MAIN_THREAD.load(Ordering::Relaxed) {
+        0 => asks_main(),
+        main => main == this_thread(),
+    };
+    if is_main {
         // The main thread on some other stack (libc would read /proc for it, here, inside an allocation), or the only
         // thread of a forked child: its stack counts as unknown.
         return main;
     }
     preserving_errno(thread_bounds)
+}
+
+/// Is the calling thread the main one? Two system calls.
+fn asks_main() -> bool {
+    // SAFETY: no preconditions.
+    let process = unsafe { libc::getpid() };
+    // SAFETY: no preconditions.
+    process == unsafe { libc::gettid() }
+}
+
+/// The C library's name of the calling thread.
+fn this_thread() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { libc::pthread_self() as u64 }
 }
 
 fn thread_bounds() -> Bounds {

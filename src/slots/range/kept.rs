@@ -2,7 +2,8 @@
 //! a slot, taking and giving back are no shared writes.
 //!
 //! Promises: a slot that is kept is its thread's alone; what a thread keeps is bounded, and comes back at its end. Piles
-//! are linked through the slots' entries, as the shared lists are, and exchanged with those half a pile at a time.
+//! are linked through the slots' entries, as the shared lists are, and exchanged with those half a pile at a time,
+//! or less at first.
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
@@ -15,6 +16,8 @@ use crate::slots::entry::Entry;
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(super) piles: [Pile; SAMPLED_CLASSES],
+    /// How many slots to ask for when a pile is empty.
+    asks: [u8; SAMPLED_CLASSES],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +25,7 @@ pub(super) struct Pile {
     /// The uppermost slot's index + 1; 0: none.
     pub(super) top: u32,
     /// How many more may be put on it, in 1..=`Kept::most` outside `give_kept`.
-    room: u32,
+    pub(super) room: u32,
 }
 
 /// A class of the sampled half.
@@ -55,6 +58,9 @@ const KEPT_BYTES: usize = 64 * 1024;
 /// At most so many of the smaller classes: half of them are moved at once, so a shared write is one in 32 slots.
 const KEPT_MOST: u32 = 64;
 const KEPT_LEAST: u32 = 4;
+/// So many a thread asks for at first, and then twice as many each time: to take a chain is to follow it through entries that another
+/// processor may have written last, and a thread that ends soon would do so for slots that it never uses.
+const FIRST_ASK: u8 = 4;
 
 impl Kept {
     /// Nothing kept.
@@ -65,7 +71,7 @@ impl Kept {
             piles[class].room = Kept::most(class);
             class += 1;
         }
-        Kept { piles }
+        Kept { piles, asks: [FIRST_ASK; SAMPLED_CLASSES] }
     }
 
     /// Slots of a class (of either half's numbering) that a thread keeps at most.
@@ -87,9 +93,10 @@ impl Range {
     #[inline(always)]
     pub(crate) fn take_kept(&self, kept: &mut Kept, class: SmallClass) -> Option<(NonNull<u8>, &Entry)> {
         let pile = kept.piles.get_mut(class.0)?;
+        let asked = kept.asks.get_mut(class.0)?;
         let class = HALF + class.0;
         let state = self.classes.get(class)?;
-        if pile.top == 0 && !self.refill(class, pile) {
+        if pile.top == 0 && !self.refill(class, pile, asked) {
             return None;
         }
         let index = pile.top.wrapping_sub(1);
@@ -125,10 +132,13 @@ impl Range {
     /// Puts slots on an empty pile: some that were given back, else one that never was in use.
     #[cold]
     #[inline(never)]
-    fn refill(&self, class: usize, pile: &mut Pile) -> bool {
+    fn refill(&self, class: usize, pile: &mut Pile, asked: &mut u8) -> bool {
         let Some(state) = self.classes.get(class) else { return false };
         let entries = state.entries(state.opened.load(Ordering::Acquire));
-        if let Some((first, count)) = state.free.pop_chain(entries, Kept::most(class) / 2) {
+        let most = u32::from(*asked).min(Kept::most(class) / 2);
+        // Beyond `KEPT_MOST / 2` it is of no effect.
+        *asked = asked.saturating_mul(2);
+        if let Some((first, count)) = state.free.pop_chain(entries, most) {
             // Its last link is another list's: cut.
             let mut last = first;
             for _ in 1..count {

@@ -163,3 +163,35 @@ fn kept_slots_have_one_owner_and_come_back() {
         assert_eq!(back.len(), bumped as usize, "every slot that was handed out came back, once");
     }
 }
+
+/// A thread that asks for a few slots finds a few; one that goes on soon finds half a pile.
+#[test]
+fn a_thread_asks_for_few_slots_at_first_and_then_for_more() {
+    static RANGE: Range = Range::new();
+    RANGE.reserve();
+    let layout = layout(24, 8);
+    let class = SmallClass::of(layout).expect("small");
+    let take = |kept: &mut Kept| RANGE.take_kept(kept, class).expect("room");
+    let mut other = Kept::new();
+    let held = (0..64).map(|_| take(&mut other)).collect::<Vec<_>>();
+    for (at, _) in held {
+        // SAFETY: handed out by the range.
+        let (slot, entry) = unsafe { RANGE.sampled(at.as_ptr()) }.expect("a slot");
+        // SAFETY: ours, used no more.
+        unsafe { RANGE.give_kept(&mut other, slot, entry) };
+    }
+    RANGE.give_all(&mut other);
+    let mut kept = Kept::new();
+    let room = |kept: &Kept| kept.piles.iter().map(|pile| pile.room).sum::<u32>();
+    let all = room(&kept);
+    let refills = std::iter::from_fn(|| {
+        // The pile is empty: this one refills it.
+        take(&mut kept);
+        let found = all - room(&kept) + 1;
+        for _ in 1..found {
+            take(&mut kept);
+        }
+        Some(found)
+    });
+    assert_eq!(refills.take(4).collect::<Vec<_>>(), [4, 8, 16, 32]);
+}
