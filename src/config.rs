@@ -4,6 +4,7 @@
 //! started then. The environment is ignored in a process with raised privileges (AT_SECURE).
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -136,7 +137,8 @@ impl Config {
         Config::from_variables(variable)
     }
 
-    fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Option<Config>, Error> {
+    fn from_variables(os: impl Fn(&str) -> Option<OsString>) -> Result<Option<Config>, Error> {
+        let get = |name: &str| os(name).map(|value| value.to_string_lossy().into_owned());
         let mut config = Config::default();
         match get("UNFREED").as_deref() {
             None | Some("" | "off") => return Ok(None),
@@ -172,11 +174,15 @@ impl Config {
                 *budget = percent / 100.0;
             }
         }
-        if let Some(value) = get("UNFREED_OUTPUT") {
-            config.output = match value.as_str() {
-                "" => return Err(Error::Value { name: "UNFREED_OUTPUT", value, allowed: "a file's path, or none" }),
-                "none" => None,
-                path => Some(PathBuf::from(path).into()),
+        if let Some(value) = os("UNFREED_OUTPUT") {
+            config.output = match value.to_str() {
+                Some("") => {
+                    let value = String::new();
+                    return Err(Error::Value { name: "UNFREED_OUTPUT", value, allowed: "a file's path, or none" });
+                }
+                Some("none") => None,
+                // A path need not be Unicode.
+                _ => Some(PathBuf::from(value).into()),
             };
         }
         if let Some(value) = get("UNFREED_EPOCH") {
@@ -196,15 +202,21 @@ pub(crate) fn store_directory() -> Option<PathBuf> {
 }
 
 /// `UNFREED_SLOTS=off`: sampled blocks stay with the inner allocator, for programs that hand them to C's `free`.
-pub(crate) fn slots_off() -> bool {
-    variable("UNFREED_SLOTS").is_some_and(|value| value == "off")
+pub(crate) fn slots_off() -> Result<bool, Error> {
+    slots_off_by(variable("UNFREED_SLOTS"))
 }
 
-fn variable(name: &str) -> Option<String> {
-    if crate::sys::process::is_privileged() {
-        return None;
+fn slots_off_by(value: Option<OsString>) -> Result<bool, Error> {
+    let value = value.unwrap_or_default().to_string_lossy().into_owned();
+    match value.as_str() {
+        "off" => Ok(true),
+        "" | "on" => Ok(false),
+        _ => Err(Error::Value { name: "UNFREED_SLOTS", value, allowed: "on or off" }),
     }
-    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    if crate::sys::process::is_privileged() { None } else { std::env::var_os(name) }
 }
 
 /// `512K` and the like; binary multiples.
@@ -224,9 +236,36 @@ fn parse_bytes(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
 
     fn config(pairs: &[(&str, &str)]) -> Result<Option<Config>, Error> {
-        Config::from_variables(|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+        Config::from_variables(|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).into()))
+    }
+
+    #[test]
+    fn a_path_need_not_be_unicode() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = OsStr::from_bytes(b"/tmp/\xff.json");
+        let c = Config::from_variables(|name| match name {
+            "UNFREED" => Some("exact".into()),
+            "UNFREED_OUTPUT" => Some(path.to_owned()),
+            _ => None,
+        });
+        assert_eq!(c.expect("ok").expect("some").output.as_deref(), Some(Path::new(path)));
+    }
+
+    #[test]
+    fn slots_are_on_or_off() {
+        for (value, expected) in
+            [(None, Some(false)), (Some("off"), Some(true)), (Some("on"), Some(false)), (Some("0"), None)]
+        {
+            let found = slots_off_by(value.map(OsString::from));
+            assert_eq!(found.as_ref().ok().copied(), expected, "{value:?}: {found:?}");
+            if let Err(error) = found {
+                let text = error.to_string();
+                assert!(text.contains("UNFREED_SLOTS") && text.contains("'0'") && text.contains("on or off"), "{text}");
+            }
+        }
     }
 
     #[test]

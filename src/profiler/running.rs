@@ -77,6 +77,7 @@ fn with_running<T>(f: impl FnOnce(&mut Option<Running>) -> T) -> Option<T> {
 /// Starts a profile. Returns its ticket.
 pub(super) fn start(config: Config, listener: Option<OnVerdict>) -> Result<u32, Error> {
     config.check()?;
+    let slots_off = crate::config::slots_off()?;
     if !sys::IS_SUPPORTED {
         return Err(Error::Unsupported);
     }
@@ -90,7 +91,7 @@ pub(super) fn start(config: Config, listener: Option<OnVerdict>) -> Result<u32, 
     hook::prepare();
     let inside = hook::inside();
     clock::choose();
-    let inside = if RANGE.bounds().1 == 0 && !crate::config::slots_off() {
+    let inside = if RANGE.bounds().1 == 0 && !slots_off {
         // Nothing of ours is alive here: blocks of ours are known by the range from now on.
         RANGE.reserve();
         drop(inside);
@@ -150,6 +151,13 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
     options.ns_per_tick = ns_per_tick;
     options.started_unix_ns = clock::wall_ns();
     options.place = place_of(&config);
+    // What may be refused comes before the store, which has a file to be removed.
+    let watch = Watch::new(base.0, fixed).ok_or_else(|| Error::Thread(std::io::ErrorKind::OutOfMemory.into()))?;
+    let epoch_length = match config.epochs {
+        Epochs::Every(length) => Some(length),
+        Epochs::Manual => None,
+    };
+    let bench = Bench::new(config.leaks.clone(), epoch_length, owners).map_err(Error::LeakConfig)?;
     let store: &'static Store = Box::leak(Box::new(create_store(&mut options)?));
 
     // A child's `start` would otherwise wait for a loader's lock that our thread held at the fork.
@@ -161,7 +169,6 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
     unwind::set_checking(config.check_stacks);
     store.set_unwinder(name);
     store.lay_out_ahead();
-    let watch = Watch::new(base.0, fixed).ok_or_else(|| Error::Thread(std::io::ErrorKind::OutOfMemory.into()))?;
     AGGREGATOR.begin(Attribution::new(base.0, fixed), store.tables(), watch);
     interval::set(code, fixed);
     // Of this profile alone.
@@ -191,10 +198,6 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
     let told = desk.telling();
     let (orders, inbox) = unbounded();
     let signal_config = config.clone();
-    let epoch_length = match config.epochs {
-        Epochs::Every(length) => Some(length),
-        Epochs::Manual => None,
-    };
     let worker = Worker {
         store,
         orders: inbox,
@@ -216,7 +219,7 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
         exact_mode,
         interval: code,
         epoch: epoch_length,
-        bench: Bench::new(config.leaks.clone(), epoch_length, owners).map_err(Error::LeakConfig)?,
+        bench,
         base,
     };
     let spawned = thread::spawn(
@@ -535,8 +538,8 @@ fn end_by_signal(config: &Config, store: &'static Store, evidence: Option<Box<Ev
     {
         output::write(config, *evidence, store.path());
     }
-    if let (Some(path), false) = (store.path(), config.keep_store) {
-        let _ = std::fs::remove_file(path);
+    if !config.keep_store {
+        store.remove_file();
     }
     told.wait();
     process::end_by(signal);

@@ -5,6 +5,7 @@
 //! an old store is moved aside to `NAME.old`, never lost to a restart.
 
 use crate::store::error::StoreError;
+use crate::store::identity::Identity;
 use crate::store::reader::{self, Summary};
 use crate::sys::file;
 use std::fs::{self, File};
@@ -35,13 +36,18 @@ const SHARED_MEMORY: &str = "/dev/shm";
 pub(super) fn create(place: &Place, executable: &str) -> Result<Option<(File, PathBuf)>, StoreError> {
     match place {
         Place::Memory => Ok(None),
-        Place::Path(path) => named(path, executable).map(Some),
-        Place::Directory(directory) => random(directory, executable).map(Some),
+        Place::Path(path) => named(&lasting(path), executable).map(Some),
+        Place::Directory(directory) => random(&lasting(directory), executable).map(Some),
         Place::Default => {
             let directory = Path::new(SHARED_MEMORY);
             if file::is_tmpfs(directory) { random(directory, executable).map(Some) } else { Ok(None) }
         }
     }
+}
+
+/// A path that means the same after the program has changed its directory.
+fn lasting(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn named(path: &Path, executable: &str) -> Result<(File, PathBuf), StoreError> {
@@ -51,7 +57,7 @@ fn named(path: &Path, executable: &str) -> Result<(File, PathBuf), StoreError> {
         Err(error) => return Err(failed("creating the store", path, error)),
     }
     match old_store(path, executable) {
-        Old::Gone(_) => {
+        Old::Gone(_) | Old::Finished => {
             let mut aside = path.as_os_str().to_owned();
             aside.push(".old");
             fs::rename(path, &aside).map_err(|error| failed("moving aside the old store", path, error))?;
@@ -100,6 +106,8 @@ pub(super) fn failed(doing: &'static str, path: &Path, source: io::Error) -> Sto
 enum Old {
     /// Ours, and its process is gone: when it started, nanoseconds since 1970.
     Gone(u64),
+    /// Ours; its profile has ended, its process has not.
+    Finished,
     /// A store whose process lives, or may live.
     Running(u32),
     /// Not a store, not this user's, or not this program's.
@@ -109,12 +117,24 @@ enum Old {
 fn old_store(path: &Path, executable: &str) -> Old {
     let ours = fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && file::is_own(&found));
     match reader::summary(path) {
-        Ok(Summary { executable: found, identity, started_unix_ns }) if ours && found == executable => {
-            if identity.is_gone() { Old::Gone(started_unix_ns) } else { Old::Running(identity.pid) }
+        Ok(Summary { executable: found, identity, started_unix_ns, is_finished }) if ours && found == executable => {
+            if identity.is_gone() || !is_finished && is_left_by_exec(&identity, path) {
+                Old::Gone(started_unix_ns)
+            } else if is_finished {
+                Old::Finished
+            } else {
+                Old::Running(identity.pid)
+            }
         }
         Ok(Summary { identity, .. }) if !identity.is_gone() => Old::Running(identity.pid),
         _ => Old::Foreign,
     }
+}
+
+/// Is it of this process, before it called `exec`? That keeps what tells a process from others, and closes our files.
+/// Another copy of this library in this process has its store open.
+fn is_left_by_exec(identity: &Identity, path: &Path) -> bool {
+    *identity == Identity::own() && fs::symlink_metadata(path).is_ok_and(|found| file::has_open(&found) == Some(false))
 }
 
 /// Removes old stores of this user and program from `directory`, but for the newest. Errors don't matter: what cannot

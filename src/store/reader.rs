@@ -55,6 +55,7 @@ pub(crate) struct Summary {
     pub(crate) executable: String,
     pub(crate) identity: Identity,
     pub(crate) started_unix_ns: u64,
+    pub(crate) is_finished: bool,
 }
 
 /// Whose store `path` is; reads its header alone.
@@ -67,6 +68,7 @@ pub(crate) fn summary(path: &Path) -> Result<Summary, StoreError> {
         executable: text::load(&header.executable, get(&header.process.executable_bytes)).unwrap_or_default(),
         identity: identity(header),
         started_unix_ns: get(&header.process.started_unix_ns),
+        is_finished: get(&header.state.life) == FINISHED,
     })
 }
 

@@ -326,7 +326,16 @@ impl Store {
     fn end_file(&self, keep: bool) {
         // Release: everything comes before the mark.
         self.tables.header.state.life.store(FINISHED, Ordering::Release);
-        if let (Some(path), false) = (&self.path, keep) {
+        if !keep {
+            self.remove_file();
+        }
+    }
+
+    /// Removes the file, if what has its name now is this store still.
+    pub(crate) fn remove_file(&self) {
+        if let (Some(path), Some(file)) = (&self.path, &self.file)
+            && file::is_named(file, path)
+        {
             let _ = std::fs::remove_file(path);
         }
     }

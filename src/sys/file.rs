@@ -46,6 +46,25 @@ pub(crate) fn inode(found: &Metadata) -> u64 {
     found.ino()
 }
 
+/// Is `path` a name of this file, and no link to it?
+pub(crate) fn is_named(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), std::fs::symlink_metadata(path)) else { return false };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
+}
+
+/// Does this process have the file open? `None`: that cannot be seen.
+pub(crate) fn has_open(found: &Metadata) -> Option<bool> {
+    for entry in std::fs::read_dir("/proc/self/fd").ok()? {
+        // Some lead nowhere: the one of this listing, and those of files that are gone.
+        if let Ok(open) = std::fs::metadata(entry.ok()?.path())
+            && (open.dev(), open.ino()) == (found.dev(), found.ino())
+        {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
 /// A file without a name, in memory; `/proc/PID/fd` shows it to other processes.
 pub(crate) fn memory_file(name: &CStr) -> io::Result<File> {
     // SAFETY: `name` is a C string that outlives the call.

@@ -216,6 +216,56 @@ fn a_named_store_is_moved_aside_not_lost() {
     std::fs::remove_file(path).expect("ours");
 }
 
+/// `exec` keeps a process's number and time of birth, and takes its mappings and descriptors away: what it leaves looks
+/// like a copy of a running store that nobody has open.
+#[test]
+fn what_an_exec_left_is_old() {
+    let directory = std::env::temp_dir().join(format!("unfreed-exec-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let place = Place::Directory(directory.clone());
+    let small = |place| StoreOptions { bound_bytes: 256 << 10, ..options(place) };
+    let running = Store::create(&small(place.clone())).expect("a store");
+    let (left, finished) = (directory.join("left"), directory.join("unfreed-finished.unfreed"));
+    let copy = |name: &Path| std::fs::copy(running.path().expect("a file"), name).map(|_| ()).expect("a copy");
+    let old: Vec<_> = (1..=4).map(|n| directory.join(format!("unfreed-{n}.unfreed"))).collect();
+    for (n, path) in old.iter().enumerate() {
+        copy(path);
+        rewrite(path, 17, |_| n as u64);
+    }
+    // Of a profile of this process that ended: it was to be kept.
+    copy(&finished);
+    rewrite(&finished, 24, |_| 2);
+    let another = Store::create(&small(place)).expect("a store");
+    let stay: Vec<_> = old.iter().map(|path| path.exists()).collect();
+    assert_eq!(stay, [false, false, true, true], "of four, the older two go");
+    assert!(finished.exists() && running.path().is_some_and(Path::exists));
+    another.finish(false);
+    for (life, word) in [("left by an exec", 1), ("finished", 2)] {
+        copy(&left);
+        rewrite(&left, 24, |_| word);
+        let store = Store::create(&small(Place::Path(left.clone()))).expect(life);
+        assert!(directory.join("left.old").exists(), "{life}: moved aside");
+        store.finish(false);
+    }
+    running.finish(false);
+    std::fs::remove_dir_all(directory).expect("ours");
+}
+
+#[test]
+fn the_end_removes_its_own_file_and_no_other() {
+    let path = temporary("own");
+    // A program that changes its directory means the same file.
+    let up = std::env::current_dir().expect("a directory").components().count() - 1;
+    let relative = PathBuf::from("../".repeat(up)).join(path.strip_prefix("/").expect("absolute"));
+    let store = Store::create(&options(Place::Path(relative))).expect("a store");
+    assert!(store.path().is_some_and(Path::is_absolute), "{:?}", store.path());
+    std::fs::remove_file(&path).expect("there");
+    std::fs::write(&path, b"a letter").expect("a file");
+    store.finish(false);
+    assert_eq!(std::fs::read(&path).expect("untouched"), b"a letter");
+    std::fs::remove_file(path).expect("ours");
+}
+
 /// Changes one word of a file.
 fn rewrite(path: &Path, word: usize, change: impl Fn(u64) -> u64) {
     use std::os::unix::fs::FileExt;
