@@ -58,6 +58,26 @@ fn refused_small_requests() {
     }
 }
 
+/// A start that fails leaves no store.
+#[test]
+fn data() {
+    for mode in MODES {
+        let stores = place(&format!("data_stores_{mode}"));
+        let mut refused = 0;
+        for kibibytes in (500..=12_500).step_by(500) {
+            let mut program = program(mode, &["data", &kibibytes.to_string()], &place("data"));
+            let outcome = run(program.env("UNFREED_DIR", &stores), 60).expect_success();
+            refused += usize::from(
+                outcome.stdout.contains("refused: no memory")
+                    || outcome.stdout.contains("refused: the profiler's thread"),
+            );
+            let left: Vec<_> = std::fs::read_dir(&stores).expect("made").flatten().map(|file| file.path()).collect();
+            assert!(left.is_empty(), "{mode} {kibibytes} KiB: {left:?} {outcome}");
+        }
+        assert!(refused > 0, "{mode}: no start was refused after its store");
+    }
+}
+
 #[test]
 fn data_later() {
     for mode in MODES {

@@ -241,6 +241,15 @@ fn main() {
             }
             exact_totals(&profiler);
         }
+        // Private memory that can be written, this many KiB of it: a start may be refused at any of its steps.
+        "data" => {
+            one_arena();
+            limit(libc::RLIMIT_DATA, value() << 10);
+            match builder(mode).start() {
+                Ok(profiler) => drop(profiler),
+                Err(error) => println!("refused: {error}"),
+            }
+        }
         // Private memory that can be written: what mprotect opens counts as well.
         "data-later" => {
             let profiler = builder(mode).start().expect("starts");
