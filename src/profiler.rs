@@ -75,7 +75,8 @@ impl Profiler {
     /// Starts what the environment asks for: `None` where `UNFREED` is unset or `off`.
     ///
     /// `UNFREED=off|sampled|exact`, `UNFREED_SAMPLE_INTERVAL` (bytes; K, M, G), `UNFREED_OVERHEAD` (percent of CPU
-    /// time), `UNFREED_OUTPUT` (a path, or `none`), `UNFREED_DIR` (where the store goes), `UNFREED_EPOCH` (seconds).
+    /// time), `UNFREED_OUTPUT` (a path, or `none`), `UNFREED_DIR` (where the store goes), `UNFREED_EPOCH` (seconds),
+    /// `UNFREED_SLOTS` (`on` or `off`; also heeded by other starts).
     ///
     /// # Errors
     /// A bad value, by the variable's name, the value and what is allowed; and those of [`Profiler::start`].

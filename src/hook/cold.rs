@@ -120,6 +120,7 @@ impl<'a> Cold<'a> {
             let counted = self.hot.counters();
             block.begin_profile(self.state.profile(), counted);
             own.ring = None;
+            own.was_ringless = false;
             own.stacks.forget();
         }
         self.draw();
@@ -255,6 +256,9 @@ impl<'a> Cold<'a> {
             own.ring = sink.claim_ring(os::kernel_id());
         }
         let Some((_, ring)) = own.ring.as_mut() else {
+            if !std::mem::replace(&mut own.was_ringless, true) {
+                sink.ringless();
+            }
             if !sink.apply(record) {
                 sink.dropped(record.stack);
             }

@@ -14,6 +14,9 @@ pub(crate) trait Sink: Sync {
     /// A ring for the calling thread; `None` where none is left.
     fn claim_ring(&self, thread: u32) -> Option<(RingId, Producer<'static>)>;
 
+    /// The calling thread found no ring, for the first time: counts it.
+    fn ringless(&self);
+
     /// Gives the ring back at the thread's end. What it still holds will be read.
     fn release_ring(&self, ring: RingId);
 

@@ -59,6 +59,8 @@ pub(super) struct Own {
     pub(super) interval: IntervalCode,
     pub(super) random: Random,
     pub(super) ring: Option<(RingId, Producer<'static>)>,
+    /// It asked for a ring when there was none left, and was counted for that.
+    pub(super) was_ringless: bool,
     /// Exact mode: free slots.
     pub(super) kept: Kept,
     pub(super) stacks: ThreadStacks,
@@ -176,6 +178,7 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
                 interval: IntervalCode::EXACT,
                 random: Random::new(seed(id)),
                 ring: None,
+                was_ringless: false,
                 kept: Kept::new(),
                 stacks: ThreadStacks::new(),
                 untold: Untold::new(),

@@ -58,7 +58,8 @@ impl Builder {
         self
     }
 
-    /// The file of the DHAT JSON that is written at the end; the default is `dhat-heap.json` in the current directory.
+    /// The file of the DHAT JSON that is written at the end; the default is `dhat-heap.json`. A relative path is looked up at
+    /// the end, in the directory that is current then.
     pub fn output(mut self, path: impl Into<PathBuf>) -> Builder {
         self.config.output = Some(path.into().into());
         self
@@ -70,7 +71,7 @@ impl Builder {
         self
     }
 
-    /// The path of the store file. The default is a random name in `$UNFREED_DIR`, or in `/dev/shm`. On a disk its pages
+    /// The path of the store file; a relative one is looked up here and now. The default is a random name in `$UNFREED_DIR`, or in `/dev/shm`. On a disk its pages
     /// are written back, which stalls stores for up to 45 ms (measured): prefer a tmpfs.
     pub fn store(mut self, path: impl Into<PathBuf>) -> Builder {
         self.config.store = StorePlace::Path(path.into());

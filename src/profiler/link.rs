@@ -113,12 +113,13 @@ impl Sink for Link {
 
     fn claim_ring(&self, thread: u32) -> Option<(RingId, Producer<'static>)> {
         let store = store()?;
-        let Some(id) = store.claim_ring(thread) else {
-            // Relaxed: a counter.
-            store.loss().ringless_threads.fetch_add(1, Ordering::Relaxed);
-            return None;
-        };
+        let id = store.claim_ring(thread)?;
         Some((id, store.ring(id)?.producer()))
+    }
+
+    fn ringless(&self) {
+        // Relaxed: a counter.
+        using(|store| store.loss().ringless_threads.fetch_add(1, Ordering::Relaxed));
     }
 
     fn release_ring(&self, ring: RingId) {

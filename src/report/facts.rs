@@ -103,7 +103,7 @@ pub struct Losses {
     pub untracked_blocks: u64,
     /// Sites that were being written when the process died.
     pub rows_in_doubt: u64,
-    /// Threads that had to share a ring.
+    /// Threads that had no ring for a while, or for good: they attributed their records themselves.
     pub ringless_threads: u64,
     /// Debug mode: times that a replayed stack was not the unwound one.
     pub replay_disagreements: u64,

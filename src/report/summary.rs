@@ -302,7 +302,7 @@ fn write_losses(f: &mut fmt::Formatter<'_>, losses: &Losses) -> fmt::Result {
         (losses.unlisted_modules, "libraries have no names since the table of modules was full"),
         (losses.untracked_blocks, "sampled blocks could not be followed; they count in totals alone"),
         (losses.rows_in_doubt, "sites were being written when the process died"),
-        (losses.ringless_threads, "threads had to share a ring"),
+        (losses.ringless_threads, "threads had no ring for a while, and attributed their records themselves"),
         (losses.unlisted_scopes, "guards of bounded() tagged nothing: too many names, or too many in each other"),
         (losses.replay_disagreements, "replayed stacks were wrong; please report this"),
     ] {

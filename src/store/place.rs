@@ -1,8 +1,9 @@
 //! Where a store's file lies, what it is called, and which old ones are cleared away.
 //!
 //! Promises: no file is overwritten and no link followed; a file is removed only if it is a store of the same user and
-//! the same program whose process is proved to be gone, and the newest two of those stay. A named path that holds such
-//! an old store is moved aside to `NAME.old`, never lost to a restart.
+//! the same program whose process is proved to be gone, or to be this one before an `exec`, and the newest two of those stay. A
+//! named path that holds such an old store, or one whose profile has ended, is moved aside to `NAME.old`, never lost to a
+//! restart. Paths are absolute: they mean the same when the program has changed its directory.
 
 use crate::store::error::StoreError;
 use crate::store::identity::Identity;

@@ -189,6 +189,8 @@ fn two_thousand(mode: &str) {
     }
     drop(all);
     same(&profiler, counted, "2,000 threads");
+    let ringless = profiler.snapshot().losses().ringless_threads;
+    assert!(ringless <= 2_001, "{mode}: {ringless} of 2,000 threads had no ring");
     consistent(&profiler, mode);
 }
 
