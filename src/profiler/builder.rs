@@ -71,8 +71,9 @@ impl Builder {
         self
     }
 
-    /// The path of the store file; a relative one is looked up here and now. The default is a random name in `$UNFREED_DIR`, or in `/dev/shm`. On a disk its pages
-    /// are written back, which stalls stores for up to 45 ms (measured): prefer a tmpfs.
+    /// The path of the store file; a relative one is looked up at the start. The default is a random name in
+    /// `$UNFREED_DIR`, or in `/dev/shm`. On a disk its pages are written back, which stalls stores for up to 45 ms
+    /// (measured): prefer a tmpfs.
     pub fn store(mut self, path: impl Into<PathBuf>) -> Builder {
         self.config.store = StorePlace::Path(path.into());
         self

@@ -151,13 +151,6 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
     options.ns_per_tick = ns_per_tick;
     options.started_unix_ns = clock::wall_ns();
     options.place = place_of(&config);
-    // What may be refused comes before the store, which has a file to be removed.
-    let watch = Watch::new(base.0, fixed).ok_or_else(|| Error::Thread(std::io::ErrorKind::OutOfMemory.into()))?;
-    let epoch_length = match config.epochs {
-        Epochs::Every(length) => Some(length),
-        Epochs::Manual => None,
-    };
-    let bench = Bench::new(config.leaks.clone(), epoch_length, owners).map_err(Error::LeakConfig)?;
     let store: &'static Store = Box::leak(Box::new(create_store(&mut options)?));
 
     // A child's `start` would otherwise wait for a loader's lock that our thread held at the fork.
@@ -169,6 +162,19 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
     unwind::set_checking(config.check_stacks);
     store.set_unwinder(name);
     store.lay_out_ahead();
+    let epoch_length = match config.epochs {
+        Epochs::Every(length) => Some(length),
+        Epochs::Manual => None,
+    };
+    let watch = Watch::new(base.0, fixed).ok_or_else(|| Error::Thread(std::io::ErrorKind::OutOfMemory.into()));
+    let bench = Bench::new(config.leaks.clone(), epoch_length, owners).map_err(Error::LeakConfig);
+    let (watch, bench) = match (watch, bench) {
+        (Ok(watch), Ok(bench)) => (watch, bench),
+        (Err(error), _) | (_, Err(error)) => {
+            end_store(store, false);
+            return Err(error);
+        }
+    };
     AGGREGATOR.begin(Attribution::new(base.0, fixed), store.tables(), watch);
     interval::set(code, fixed);
     // Of this profile alone.
