@@ -57,6 +57,8 @@ pub(crate) fn keep_free(workspaces: usize) {
 }
 
 struct Listed {
+    /// What the loader calls it.
+    name: Box<[u8]>,
     module: LoadedModule,
     id: ModuleId,
     base: u64,
@@ -284,7 +286,7 @@ impl Listed {
         let path = if view.index == 0 && view.path.is_empty() {
             std::fs::read_link("/proc/self/exe").map_or_else(|_| String::new(), |p| p.to_string_lossy().into_owned())
         } else {
-            String::from_utf8_lossy(view.path).into_owned()
+            lasting_path(view.path)
         };
         let copy = may_be_unloaded(view).then(|| {
             Arc::new(Tables { eh_frame_hdr: view.eh_frame_hdr.into(), eh_frame: view.eh_frame_section().into() })
@@ -294,6 +296,7 @@ impl Listed {
             None => (view.eh_frame_hdr, view.eh_frame),
         };
         Listed {
+            name: view.path.into(),
             module: LoadedModule {
                 path,
                 build_id: view.build_id.to_vec(),
@@ -318,7 +321,7 @@ impl Listed {
         self.module.text == view.text
             && self.module.bias == view.bias
             && self.module.build_id == view.build_id
-            && ((view.index == 0 && view.path.is_empty()) || self.module.path == String::from_utf8_lossy(view.path))
+            && *self.name == *view.path
             && self.copy.as_ref().is_none_or(|tables| {
                 *tables.eh_frame_hdr == *view.eh_frame_hdr && *tables.eh_frame == *view.eh_frame_section()
             })
@@ -348,6 +351,15 @@ impl Listed {
             },
         )
     }
+}
+
+/// A library opened by `./plugin.so` is found again when the program, or whoever reads its profile, is in another directory.
+fn lasting_path(name: &[u8]) -> String {
+    let path = String::from_utf8_lossy(name);
+    if path.starts_with('/') || !path.contains('/') {
+        return path.into_owned();
+    }
+    std::path::absolute(&*path).map_or_else(|_| path.to_string(), |path| path.to_string_lossy().into_owned())
 }
 
 /// All but the program, the kernel's module, libc, and the module that this code is in: those stay while we run.

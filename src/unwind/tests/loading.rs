@@ -136,3 +136,23 @@ fn a_thousand_loads_and_unloads() {
     assert!(session.sink.rows.len() > 500);
     session.finish(3_000);
 }
+
+/// `dlopen("./plugin.so")`: its symbols are looked for later, perhaps from another directory.
+#[test]
+fn a_library_of_a_relative_path_has_an_absolute_one() {
+    let library = std::path::absolute(build("relative", 5)).unwrap();
+    let up = std::env::current_dir().unwrap().components().count() - 1;
+    let relative = std::path::PathBuf::from("../".repeat(up)).join(library.strip_prefix("/").unwrap());
+    let opened = Library::open(&relative);
+    let mut session = Session::start(128);
+    let paths = |session: &Session| -> Vec<_> {
+        let modules = session.sink.rows.iter().map(|(module, _)| module.path.clone());
+        modules.filter(|path| path.contains("librelative.so")).collect()
+    };
+    let found = paths(&session);
+    assert!(matches!(&found[..], [path] if path.starts_with('/') && Path::new(path).exists()), "{found:?}");
+    session.refresh();
+    assert_eq!(paths(&session), found, "known again");
+    drop(opened);
+    session.finish(0);
+}
