@@ -77,7 +77,6 @@ fn with_running<T>(f: impl FnOnce(&mut Option<Running>) -> T) -> Option<T> {
 /// Starts a profile. Returns its ticket.
 pub(super) fn start(config: Config, listener: Option<OnVerdict>) -> Result<u32, Error> {
     config.check()?;
-    let slots_off = crate::config::slots_off()?;
     if !sys::IS_SUPPORTED {
         return Err(Error::Unsupported);
     }
@@ -90,6 +89,7 @@ pub(super) fn start(config: Config, listener: Option<OnVerdict>) -> Result<u32, 
     barrier::register();
     hook::prepare();
     let inside = hook::inside();
+    let slots_off = crate::config::slots_off()?;
     clock::choose();
     let inside = if RANGE.bounds().1 == 0 && !slots_off {
         // Nothing of ours is alive here: blocks of ours are known by the range from now on.
