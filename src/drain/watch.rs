@@ -14,10 +14,11 @@ use crate::leak::history::{Block, History};
 use crate::ring::RingId;
 use crate::ring::record::Kind;
 use crate::sampler::weight::{IntervalCode, Weight};
-use crate::store::attribution::{Applied, Observer, exactly};
 use crate::store::exact::{AppliedExactly, Exactly};
+use crate::store::observer::{Applied, Observer};
 use crate::store::streak::{AppliedStreak, Streak};
 use crate::store::tables::Tables;
+use crate::store::weights::exactly;
 use crate::units::{SiteId, Ticks};
 use sites::{MOST_SITES, Site, Sites};
 
