@@ -179,7 +179,7 @@ fn instructions(rows: &mut Vec<Row>, results: &Results, work: &Work) {
 
 fn server(rows: &mut Vec<Row>, results: &Results, work: &Work) {
     for variant in ["unfreed, sampled", "unfreed, governed"] {
-        for (what, figure) in [("time a request", wall as Figure), ("p99", p99 as Figure)] {
+        for (what, figure) in [("time a request", wall as Figure), ("p99 of one connection", p99 as Figure)] {
             let ratio = results.ratio(Group::Sampled, work, variant, "none", figure);
             let what = format!("server, {}: {what}", variant.trim_start_matches("unfreed, "));
             let (measured, verdict) = match ratio {

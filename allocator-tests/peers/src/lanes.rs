@@ -11,16 +11,20 @@ use crate::plan::{Slicing, Variant, Work};
 use crate::process::Running;
 
 /// Connections of the server's load.
-const CONNECTIONS: u64 = 8;
+pub const CONNECTIONS: u64 = 8;
+/// After a slice of the server by all connections, one of them makes this share of its requests once more, alone.
+const ALONE: u64 = 2;
 
 /// What one slice took.
 #[derive(Clone, Debug)]
 pub struct Slice {
     pub wall_ns: f64,
     pub cpu_ns: f64,
-    /// The server's latencies.
+    /// The server's latencies, asked by one connection alone.
     pub p50_ns: Option<f64>,
     pub p99_ns: Option<f64>,
+    /// The same of all connections at once.
+    pub crowd_p99_ns: Option<f64>,
     /// Of the work so far.
     pub checksum: String,
 }
@@ -33,6 +37,7 @@ impl Slice {
             cpu_ns: number("cpu_ns")?,
             p50_ns: told["p50_ns"].as_f64(),
             p99_ns: told["p99_ns"].as_f64(),
+            crowd_p99_ns: told["crowd_p99_ns"].as_f64(),
             checksum: told["checksum"].as_str().ok_or("no checksum")?.to_owned(),
         })
     }
@@ -108,7 +113,7 @@ impl Lane {
         let load = if work.name == "server" {
             let port = first["port"].as_u64().ok_or("no port")?;
             let mut load = Command::new(&bench.load);
-            load.args([port, CONNECTIONS, warm_up, slice].map(|number| number.to_string()));
+            load.args([port, CONNECTIONS, warm_up, slice, slice / ALONE].map(|number| number.to_string()));
             let mut load = Running::start(load, &bench.scratch.join(format!("{name}.load.stderr")))?;
             load.line()?;
             running.stop()?;

@@ -12,8 +12,10 @@ mod page;
 mod plan;
 mod plot;
 mod process;
+mod readme;
 mod results;
 mod round;
+mod server;
 mod statistics;
 
 use std::fs;
@@ -33,8 +35,8 @@ use round::Round;
 const USAGE: &str = "usage: peers [--quick | --long] [--rounds N] [--only WORKLOAD,…] [--profilers NAME,…] [--no-callgrind]
              [--no-build] [--out DIRECTORY] [--slices N] [--slices-to FILE]
 
-  --quick, --long   about 4 minutes and about 75, where the default is about 25 on two cores; building not counted
-  --rounds N        rounds of all profilers, and of the server no more
+  --quick, --long   about 5 minutes and about 110, where the default is about 35 on two cores; building not counted
+  --rounds N        rounds of all profilers, and no more of those whose cost is promised
   --only            workloads, as in the page: pair, churn, json, grow, handoff, buffers, deep, server, mail, batch, threads
   --profilers       those whose names contain one of these; what they are compared with is run in any case
   --no-callgrind    counts no instructions
@@ -112,6 +114,7 @@ impl Options {
         if let Some(rounds) = rounds {
             options.scale.rounds = rounds;
             options.scale.exact_rounds = rounds;
+            options.scale.promised_rounds = rounds;
             options.scale.server_rounds = rounds;
         }
         if let Some(name) = options.only.iter().find(|name| !WORKS.iter().any(|work| work.name == **name)) {
@@ -196,16 +199,13 @@ fn bench(options: &Options) -> Result<(), String> {
             one_round(options, &bench, &programs, &mut results, (&works, group, round), &|_| true);
         }
     }
-    let served: Vec<Work> = works.iter().filter(|work| work.name == "server").copied().collect();
-    if !served.is_empty() {
-        let (first, end) = (options.scale.rounds, options.scale.server_rounds);
-        for round in first..end.max(first) {
-            if (round - first).is_multiple_of(10) {
-                say(&format!("the server alone: round {} of {end}", round + 1));
-            }
-            let promised = |variant: &Variant| plan::SERVED.contains(&variant.name);
-            one_round(options, &bench, &programs, &mut results, (&served, Group::Sampled, round), &promised);
-        }
+    let promised = |variant: &Variant| plan::PROMISED.contains(&variant.name);
+    let most = works.iter().map(|work| options.scale.promised_rounds_of(work)).max().unwrap_or(0);
+    for round in options.scale.rounds..most {
+        let mut wanted = works.clone();
+        wanted.retain(|work| round < options.scale.promised_rounds_of(work));
+        say(&format!("what is promised, by itself: round {} of {most}, {} workloads", round + 1, wanted.len()));
+        one_round(options, &bench, &programs, &mut results, (&wanted, Group::Sampled, round), &promised);
     }
     say("what the exact profilers count");
     one_round(options, &bench, &programs, &mut results, (&works, Group::Counts, 0), &|_| true);
@@ -281,8 +281,8 @@ fn write(
     if options.is_whole() && options.out.is_none() {
         let readme = root.join("README.md");
         let text = fs::read_to_string(&readme).map_err(|error| format!("{}: {error}", readme.display()))?;
-        let table = page::short_table(&rows, &format!("docs/benchmarks/{name}.md"), machine, warnings);
-        let text = page::with_table(&text, &table).ok_or("README.md has no markers for the table of speed")?;
+        let table = readme::short_table(&rows, &format!("docs/benchmarks/{name}.md"), machine, warnings);
+        let text = readme::with_table(&text, &table).ok_or("README.md has no markers for the table of speed")?;
         fs::write(&readme, text).map_err(|error| format!("{}: {error}", readme.display()))?;
         say("written: the table in README.md");
     }

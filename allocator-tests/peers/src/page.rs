@@ -1,11 +1,12 @@
-//! The page of a run, `docs/benchmarks/DATE-machine.md`, and the short table in the root's README.
+//! The page of a run, `docs/benchmarks/DATE-machine.md`.
 
 use std::fmt::Write as _;
 
-use crate::bounds::{PROMISES, Row, Verdict, governed, shown};
+use crate::bounds::{Row, governed, shown};
 use crate::machine::Machine;
 use crate::plan::{AGAIN, Group, Scale, Variant, Work};
-use crate::results::{Figure, Results, cpu, p50, p99, wall};
+use crate::results::{Figure, Results, cpu, wall};
+use crate::server;
 use crate::statistics::{Middle, middle};
 
 /// All that a page tells.
@@ -35,10 +36,11 @@ impl Page<'_> {
         writeln!(out, "{cpu}, {cores} cores; {kernel}; {compiler}; commit {commit}.")?;
         writeln!(
             out,
-            "Written by `cargo run --release --manifest-path allocator-tests/peers/Cargo.toml`, scale '{}': {} rounds, {} of the exact profilers, {} of the server where its latency is promised, {} minutes.\n",
+            "Written by `cargo run --release --manifest-path allocator-tests/peers/Cargo.toml`, scale '{}': {} rounds, {} of the exact profilers, {} where 2 or 3% are promised and {} of the server, {} minutes.\n",
             self.scale.name,
             self.scale.rounds,
             self.scale.exact_rounds,
+            self.scale.promised_rounds.max(self.scale.rounds),
             self.scale.server_rounds.max(self.scale.rounds),
             self.minutes
         )?;
@@ -49,7 +51,7 @@ impl Page<'_> {
         self.explain(out)?;
         self.bounds(out)?;
         self.ratios(out)?;
-        self.server(out)?;
+        server::write(self, out)?;
         self.governor(out)?;
         self.instructions(out)?;
         self.memory(out)?;
@@ -62,8 +64,8 @@ impl Page<'_> {
         writeln!(
             out,
             "How to read it: in a round, all variants of a workload are started, with the same layout of the heap, another than in the last round; the profilers start, and all warm up. \
-             Then they do the work in slices of 15 to 30 ms (without a profiler; the server's are of 4,800 requests, 80 ms), in turn, A B C \u{2026} A B C \u{2026}, one program at a time: between its slices a program is stopped, with all its \
-             threads. A round's value is the median of its ratios of a slice to the same slice of the same workload without a profiler over the same allocator, which ran shortly before or after. \
+             Then they do the work in slices of 15 to 30 ms (without a profiler; the server's are of 7,200 requests, 200 ms), in turn, A B C \u{2026} A B C \u{2026}, one program at a time: between its slices a program is stopped, with all its \
+             threads. Where 2 or 3% are promised, more rounds follow of those variants and none alone. A round's value is the median of its ratios of a slice to the same slice of the same workload without a profiler over the same allocator, which ran shortly before or after. \
              Each figure is the median over the rounds, and in brackets the interval that holds the true median with 95% probability (with fewer than six rounds: all that was seen).\n"
         )?;
         writeln!(
@@ -104,7 +106,7 @@ impl Page<'_> {
         writeln!(out)
     }
 
-    fn profilers(&self, group: Group) -> Vec<Variant> {
+    pub fn profilers(&self, group: Group) -> Vec<Variant> {
         let mut variants: Vec<Variant> = Vec::new();
         for variant in self.works.iter().flat_map(|work| group.variants(work)) {
             let was_run = self.works.iter().any(|work| self.results.cell(group, work, variant.name).is_some());
@@ -159,61 +161,6 @@ impl Page<'_> {
                 )
             };
             writeln!(out, "| {} | {} | {} | {} |", work.label(), of("none"), of("jemalloc"), of("mimalloc"))?;
-        }
-        writeln!(out)
-    }
-
-    fn server(&self, out: &mut String) -> std::fmt::Result {
-        let Some(work) = self.works.iter().find(|work| work.name == "server") else { return Ok(()) };
-        writeln!(out, "## The server: axum on two worker threads, eight keep-alive connections on loopback\n")?;
-        writeln!(
-            out,
-            "| profiler | requests/s | throughput | p50, ms | p50 | p99, ms | p99 | CPU time |\n|---|--:|--:|--:|--:|--:|--:|--:|"
-        )?;
-        for group in [Group::Sampled, Group::Exact] {
-            for variant in self.profilers(group).into_iter().filter(|variant| group.variants(work).contains(variant)) {
-                if group == Group::Exact && variant.is_base() && variant.under.is_none() {
-                    continue;
-                }
-                let Some(ns) = self.results.median(group, work, variant.name, wall) else {
-                    writeln!(
-                        out,
-                        "| {} | {} | | | | | | |",
-                        variant.name,
-                        self.results.why_not(group, work, variant.name)
-                    )?;
-                    continue;
-                };
-                let ratio = |figure: Figure| {
-                    let middle = self.results.ratio(group, work, variant.name, variant.base, figure);
-                    middle.map_or_else(
-                        String::new,
-                        |middle| if variant.is_base() { String::new() } else { shown(&middle) },
-                    )
-                };
-                let ms = |figure: Figure| {
-                    self.results
-                        .median(group, work, variant.name, figure)
-                        .map_or_else(String::new, |ns| format!("{:.2}", ns / 1e6))
-                };
-                let rate = group.slicing(work, self.scale).slice as f64 / ns * 1e9;
-                // a throughput's ratio is the inverse of the time's
-                let throughput =
-                    self.results.ratio(group, work, variant.name, variant.base, wall).filter(|_| !variant.is_base());
-                let throughput = throughput.map_or_else(String::new, |m| {
-                    format!("{:.2} ({:.2}\u{2013}{:.2})", 1.0 / m.median, 1.0 / m.high, 1.0 / m.low)
-                });
-                writeln!(
-                    out,
-                    "| {} | {rate:.0} | {throughput} | {} | {} | {} | {} | {} |",
-                    variant.name,
-                    ms(p50),
-                    ratio(p50),
-                    ms(p99),
-                    ratio(p99),
-                    ratio(cpu)
-                )?;
-            }
         }
         writeln!(out)
     }
@@ -349,73 +296,5 @@ impl Page<'_> {
             told.push("Nothing failed, and unfreed lost nothing.".to_owned());
         }
         told.iter().try_for_each(|line| writeln!(out, "- {line}"))
-    }
-}
-
-/// The README's table: a line a promise, how many rows kept it, and the worst.
-pub fn short_table(rows: &[Row], page: &str, machine: &Machine, warnings: &[String]) -> String {
-    let mut out = format!(
-        "{}, {} cores, {}: [the whole page]({page}), which says how it was measured.\n\n",
-        machine.cpu, machine.cores, machine.date
-    );
-    for warning in warnings {
-        out.push_str(&format!("**{warning}**\n\n"));
-    }
-    out.push_str(
-        "| what | aim | at most | rows | aim met | kept | missed | by at most |\n|---|---|---|--:|--:|--:|--:|---|\n",
-    );
-    for promise in PROMISES {
-        let of: Vec<&Row> = rows.iter().filter(|row| row.promise == promise).collect();
-        if let Some(first) = of.first() {
-            out.push_str(&short_row(promise, first, &of));
-        }
-    }
-    out
-}
-
-fn short_row(promise: &str, first: &Row, of: &[&Row]) -> String {
-    let count = |wanted: &dyn Fn(&Verdict) -> bool| of.iter().filter(|row| wanted(&row.verdict)).count();
-    let far = |row: &Row| if let Verdict::Missed { by, .. } = row.verdict { by } else { 0.0 };
-    let worst = of.iter().max_by(|a, b| far(a).total_cmp(&far(b))).filter(|row| far(row) > 0.0);
-    let mut told: Vec<String> =
-        worst.iter().map(|row| format!("{}: {}", row.verdict.text().replace("missed by ", ""), row.what)).collect();
-    let beyond = count(&|verdict| matches!(verdict, Verdict::Beyond(_)));
-    let unknown = count(&|verdict| matches!(verdict, Verdict::Unknown(_)));
-    for (count, what) in [(beyond, "that nothing could keep"), (unknown, "without a figure")] {
-        if count > 0 {
-            told.push(format!("{count} {what}"));
-        }
-    }
-    format!(
-        "| {promise} | {} | {} | {} | {} | {} | {} | {} |\n",
-        first.aim,
-        first.at_most,
-        of.len(),
-        count(&|verdict| *verdict == Verdict::Aim),
-        count(&|verdict| *verdict == Verdict::Kept),
-        count(&|verdict| matches!(verdict, Verdict::Missed { .. })),
-        told.join("; ")
-    )
-}
-
-const BEGIN: &str = "<!-- speed: written by allocator-tests/peers, not by hand -->";
-const END: &str = "<!-- /speed -->";
-
-/// The README with what stands between the markers replaced; `None` where it has no markers.
-pub fn with_table(readme: &str, table: &str) -> Option<String> {
-    let (before, rest) = readme.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{table}{END}{after}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{BEGIN, END, with_table};
-
-    #[test]
-    fn only_what_stands_between_the_markers_is_replaced() {
-        let readme = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        assert_eq!(with_table(&readme, "new\n"), Some(format!("a\n{BEGIN}\nnew\n{END}\nb\n")));
-        assert_eq!(with_table("no markers", "new"), None);
     }
 }

@@ -80,12 +80,21 @@ where
         .configure_mesh()
         .disable_mesh()
         .disable_y_axis()
-        .x_labels(7)
+        .x_labels(0)
         .y_labels(0)
-        .x_label_formatter(&|x| if *x < 10.0 { format!("{x:.1}\u{d7}") } else { format!("{x:.0}\u{d7}") })
-        .label_style(("sans-serif", 13))
+        .x_label_formatter(&|_| String::new())
         .draw()?;
     lines(&mut chart, works.len(), low, high)?;
+    for x in ticks(low, high) {
+        let at = chart.backend_coord(&(x, 0.0));
+        let origin = area.get_base_pixel();
+        let style = TextStyle::from(("sans-serif", 13).into_font());
+        let style = style.pos(plotters::style::text_anchor::Pos::new(
+            plotters::style::text_anchor::HPos::Center,
+            plotters::style::text_anchor::VPos::Top,
+        ));
+        area.draw(&Text::new(format!("{x}\u{d7}"), (at.0 - origin.0, at.1 - origin.1 + 8), style))?;
+    }
     for row in 0..works.len() {
         let y = place(row);
         let at = chart.backend_coord(&(low, y));
@@ -114,7 +123,15 @@ where
     Ok(())
 }
 
-/// A faint line a workload, and a strong one at 1.
+/// Ratios that have a line and a label: where all lie close together, more of them.
+fn ticks(low: f64, high: f64) -> impl Iterator<Item = f64> {
+    const MANY: [f64; 7] = [0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0];
+    const FEW: [f64; 12] = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0];
+    let all = if high / low < 15.0 { &MANY[..] } else { &FEW[..] };
+    all.iter().copied().filter(move |x| low < *x && *x < high)
+}
+
+/// A faint line a workload and a tick, and a strong one at 1.
 fn lines<B: DrawingBackend>(
     chart: &mut ChartContext<'_, B, Cartesian2d<plotters::coord::combinators::LogCoord<f64>, RangedCoordf64>>,
     rows: usize,
@@ -128,6 +145,9 @@ where
     for row in 0..rows {
         let y = row as f64 + 0.5;
         chart.draw_series([PathElement::new([(low, y), (high, y)], faint)])?;
+    }
+    for x in ticks(low, high) {
+        chart.draw_series([PathElement::new([(x, 0.0), (x, rows as f64)], faint)])?;
     }
     let one = PathElement::new([(1.0, 0.0), (1.0, rows as f64)], RGBColor(90, 90, 90).stroke_width(1));
     chart.draw_series([one])?;

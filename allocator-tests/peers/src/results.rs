@@ -43,6 +43,10 @@ pub fn p99(slice: &Slice) -> Option<f64> {
     slice.p99_ns
 }
 
+pub fn crowd_p99(slice: &Slice) -> Option<f64> {
+    slice.crowd_p99_ns
+}
+
 /// The median of a sample's slices.
 fn typical(sample: &Sample, figure: Figure) -> Option<f64> {
     middle(&sample.slices.iter().filter_map(figure).collect::<Vec<_>>()).map(|middle| middle.median)
@@ -182,6 +186,7 @@ mod tests {
             cpu_ns: *wall_ns,
             p50_ns: None,
             p99_ns: None,
+            crowd_p99_ns: None,
             checksum: format!("{checksum}{n}"),
         };
         let slices = walls.iter().enumerate().map(slice).collect();

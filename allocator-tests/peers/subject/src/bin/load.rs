@@ -1,7 +1,10 @@
-//! The load on the server: `load PORT CONNECTIONS WARM_UP REQUESTS` on the loopback address, keep-alive, a request at a time
-//! on each connection. Warms up and says that it is ready; then each line that it reads is a slice of so many requests, and
-//! for each it prints a line of JSON: wall time, the server's CPU time since the slice before, latencies, and a checksum
-//! of all answers. At the end of its input it asks the server to end. Bounded in time by each socket's time-out.
+//! The load on the server: `load PORT CONNECTIONS WARM_UP REQUESTS ALONE` on the loopback address, keep-alive, a request at a
+//! time on each connection. Warms up and says that it is ready; then each line that it reads is a slice: so many requests by all
+//! connections at once, for throughput, and then so many by one connection alone, for latency. With more connections than
+//! processors a 99th percentile is that of the kernel's queue, in which clients and server stand for a processor: in neighbouring slices of one
+//! program it differs by half, and by a sixth where nobody queues. For each slice it prints a line of JSON: wall time and the
+//! server's CPU time since the slice before, both without the lone part; the latencies of either part; and a checksum of all
+//! answers. At the end of its input it asks the server to end. Bounded in time by each socket's time-out.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -91,14 +94,18 @@ fn hash(bytes: &[u8]) -> u64 {
 
 /// What the connections' threads share with the one that reads the clock.
 struct Meeting {
-    /// Twice a slice: when it begins and when all have their answers.
+    /// Five times a slice: when all are ready for it, when it begins, when all have their answers, when one goes on alone, and when
+    /// that one has its answers.
     barrier: Barrier,
     goes_on: AtomicBool,
     outcome: Mutex<Outcome>,
 }
 
 struct Outcome {
-    latencies: Histogram<u64>,
+    /// Of all connections at once.
+    crowd: Histogram<u64>,
+    /// Of one connection alone.
+    alone: Histogram<u64>,
     checksum: u64,
     failure: Option<Failure>,
 }
@@ -108,7 +115,7 @@ impl Meeting {
         Ok(Meeting {
             barrier: Barrier::new(usize::try_from(connections)? + 1),
             goes_on: AtomicBool::new(true),
-            outcome: Mutex::new(Outcome { latencies: histogram()?, checksum: 0, failure: None }),
+            outcome: Mutex::new(Outcome { crowd: histogram()?, alone: histogram()?, checksum: 0, failure: None }),
         })
     }
 
@@ -121,15 +128,25 @@ fn histogram() -> Result<Histogram<u64>, Failure> {
     Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
 }
 
+/// Requests, by one connection.
+#[derive(Clone, Copy)]
+struct Share {
+    warm_up: u64,
+    /// In a slice, beside the others.
+    crowd: u64,
+    /// In a slice, alone.
+    alone: u64,
+}
+
 /// A connection: its warm-up, and as many slices as there are. After a failure it only keeps the others from waiting for it.
-fn drive(port: u16, connection: u64, warm_up: u64, requests: u64, meeting: &Meeting) {
+fn drive(port: u16, connection: u64, share: Share, meeting: &Meeting) {
     let mut driver = Connection::open(port).and_then(|mut open| {
-        for n in 0..warm_up {
+        for n in 0..share.warm_up {
             open.ask(&request(connection, n))?;
         }
         Ok((open, histogram()?))
     });
-    let mut next = warm_up;
+    let mut next = share.warm_up;
     loop {
         meeting.barrier.wait();
         meeting.barrier.wait();
@@ -137,20 +154,37 @@ fn drive(port: u16, connection: u64, warm_up: u64, requests: u64, meeting: &Meet
         if !meeting.goes_on.load(Ordering::Relaxed) {
             return;
         }
-        let done =
-            driver.as_mut().ok().map(|(open, latencies)| slice(open, latencies, connection, next..next + requests));
-        meeting.barrier.wait();
-        next += requests;
-        let mut outcome = meeting.outcome();
-        match (&mut driver, done) {
-            (Ok((_, latencies)), Some(Ok(checksum))) => {
-                // both have the same bounds
-                let _ = outcome.latencies.add(&*latencies);
-                latencies.reset();
-                outcome.checksum = outcome.checksum.wrapping_add(checksum);
+        for is_alone in [false, true] {
+            let numbers = next..next + if is_alone { share.alone } else { share.crowd };
+            next = numbers.end;
+            let done = driver.as_mut().ok().map(|(open, latencies)| slice(open, latencies, connection, numbers));
+            meeting.barrier.wait();
+            meeting.outcome().add(&mut driver, done, is_alone);
+            if !is_alone {
+                // the clocks are read
+                meeting.barrier.wait();
             }
-            (_, Some(Err(failure))) => outcome.failure = Some(failure),
-            _ => outcome.failure = Some("a connection was lost".into()),
+        }
+    }
+}
+
+impl Outcome {
+    /// Of one connection's part of a slice.
+    fn add(
+        &mut self,
+        driver: &mut Result<(Connection, Histogram<u64>), Failure>,
+        done: Option<Result<u64, Failure>>,
+        is_alone: bool,
+    ) {
+        match (driver, done) {
+            (Ok((_, latencies)), Some(Ok(checksum))) => {
+                // all have the same bounds
+                let _ = if is_alone { &mut self.alone } else { &mut self.crowd }.add(&*latencies);
+                latencies.reset();
+                self.checksum = self.checksum.wrapping_add(checksum);
+            }
+            (_, Some(Err(failure))) => self.failure = Some(failure),
+            _ => self.failure = Some("a connection was lost".into()),
         }
     }
 }
@@ -174,8 +208,8 @@ fn slice(
 
 fn main() -> Result<(), Failure> {
     let given: Vec<u64> = std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
-    let [port, connections, warm_up, requests] = given[..] else {
-        return Err("usage: load PORT CONNECTIONS WARM_UP REQUESTS".into());
+    let [port, connections, warm_up, requests, alone] = given[..] else {
+        return Err("usage: load PORT CONNECTIONS WARM_UP REQUESTS ALONE".into());
     };
     let port = u16::try_from(port)?;
     let mut control = Connection::open(port)?;
@@ -183,7 +217,9 @@ fn main() -> Result<(), Failure> {
     let ended = std::thread::scope(|scope| {
         for connection in 0..connections {
             let meeting = &meeting;
-            scope.spawn(move || drive(port, connection, warm_up / connections, requests / connections, meeting));
+            let alone = if connection == 0 { alone } else { 0 };
+            let share = Share { warm_up: warm_up / connections, crowd: requests / connections, alone };
+            scope.spawn(move || drive(port, connection, share, meeting));
         }
         // all are warm
         meeting.barrier.wait();
@@ -209,9 +245,13 @@ fn slices(control: &mut Connection, meeting: &Meeting) -> Result<(), Failure> {
         meeting.barrier.wait();
         let wall = begin.elapsed();
         let after = cpu_ns();
+        // one goes on alone
+        meeting.barrier.wait();
+        meeting.barrier.wait();
+        let end = cpu_ns();
         // when all are back at the beginning, all have added theirs
         meeting.barrier.wait();
-        let after = after?;
+        let (after, end) = (after?, end?);
         let mut outcome = meeting.outcome();
         if let Some(failure) = outcome.failure.take() {
             return Err(failure);
@@ -220,13 +260,15 @@ fn slices(control: &mut Connection, meeting: &Meeting) -> Result<(), Failure> {
             "checksum": format!("{:016x}", outcome.checksum),
             "wall_ns": u64::try_from(wall.as_nanos())?,
             "cpu_ns": after - before,
-            "requests": outcome.latencies.len(),
-            "p50_ns": outcome.latencies.value_at_quantile(0.5),
-            "p99_ns": outcome.latencies.value_at_quantile(0.99),
+            "requests": outcome.crowd.len() + outcome.alone.len(),
+            "p50_ns": outcome.alone.value_at_quantile(0.5),
+            "p99_ns": outcome.alone.value_at_quantile(0.99),
+            "crowd_p99_ns": outcome.crowd.value_at_quantile(0.99),
         });
         println!("{answer}");
-        outcome.latencies.reset();
-        before = after;
+        outcome.crowd.reset();
+        outcome.alone.reset();
+        before = end;
     }
     Ok(())
 }
