@@ -8,7 +8,7 @@
 //! | `hot` | the words that every event touches, and the three admissions |
 //! | `cold` | everything else that can happen to a block: `cold/alloc`, `cold/free`, `cold/realloc` |
 //! | `inner` | what may be assumed of the wrapped allocator |
-//! | `thread` | each thread's cold state, the registry, the sums |
+//! | `thread` | each thread's start and end, its cold state; the registry, the sums, calls to all |
 //! | `session` | which mode is in force |
 //! | `own` | the profiler's own memory |
 //! | `sink` | what the hook needs of the cold side |

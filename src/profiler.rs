@@ -1,4 +1,15 @@
 //! The public handle; the only module that knows both the hot and the cold side.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `builder` | what a profile is to be |
+//! | `start`, `stop` | the order in which the parts come up and go down |
+//! | `running` | the one profile that runs, and what it is asked |
+//! | `store` | the store of that profile, created, lent and ended |
+//! | `link`, `surroundings` | what the hot side is given of the cold one, and the drain thread of the hot one |
+//! | `output` | the file and the summary that a profile leaves |
+//! | `leaks`, `news` | verdicts reported, and told to whoever listens |
+//! | `scopes`, `bounds` | scopes that the program declares, and which of them exceed their bounds |
 
 mod bounds;
 mod builder;
@@ -8,6 +19,10 @@ mod news;
 mod output;
 mod running;
 mod scopes;
+mod start;
+mod stop;
+mod store;
+mod surroundings;
 
 use std::fmt;
 
@@ -178,7 +193,7 @@ pub(crate) use output::write_snapshot as write;
 
 /// Starts a profile of this configuration; for the dhat surface.
 pub(crate) fn start_with(config: crate::config::Config) -> Result<Profiler, Error> {
-    running::start(config, None).map(Profiler::of_ticket)
+    start::start(config, None).map(Profiler::of_ticket)
 }
 
 impl Drop for Profiler {

@@ -3,8 +3,9 @@
 //! | file | what it is |
 //! |---|---|
 //! | `layout` | where everything lies, and what each word means |
-//! | `row`, `tables` | one row of figures; typed views over a mapping or a copy |
-//! | `attribution`, `exact`, `streak`, `merge` | one record applied; one of exact mode; equal ones at once; all rings drained in order of time |
+//! | `words`, `figures`, `row`, `tables` | numbers that one writer changes; a row's figures made of them; one row; typed views over a mapping or a copy |
+//! | `attribution`, `exact`, `streak`, `merge`, `abreast` | one record applied to the row of its stack; one of exact mode; equal ones at once; all rings drained in order of time, or pairs ring by ring |
+//! | `weights`, `observer`, `epoch` | what a block counts for; whoever sees the records that were applied; the end of an epoch |
 //! | `writer`, `space`, `telling`, `version`, `place`, `identity`, `text` | the store of this process: the file, its growth, what it is told, where it lies, whose it is |
 //! | `source`, `image`, `reader`, `copy`, `decode` | somebody's store, or our own, read in bounded memory, into a `picture` |
 //! | `error` | what can be wrong |
@@ -13,12 +14,15 @@ mod abreast;
 pub(crate) mod attribution;
 mod copy;
 mod decode;
+pub(crate) mod epoch;
 pub(crate) mod error;
 pub(crate) mod exact;
+mod figures;
 mod identity;
 mod image;
 pub(crate) mod layout;
 mod merge;
+pub(crate) mod observer;
 pub(crate) mod picture;
 pub(crate) mod place;
 pub(crate) mod reader;
@@ -32,6 +36,8 @@ mod telling;
 mod tests;
 mod text;
 mod version;
+pub(crate) mod weights;
+mod words;
 pub(crate) mod writer;
 
 pub(crate) use copy::PictureCopy;

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use super::watch::Watch;
 use crate::ring::record::Record;
-use crate::store::attribution::{self, Attribution};
+use crate::store::attribution::Attribution;
+use crate::store::epoch;
 use crate::store::tables::Tables;
 use crate::sys::clock;
 use crate::sys::lock::Lock;
@@ -137,7 +138,7 @@ impl Aggregator {
 
     /// Ends the store's open epoch. Within [`Aggregator::watched`].
     pub(crate) fn end_epoch(tables: &Tables<'static>, at: Ticks) {
-        attribution::end_epoch(tables, at);
+        epoch::end_epoch(tables, at);
     }
 
     /// Holds the lock for as long as `f` runs: for the tests that stop the drain.

@@ -3,41 +3,31 @@
 //! In exact mode what can be told in sums is tallied (`leak::tally`), and told when a site's history hears of something else or
 //! somebody looks.
 //!
-//! Promises: O(1) a record and no allocation, since it runs under the aggregator's lock; at most 1,176 bytes a site (1 KiB of
-//! history, the rest habits for advice and the tally), and no more than [`MOST_SITES`] sites, in a mapping of its own that costs what
-//! is touched. Sites beyond that are not judged and are counted.
+//! Promises: O(1) a record and no allocation, since it runs under the aggregator's lock. What is kept of a site, and of how many,
+//! is said in `watch/sites.rs`; sites beyond that are not judged and are counted.
 
-#![allow(unsafe_code, reason = "histories in a mapping of their own")]
-
-use std::ptr::NonNull;
+mod sites;
 
 use super::epochs::Epochs;
 use crate::leak::habits::Habits;
 use crate::leak::history::{Block, History};
-use crate::leak::tally::Tally;
 use crate::ring::RingId;
 use crate::ring::record::Kind;
 use crate::sampler::weight::{IntervalCode, Weight};
-use crate::store::attribution::{Applied, Observer, exactly};
 use crate::store::exact::{AppliedExactly, Exactly};
+use crate::store::observer::{Applied, Observer};
 use crate::store::streak::{AppliedStreak, Streak};
 use crate::store::tables::Tables;
-use crate::sys::map;
+use crate::store::weights::exactly;
 use crate::units::{SiteId, Ticks};
+use sites::{MOST_SITES, Site, Sites};
 
-/// Sites that are judged at most: 19 MB where all of them exist. Far more than a service has that hold
-/// memory; an exact profile of a huge program may exceed it.
-pub(crate) const MOST_SITES: usize = 16_384;
-/// All sites' histories, by the number of their row.
+/// All sites' histories, and how they are fed.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    histories: NonNull<History>,
-    habits: NonNull<Habits>,
-    tallies: NonNull<Tally>,
+    sites: Sites,
     /// Was anything told or tallied since `settle`?
     is_tallied: bool,
-    /// Rows seen so far, and 1; at most `MOST_SITES`.
-    used: usize,
     /// Records of sites without a history.
     unwatched: u64,
     /// Rings that records came from are numbered below this: threads that were recorded at once, at most.
@@ -47,54 +37,23 @@ pub(crate) struct Watch {
     fixed_bytes: u64,
 }
 
-// SAFETY: the mapping belongs to this value alone.
-unsafe impl Send for Watch {}
-
 impl Watch {
     /// For a profile that begins at `base`. `None` where no memory is to be had.
     pub(crate) fn new(base: Ticks, fixed_bytes: u64) -> Option<Watch> {
-        let histories = map::anonymous(MOST_SITES * size_of::<History>())?;
-        let rest = map::anonymous(MOST_SITES * size_of::<Habits>()).and_then(|habits| {
-            let tallies = map::anonymous(MOST_SITES * size_of::<Tally>());
-            if tallies.is_none() {
-                // SAFETY: exactly the mapping just made; nobody else has it.
-                unsafe { map::unmap(habits.as_ptr().cast(), MOST_SITES * size_of::<Habits>()) };
-            }
-            Some((habits, tallies?))
-        });
-        let Some((habits, tallies)) = rest else {
-            // SAFETY: exactly the mapping made above; nobody else has it.
-            unsafe { map::unmap(histories.as_ptr().cast(), MOST_SITES * size_of::<History>()) };
-            return None;
-        };
-        let (histories, habits, tallies) = (histories.cast(), habits.cast(), tallies.cast());
-        let epochs = Epochs::new(base);
-        Some(Watch {
-            histories,
-            habits,
-            tallies,
-            is_tallied: false,
-            used: 0,
-            unwatched: 0,
-            threads: 0,
-            epochs,
-            fixed_bytes,
-        })
+        let (sites, epochs) = (Sites::new()?, Epochs::new(base));
+        Some(Watch { sites, is_tallied: false, unwatched: 0, threads: 0, epochs, fixed_bytes })
     }
 
     /// The histories of the rows seen so far.
     pub(crate) fn histories(&mut self) -> &mut [History] {
         self.settle();
-        // SAFETY: `used` is within the mapping, whose zeroed bytes are unused histories; `&mut self` makes this the
-        // only access.
-        unsafe { std::slice::from_raw_parts_mut(self.histories.as_ptr(), self.used) }
+        self.sites.histories()
     }
 
     /// What the sites of the histories do epoch by epoch.
     pub(crate) fn habits(&mut self) -> &mut [Habits] {
         self.settle();
-        // SAFETY: as in `histories`; zeroed bytes are a site's that has not done anything.
-        unsafe { std::slice::from_raw_parts_mut(self.habits.as_ptr(), self.used) }
+        self.sites.habits()
     }
 
     /// The most threads that were recorded at once so far.
@@ -104,7 +63,7 @@ impl Watch {
 
     /// The memory that histories, habits and tallies take.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        (self.used * (size_of::<History>() + size_of::<Habits>() + size_of::<Tally>())) as u64
+        self.sites.memory_bytes()
     }
 
     /// The open epoch's number.
@@ -135,17 +94,6 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        // SAFETY: exactly the mapping made by `new`; nobody else has it.
-        unsafe { map::unmap(self.histories.as_ptr().cast(), MOST_SITES * size_of::<History>()) };
-        // SAFETY: the same.
-        unsafe { map::unmap(self.habits.as_ptr().cast(), MOST_SITES * size_of::<Habits>()) };
-        // SAFETY: the same.
-        unsafe { map::unmap(self.tallies.as_ptr().cast(), MOST_SITES * size_of::<Tally>()) };
-    }
-}
-
 impl Observer for Watch {
     fn reads(&mut self, ring: RingId) {
         self.threads = self.threads.max(ring.0.saturating_add(1));
@@ -157,7 +105,7 @@ impl Observer for Watch {
         if index == 0 || index >= MOST_SITES {
             return true;
         }
-        self.at(index).is_some_and(|site| {
+        self.sites.at(index).is_some_and(|site| {
             site.history.is_deaf_to_birth(&block)
                 && site.history.is_deaf_to_free(&block)
                 && (site.tally.has_reached(blocks) || site.habits.has_reached(site.tally.live().saturating_add(blocks)))
@@ -208,7 +156,7 @@ impl Observer for Watch {
     fn applied_exactly(&mut self, applied: &AppliedExactly) {
         let (open_since, size) = (self.epochs.open_since, applied.size);
         // No closure: it would be a function of its own.
-        let is_tallied = match (self.tallies().get_mut(applied.site.0 as usize), applied.what) {
+        let is_tallied = match (self.sites.tallies().get_mut(applied.site.0 as usize), applied.what) {
             (Some(tally), Exactly::Born) => tally.born(size, 1),
             (Some(tally), Exactly::Freed { birth }) => birth >= open_since && tally.freed(size),
             (Some(tally), Exactly::Resized { birth, from }) => birth >= open_since && tally.resized(from, size),
@@ -221,7 +169,7 @@ impl Observer for Watch {
 
     #[inline(always)]
     fn applied_streak(&mut self, applied: &AppliedStreak) {
-        let is_tallied = match (self.tallies().get_mut(applied.site.0 as usize), applied.streak) {
+        let is_tallied = match (self.sites.tallies().get_mut(applied.site.0 as usize), applied.streak) {
             (Some(tally), Streak::Births { times, .. }) => tally.born(applied.size, times),
             (Some(tally), Streak::Pairs { times, .. }) => tally.paired(applied.size, times),
             (None, _) => false,
@@ -230,13 +178,6 @@ impl Observer for Watch {
             self.tell_streak(applied);
         }
     }
-}
-
-/// All that is kept of one site.
-struct Site<'a> {
-    history: &'a mut History,
-    habits: &'a mut Habits,
-    tally: &'a mut Tally,
 }
 
 impl Site<'_> {
@@ -337,33 +278,12 @@ impl Watch {
             self.unwatched += 1;
             return None;
         }
-        self.used = self.used.max(index + 1);
         self.is_tallied = true;
-        let site = self.at(index)?;
+        let site = self.sites.see(index)?;
         if !site.history.is_in_use() {
             site.history.begin(now);
         }
         Some(site)
-    }
-
-    #[inline(always)]
-    fn at(&mut self, index: usize) -> Option<Site<'_>> {
-        if index >= MOST_SITES {
-            return None;
-        }
-        // SAFETY: within the mapping, whose zeroed bytes are unused ones; `&mut self` makes this the only access.
-        let history = unsafe { nth(self.histories, index) };
-        // SAFETY: the same.
-        let habits = unsafe { nth(self.habits, index) };
-        // SAFETY: the same.
-        let tally = unsafe { nth(self.tallies, index) };
-        Some(Site { history, habits, tally })
-    }
-
-    #[inline(always)]
-    fn tallies(&mut self) -> &mut [Tally] {
-        // SAFETY: the whole mapping, whose zeroed bytes are empty tallies; `&mut self` makes this the only access.
-        unsafe { std::slice::from_raw_parts_mut(self.tallies.as_ptr(), MOST_SITES) }
     }
 
     /// Tells the histories everything, and lets no tally know what it is that they need not hear: whoever asked for them
@@ -373,25 +293,13 @@ impl Watch {
             return;
         }
         let now = self.epochs.open;
-        for index in 1..self.used {
-            if let Some(mut site) = self.at(index) {
+        for index in 1..self.sites.used() {
+            if let Some(mut site) = self.sites.at(index) {
                 site.settle(now);
                 site.tally.listen_to_all();
             }
         }
     }
-}
-
-/// One of many.
-///
-/// # Safety
-/// `index` lies within what `base` points to, all of which is valid; the result is the only access while it lives.
-#[inline(always)]
-unsafe fn nth<'a, T>(base: NonNull<T>, index: usize) -> &'a mut T {
-    // SAFETY: within, by the caller.
-    let mut at = unsafe { base.add(index) };
-    // SAFETY: valid and alone, by the caller.
-    unsafe { at.as_mut() }
 }
 
 #[cfg(test)]

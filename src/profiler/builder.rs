@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::leaks::OnVerdict;
-use super::{Profiler, VerdictChange, running};
+use super::{Profiler, VerdictChange, start};
 use crate::config::{Config, Epochs, Sampling, StorePlace};
 use crate::error::Error;
 use crate::leak::LeakConfig;
@@ -157,6 +157,6 @@ impl Builder {
     /// # Errors
     /// A bad value, by the method's name, the value and what is allowed; and those of [`Profiler::start`].
     pub fn start(self) -> Result<Profiler, Error> {
-        running::start(self.config, self.on_verdict).map(Profiler::of_ticket)
+        start::start(self.config, self.on_verdict).map(Profiler::of_ticket)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::leaks;
 use super::news::Listening;
-use super::running::{self, Finished};
+use super::stop::{Finished, stop};
 use crate::config::Config;
 use crate::drain::verdict::Evidence;
 use crate::export::dhat::write_file;
@@ -35,7 +35,7 @@ fn end_with(
 ) -> Option<Snapshot> {
     // `None`: this very thread is at it already, and something in the midst of it called `exit`.
     let held = FINISHING.take()?;
-    let mut finished = running::stop(ticket)?;
+    let mut finished = stop(ticket)?;
     let evidence = finished.evidence.take();
     let is_there = evidence.is_some();
     let snapshot =

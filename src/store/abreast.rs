@@ -22,12 +22,15 @@
 use crate::ring::record::{Kind, RECORD_WORDS, SIZE_MASK};
 use crate::ring::{Consumer, RingId};
 use crate::sampler::weight::BYTES_FRACTION_BITS;
-use crate::store::attribution::{Attribution, Observer, known_site_row};
+use crate::store::attribution::Attribution;
+use crate::store::attribution::known_site_row;
 use crate::store::exact::stack_of;
 use crate::store::merge::{FEW, Turns};
-use crate::store::row::{Row, get, signed};
+use crate::store::observer::Observer;
+use crate::store::row::Row;
 use crate::store::streak::{MOST_RECORDS, frees, of_pairs};
 use crate::store::tables::Tables;
+use crate::store::words::{get, signed};
 use crate::units::{SiteId, StackId};
 use std::cmp::Ordering;
 

@@ -1,4 +1,4 @@
-//! Attribution: one record changes its site's row, its size class's and the process's figures.
+//! Attribution: one record changes its site's row, found or made by its stack, its size class's and the process's figures.
 //!
 //! Promises: a record is applied in whole or, in a file whose writer was killed, recognisably not: all its changes lie
 //! between the two marks of its site's row, and the header names that row and the record before. No allocation, no
@@ -9,18 +9,20 @@
 //! the first event that lowers them; that counts a *generation*. A row whose generation is old has not changed since
 //! that moment, so its live figures are those of the peak: they are kept when it is next changed, or shown as they are.
 //!
-//! **Weights** are a pure function of (size, interval), so a death takes away the very integers that the birth added.
+//! **Rows.** A stack's row is its own for good, so that a free finds the row that its birth found. A stack for which no row is left
+//! folds into the root's, which is counted, and both say so. Finding it stays beside `apply`: from a file of its own, and so a codegen
+//! unit of its own, it makes each record 2 instructions dearer (measured).
 
 use crate::ring::RingId;
 use crate::ring::record::{Kind, Record};
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS, IntervalCode, Weight};
-use crate::store::exact::AppliedExactly;
-use crate::store::layout::{Global, Region, SIZE_CLASSES};
+use crate::store::layout::{Region, SIZE_CLASSES};
 use crate::store::merge::Scratch;
-use crate::store::row::{Row, add, get, set, signed, sub};
-use crate::store::streak::AppliedStreak;
+use crate::store::observer::{Applied, Observer};
+use crate::store::row::Row;
 use crate::store::tables::Tables;
-use crate::store::version;
+use crate::store::weights::{WeightCache, exactly};
+use crate::store::words::{add, get, set, signed, sub};
 use crate::sys::sync::{Ordering, fence};
 use crate::tree::{FOLDED, SITE_MASK, TAINTED};
 use crate::units::{SiteId, StackId, Ticks};
@@ -174,80 +176,6 @@ impl Attribution {
     }
 }
 
-/// One record that was applied, for whoever watches the sites.
-#[derive(Debug)]
-pub(crate) struct Applied<'a> {
-    /// The row's number; 0 is the root's.
-    pub(crate) site: SiteId,
-    pub(crate) record: &'a Record,
-    /// Of `record.size`.
-    pub(crate) weight: &'a Weight,
-    /// Of `record.old_size`; nothing but for a `Resize`.
-    pub(crate) old: &'a Weight,
-    /// The ring that it came from.
-    pub(crate) ring: Option<RingId>,
-}
-
-/// Sees each record after it was applied, under the aggregator's lock and bound by its promises.
-pub(crate) trait Observer {
-    /// Records of this ring come next.
-    fn reads(&mut self, _ring: RingId) {}
-
-    /// Rings hold pairs of births and frees at `site`, `blocks` at once at most, each of `size` bytes and in `ring` or alike.
-    /// May the rings be read one after another?
-    fn may_reorder(&mut self, _site: SiteId, _size: u64, _ring: RingId, _blocks: u64) -> bool {
-        true
-    }
-
-    /// `applied` changed its site's row.
-    fn applied(&mut self, applied: &Applied<'_>);
-
-    /// The same, of a record of exact mode that was applied by itself.
-    fn applied_exactly(&mut self, applied: &AppliedExactly);
-
-    /// The same, of records that were applied as a streak.
-    fn applied_streak(&mut self, applied: &AppliedStreak);
-}
-
-/// Nobody watches.
-impl Observer for () {
-    fn applied(&mut self, _: &Applied<'_>) {}
-
-    fn applied_exactly(&mut self, _: &AppliedExactly) {}
-
-    fn applied_streak(&mut self, _: &AppliedStreak) {}
-}
-
-/// Ends the open epoch at `at`: from here on its figures stay as they are for readers of the live file. The caller
-/// holds the aggregator's lock.
-pub(crate) fn end_epoch(tables: &Tables<'_>, at: Ticks) {
-    let header = tables.header;
-    let epoch = get(&header.state.epoch);
-    version::write_next(&header.closed, |closed| {
-        set(&closed.epoch, epoch);
-        set(&closed.at, at.0);
-        copy_global(&header.global, &closed.global);
-    });
-    // Release: every row as it was in the epoch that ends comes before the epoch that begins.
-    header.state.epoch.store(epoch.wrapping_add(1), Ordering::Release);
-}
-
-/// Copies the process's figures.
-pub(crate) fn copy_global(from: &Global, to: &Global) {
-    let words = [
-        (&from.live_bytes, &to.live_bytes),
-        (&from.live_blocks, &to.live_blocks),
-        (&from.max_bytes, &to.max_bytes),
-        (&from.max_blocks, &to.max_blocks),
-        (&from.max_at, &to.max_at),
-        (&from.peak_generation, &to.peak_generation),
-        (&from.last_at, &to.last_at),
-    ];
-    for (from, to) in words {
-        set(to, get(from));
-    }
-}
-
 /// Says in the header which row and which record (of a streak the last one) are about to change, for the readers of a
 /// dead writer's file.
 #[inline]
@@ -373,52 +301,4 @@ fn covariance(record: &Record, old: &Weight, new: &Weight) -> (u128, u128) {
         (2.0 * carried_bytes * missing_bytes).max(0.0).round() as u128,
         (2.0 * carried_blocks * missing_blocks * blocks_scale).max(0.0).round() as u128,
     )
-}
-
-/// The weight of a block that is recorded for certain.
-#[inline(always)]
-pub(crate) fn exactly(size: u64) -> Weight {
-    Weight {
-        bytes: size << BYTES_FRACTION_BITS,
-        blocks: 1 << BLOCKS_FRACTION_BITS,
-        bytes_variance: 0,
-        blocks_variance: 0,
-        samples: 0,
-    }
-}
-
-/// Weights of recent (size, interval) pairs: the exponential costs more than all the rest of a record.
-#[derive(Debug)]
-struct WeightCache {
-    fixed_interval_bytes: u64,
-    entries: Box<[(u64, Weight)]>,
-}
-
-/// A program has few hundred sizes at a time; 512 entries are 48 KiB.
-const WEIGHT_ENTRIES_BITS: u32 = 9;
-
-impl WeightCache {
-    fn new(fixed_interval_bytes: u64) -> WeightCache {
-        // Interval code 0 is never looked up, so a key of 0 is no entry.
-        WeightCache { fixed_interval_bytes, entries: vec![(0, Weight::default()); 1 << WEIGHT_ENTRIES_BITS].into() }
-    }
-
-    #[inline]
-    fn of(&mut self, size: u64, interval: IntervalCode) -> Weight {
-        if interval == IntervalCode::EXACT {
-            return exactly(size);
-        }
-        // Sizes have 48 bits, so the pair has a word of its own.
-        let key = (size << 8) | u64::from(interval.0);
-        // Fibonacci hashing (Knuth, TAOCP 3, 6.4).
-        let slot = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - WEIGHT_ENTRIES_BITS)) as usize;
-        match self.entries.get_mut(slot) {
-            Some((known, weight)) if *known == key => *weight,
-            Some(entry) => {
-                *entry = (key, Weight::of(size, interval.interval_bytes(self.fixed_interval_bytes)));
-                entry.1
-            }
-            None => Weight::of(size, interval.interval_bytes(self.fixed_interval_bytes)),
-        }
-    }
 }

@@ -9,8 +9,8 @@ use crate::store::error::StoreError;
 use crate::store::image::{Image, copy_words};
 use crate::store::layout::{REGIONS, Region};
 use crate::store::picture::{Life, Picture};
-use crate::store::row::get;
 use crate::store::version::newest;
+use crate::store::words::get;
 use crate::store::writer::Store;
 use crate::units::Ticks;
 

@@ -9,10 +9,10 @@ use crate::store::layout::{MAX_DEPTH, Region};
 use crate::store::picture::{
     ExactTotals, HistoryPoint, Life, Loss, ModulePicture, Picture, ScopePicture, SitePicture, SizeClassPicture,
 };
-use crate::store::row::{get, not_negative};
 use crate::store::tables::Tables;
 use crate::store::text;
 use crate::store::version::newest;
+use crate::store::words::{get, not_negative};
 use crate::sys::sync::Ordering;
 use crate::tree::{FOLDED, TAINTED};
 use crate::units::{FrameKey, StackId, Ticks};

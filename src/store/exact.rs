@@ -8,10 +8,13 @@
 use crate::ring::RingId;
 use crate::ring::record::{Kind, RECORD_WORDS, SIZE_MASK, STACK_WORD, age_of};
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS};
-use crate::store::attribution::{Attribution, Observer, mark_pending, row_id, site_row, size_class};
+use crate::store::attribution::{Attribution, mark_pending};
+use crate::store::attribution::{row_id, site_row, size_class};
 use crate::store::layout::Global;
-use crate::store::row::{Row, add, get, set, signed, sub};
+use crate::store::observer::Observer;
+use crate::store::row::Row;
 use crate::store::tables::Tables;
+use crate::store::words::{add, get, set, signed, sub};
 use crate::units::{SiteId, StackId, Ticks};
 
 /// The weight of one block.

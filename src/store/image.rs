@@ -9,9 +9,9 @@ use crate::store::layout::{
     BYTE_ORDER, HEADER_BYTES, Header, Layout, MAGIC, MAX_RINGS, MAX_STORE_BYTES, PAGE_BYTES, Place, REGION_COUNT,
     REGIONS, Region, SCOPES, SIZE_CLASSES, VERSION, row_bytes,
 };
-use crate::store::row::{get, set};
 use crate::store::source::Source;
 use crate::store::tables::{self, Tables};
+use crate::store::words::{get, set};
 use crate::store::writer::{FINISHED, RUNNING};
 use crate::sys::sync::{AtomicU64, Ordering};
 

@@ -14,11 +14,12 @@
 use crate::ring::record::{RECORD_WORDS, Record};
 use crate::ring::{Consumer, RingId};
 use crate::store::abreast::Effort;
-use crate::store::attribution::{Attribution, Observer};
+use crate::store::attribution::Attribution;
 use crate::store::layout::{MAX_RINGS, Region};
-use crate::store::row::add;
+use crate::store::observer::Observer;
 use crate::store::streak::Streak;
 use crate::store::tables::Tables;
+use crate::store::words::add;
 use crate::sys::prefetch;
 use crate::sys::sync::Ordering;
 use crate::tree::SITE_MASK;

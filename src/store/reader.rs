@@ -11,21 +11,22 @@
 //!   its marks is in doubt, by one record, and counted.
 
 use crate::ring::RingId;
-use crate::store::attribution::{Attribution, copy_global};
+use crate::store::attribution::Attribution;
 use crate::store::decode::{self, Moment};
+use crate::store::epoch::copy_global;
 use crate::store::error::StoreError;
+use crate::store::figures::FIGURE_WORDS;
 use crate::store::identity::Identity;
 use crate::store::image::{self, Extent, Image, copy_words, header_of, read_header, read_words};
 use crate::store::layout::{Header, REGION_COUNT, REGIONS, Region};
 use crate::store::picture::{Life, Picture};
-use crate::store::row::{
-    CLOSED_WORD, CURRENT_WORD, EPOCH_BEGIN_WORD, EPOCH_END_WORD, FIGURE_WORDS, ROW_WORDS, get, set,
-};
+use crate::store::row::{CLOSED_WORD, CURRENT_WORD, EPOCH_BEGIN_WORD, EPOCH_END_WORD, ROW_WORDS};
 use crate::store::source::{FileSource, Source};
 use crate::store::streak::MOST_RECORDS;
 use crate::store::tables::Tables;
 use crate::store::text;
 use crate::store::version::{Versioned, newest};
+use crate::store::words::{get, set};
 use crate::store::writer::FINISHED;
 use crate::sys::file;
 use crate::sys::sync::{AtomicU64, Ordering, fence};

@@ -6,7 +6,7 @@
 
 use crate::ring::RingId;
 use crate::store::layout::{PAGE_BYTES, REGIONS, Region};
-use crate::store::row::get;
+use crate::store::words::get;
 use crate::store::writer::Store;
 use crate::sys::file;
 use crate::sys::sync::Ordering;

@@ -14,10 +14,12 @@
 use crate::ring::record::{Kind, RECORD_WORDS, SIZE_MASK, STACK_WORD};
 use crate::ring::{Consumer, RingId};
 use crate::sampler::weight::BYTES_FRACTION_BITS;
-use crate::store::attribution::{Attribution, Observer, size_class};
+use crate::store::attribution::Attribution;
+use crate::store::attribution::size_class;
 use crate::store::exact::{Change, ONE, begin, stack_of};
-use crate::store::row::{add, get, set, signed};
+use crate::store::observer::Observer;
 use crate::store::tables::Tables;
+use crate::store::words::{add, get, set, signed};
 use crate::units::{SiteId, Ticks};
 
 /// Records in a streak at most: so many may a reader of a dead writer's file have to step over.

@@ -7,9 +7,11 @@
 
 use crate::ring::{Ring, RingId};
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS};
+use crate::store::figures::FigureCells;
 use crate::store::layout::{Header, HistoryRow, Layout, ModuleRow, Region, ScopeRow};
 use crate::store::picture::round_fixed;
-use crate::store::row::{FigureCells, Row, get};
+use crate::store::row::Row;
+use crate::store::words::get;
 use crate::sys::sync::{AtomicU64, Ordering};
 use crate::tree::{Node, Tree, TreeState};
 

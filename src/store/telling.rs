@@ -7,7 +7,7 @@
 use crate::sampler::weight::IntervalCode;
 use crate::store::layout::{LossCells, Region};
 use crate::store::picture::{ExactTotals, HistoryPoint, ModulePicture};
-use crate::store::row::{get, set};
+use crate::store::words::{get, set};
 use crate::store::writer::Store;
 use crate::store::{text, version};
 use crate::sys::sync::{Ordering, fence};

@@ -1,6 +1,6 @@
 //! Short byte strings in words, padded with zeros; the length lies elsewhere.
 
-use crate::store::row::{get, set};
+use crate::store::words::{get, set};
 use crate::sys::sync::AtomicU64;
 
 /// Writes as much of `text` as fits, cut between characters; gives the number of bytes.

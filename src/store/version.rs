@@ -5,7 +5,7 @@
 //! even, else in the second; `begin` names the version that is here or being written, `end` the one that is here.
 
 use crate::store::layout::{ClosedEpoch, ExactCells};
-use crate::store::row::{get, set};
+use crate::store::words::{get, set};
 use crate::sys::sync::{AtomicU64, Ordering, fence};
 
 /// A block of the header that lies there twice.

@@ -20,9 +20,9 @@ use crate::store::layout::{
     BYTE_ORDER, Header, Layout, MAGIC, MAX_STORE_BYTES, PAGE_BYTES, REGIONS, Region, SIZE_CLASSES, TEXT_BYTES, VERSION,
 };
 use crate::store::place::{self, Place, failed};
-use crate::store::row::set;
 use crate::store::tables::Tables;
 use crate::store::text;
+use crate::store::words::set;
 use crate::sys::file::{self, Reserved};
 use crate::sys::map;
 use crate::sys::sync::{AtomicU64, Ordering};

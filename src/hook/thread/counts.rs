@@ -6,7 +6,18 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use super::Counters;
+use crate::hook::hot::Counters;
+
+pub(super) const ZERO: Counters = Counters {
+    alloc_bytes: 0,
+    alloc_blocks: 0,
+    kept_bytes: 0,
+    reallocs: 0,
+    free_bytes: 0,
+    free_blocks: 0,
+    older_bytes: 0,
+    older_blocks: 0,
+};
 
 /// Eight counters in the order of `Counters`' fields.
 #[derive(Debug)]
@@ -47,7 +58,7 @@ impl Shared {
     }
 
     pub(super) fn zero(&self) {
-        self.set(super::ZERO);
+        self.set(ZERO);
     }
 
     fn set(&self, c: Counters) {
@@ -131,7 +142,7 @@ impl Baseline {
             let older = Counters {
                 older_bytes: self.older_bytes.load(Ordering::Acquire),
                 older_blocks: self.older_blocks.load(Ordering::Acquire),
-                ..super::ZERO
+                ..ZERO
             };
             older.minus(self.base.read())
         })
@@ -213,7 +224,7 @@ mod tests {
                         // The one in force, whose end may come at any moment.
                         let profile = baseline.profile.load(Ordering::Relaxed);
                         if let Some(found) = baseline.of(profile) {
-                            let negated = super::super::ZERO.minus(all(u64::from(profile)));
+                            let negated = ZERO.minus(all(u64::from(profile)));
                             assert_eq!(values(found), values(negated), "of profile {profile}");
                             whole += 1;
                         }
@@ -239,7 +250,7 @@ mod tests {
     #[test]
     fn truncated_stacks_begin_anew_with_each_profile() {
         let baseline = Baseline::new();
-        baseline.begin(1, super::super::ZERO);
+        baseline.begin(1, ZERO);
         baseline.count_truncated();
         baseline.count_truncated();
         assert_eq!((baseline.truncated(1), baseline.truncated(2)), (2, 0));
@@ -248,7 +259,7 @@ mod tests {
         // One of them ends, and another begins.
         all.end(4);
         assert_eq!((all.untold(1), all.untold(2)), (0, 1));
-        baseline.begin(2, super::super::ZERO);
+        baseline.begin(2, ZERO);
         all.begin();
         baseline.count_truncated();
         assert_eq!((baseline.truncated(1), all.untold(baseline.truncated(2))), (0, 1));
@@ -258,12 +269,12 @@ mod tests {
     fn older_blocks_begin_anew_with_each_profile() {
         let baseline = Baseline::new();
         assert!(baseline.of(0).is_none() && baseline.of(1).is_none());
-        baseline.begin(1, super::super::ZERO);
+        baseline.begin(1, ZERO);
         baseline.count_older(100);
         baseline.count_older(28);
         let found = baseline.of(1).map(|c| (c.older_bytes, c.older_blocks));
         assert_eq!(found, Some((128, 2)));
-        baseline.begin(2, super::super::ZERO);
+        baseline.begin(2, ZERO);
         assert_eq!(baseline.of(2).map(|c| c.older_blocks), Some(0));
     }
 }

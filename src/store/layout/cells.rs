@@ -6,7 +6,7 @@ use super::{BUILD_ID_BYTES, PATH_BYTES, REGION_COUNT, SCOPE_NAME_BYTES, TEXT_BYT
 #[cfg(not(loom))]
 use super::{HEADER_BYTES, PAGE_BYTES};
 #[cfg(not(loom))]
-use crate::store::row::Wide;
+use crate::store::words::Wide;
 use crate::sys::sync::AtomicU64;
 #[cfg(not(loom))]
 use crate::tree::TreeState;

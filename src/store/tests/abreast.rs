@@ -3,8 +3,10 @@
 use super::*;
 use crate::drain::watch::Watch;
 use crate::ring::RingId;
-use crate::store::attribution::{Applied, Attribution, Observer, end_epoch};
+use crate::store::attribution::Attribution;
+use crate::store::epoch::end_epoch;
 use crate::store::exact::AppliedExactly;
+use crate::store::observer::{Applied, Observer};
 use crate::store::picture::Life;
 use crate::store::reader;
 use crate::store::streak::AppliedStreak;

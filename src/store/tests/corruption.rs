@@ -1,7 +1,8 @@
 //! Damaged files: an error or a picture, never a panic, never memory out of proportion.
 
 use super::*;
-use crate::store::attribution::{Attribution, end_epoch};
+use crate::store::attribution::Attribution;
+use crate::store::epoch::end_epoch;
 use crate::store::error::StoreError;
 use crate::store::picture::{HistoryPoint, ModulePicture};
 use crate::store::reader;

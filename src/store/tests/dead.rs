@@ -1,7 +1,8 @@
 //! Files of processes that are gone: nothing that was recorded is lost, and what is in doubt is said.
 
 use super::*;
-use crate::store::attribution::{Attribution, end_epoch};
+use crate::store::attribution::Attribution;
+use crate::store::epoch::end_epoch;
 use crate::store::picture::Life;
 use crate::store::reader;
 use std::io::{BufRead, BufReader, Read};

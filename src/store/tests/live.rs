@@ -1,7 +1,8 @@
 //! Reading while the writer hammers: every picture is exactly one closed epoch.
 
 use super::*;
-use crate::store::attribution::{Attribution, end_epoch};
+use crate::store::attribution::Attribution;
+use crate::store::epoch::end_epoch;
 use crate::store::picture::{ExactTotals, HistoryPoint, Life};
 use crate::store::reader;
 use std::sync::Mutex;

@@ -1,7 +1,8 @@
 //! Records in, pictures out: equal to the oracle's, whichever way they went.
 
 use super::*;
-use crate::store::attribution::{Attribution, end_epoch};
+use crate::store::attribution::Attribution;
+use crate::store::epoch::end_epoch;
 use crate::store::picture::{ExactTotals, HistoryPoint, Life, ModulePicture};
 use crate::store::reader;
 use crate::tree::TAINTED;

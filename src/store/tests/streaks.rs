@@ -1,8 +1,10 @@
 //! Streaks: applied at once, they leave what their records leave one by one, and a dead writer's file tells which it was.
 
 use super::*;
-use crate::store::attribution::{Applied, Attribution, Observer, end_epoch};
+use crate::store::attribution::Attribution;
+use crate::store::epoch::end_epoch;
 use crate::store::exact::AppliedExactly;
+use crate::store::observer::{Applied, Observer};
 use crate::store::picture::Life;
 use crate::store::reader;
 use crate::store::streak::AppliedStreak;
