@@ -4,4 +4,5 @@ pub mod cost;
 pub mod costs;
 pub mod load;
 pub mod memory;
+pub mod panics;
 pub mod runner;

@@ -1,6 +1,8 @@
 //! Runs a program to its end, or kills it when its time is up.
 //!
-//! Promises: a program that hangs is killed with all its children and reported as such, with what it had printed.
+//! Promises: a program that hangs is killed with all its children and reported as such, with what it had printed. A store
+//! in shared memory that the program left, because it was killed or refused its removal, is removed; one of a child of
+//! its own is not, so who forks and profiles has a directory for that (`SharedMemory`).
 
 use std::fmt;
 use std::io::Read;
@@ -136,6 +138,7 @@ impl Running {
         // Orphans may hold the pipes open.
         // SAFETY: nobody else uses this group, whose number is not reused while one of its processes lives.
         unsafe { libc::kill(-self.group, libc::SIGKILL) };
+        clear_stores(self.group);
         let join = |thread: Option<JoinHandle<String>>| thread.and_then(|t| t.join().ok()).unwrap_or_default();
         Outcome { status, stdout: join(self.stdout.take()), stderr: join(self.stderr.take()), hung, took }
     }
@@ -147,7 +150,51 @@ impl Drop for Running {
             // SAFETY: the group of a child that was not waited for yet.
             unsafe { libc::kill(-self.group, libc::SIGKILL) };
             let _ = self.child.wait();
+            clear_stores(self.group);
         }
+    }
+}
+
+/// Removes what an ended process left where stores lie by default; their names end in its number and a random one.
+fn clear_stores(pid: i32) {
+    let part = format!("-{pid}-");
+    for file in std::fs::read_dir(SHARED_MEMORY).into_iter().flatten().flatten() {
+        let name = file.file_name();
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("unfreed-") && name.ends_with(".unfreed") && name.contains(&part))
+        {
+            let _ = std::fs::remove_file(file.path());
+        }
+    }
+}
+
+const SHARED_MEMORY: &str = "/dev/shm";
+
+/// An empty directory in shared memory, gone with all that is in it when dropped.
+#[derive(Debug)]
+pub struct SharedMemory(PathBuf);
+
+impl SharedMemory {
+    /// One of this name for this process.
+    ///
+    /// # Panics
+    /// If it can't be made.
+    #[must_use]
+    pub fn new(name: &str) -> SharedMemory {
+        SharedMemory(directory(SHARED_MEMORY, &format!("unfreed-tests-{}-{name}", std::process::id())))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
+use allocator_tests::panics::keep_quiet_about;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use unfreed::{LeakConfig, Profiler};
 
@@ -14,6 +15,9 @@ static PROFILER: OnceLock<Profiler> = OnceLock::new();
 static LINES: Mutex<Vec<(Level, String, String)>> = Mutex::new(Vec::new());
 static CAME: Condvar = Condvar::new();
 static SITES_SEEN: OnceLock<usize> = OnceLock::new();
+
+/// The logger's panic.
+const MEANT: &str = "a logger of this kind";
 
 struct Logger;
 
@@ -35,7 +39,7 @@ impl Log for Logger {
             SITES_SEEN.get_or_init(|| profiler.leaks().sites().count() + profiler.snapshot().sites().len());
         }
         if record.level() == Level::Warn {
-            panic!("a logger of this kind");
+            panic!("{MEANT}");
         }
     }
 
@@ -51,6 +55,7 @@ fn accumulate(kept: &mut Vec<Box<[u8; 1000]>>) {
 
 #[test]
 fn verdicts_are_logged_as_they_change() {
+    keep_quiet_about(MEANT);
     log::set_logger(&Logger).expect("the first");
     log::set_max_level(LevelFilter::Info);
     let mut config = LeakConfig::default();
@@ -91,5 +96,7 @@ fn verdicts_are_logged_as_they_change() {
     assert_eq!(all.get(2).map(|(level, _, _)| *level), Some(Level::Info), "{all:?}");
     assert!(all[2].1.starts_with("verdict withdrawn ("), "{all:?}");
     assert!(all.iter().all(|(_, _, thread)| thread == "unfreed-news"), "never inside an allocation: {all:?}");
+    // The profile ends with the process; by then the test's runner has put back the hook that says every panic.
+    log::set_max_level(LevelFilter::Off);
     assert!(SITES_SEEN.get().is_some_and(|&sites| sites > 0), "the profile answers: {SITES_SEEN:?}");
 }

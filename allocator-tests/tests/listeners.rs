@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use allocator_tests::panics::keep_quiet_about;
 use unfreed::{LeakConfig, LeakReport, Profiler, VerdictChange, VerdictKind};
 
 #[global_allocator]
@@ -111,6 +112,8 @@ fn the_thread_is_there_only_where_somebody_listens() {
 #[test]
 fn a_listener_may_ask_allocate_and_panic() {
     let _alone = alone();
+    const MEANT: &str = "a listener of this kind";
+    keep_quiet_about(MEANT);
     static KEPT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
     let slot: Arc<Mutex<Option<Arc<Profiler>>>> = Arc::default();
     let (said, heard) = channel::<(VerdictKind, LeakReport)>();
@@ -125,7 +128,7 @@ fn a_listener_may_ask_allocate_and_panic() {
         assert!(!waited, "it would wait for itself");
         let report = profiler.map(|profiler| profiler.leaks()).unwrap_or_default();
         said.lock().expect("not poisoned").send((change.kind, report)).expect("it hears");
-        panic!("a listener of this kind");
+        panic!("{MEANT}");
     };
     let profiler = Arc::new(builder(listener).start().expect("starts"));
     *slot.lock().expect("not poisoned") = Some(Arc::clone(&profiler));

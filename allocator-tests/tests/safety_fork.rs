@@ -2,12 +2,15 @@
 
 use std::process::Command;
 
-use allocator_tests::runner::{directory, run};
+use allocator_tests::runner::{SharedMemory, directory, run};
 
 fn forks(mode: &str, slots: &str) {
     let place = directory(env!("CARGO_TARGET_TMPDIR"), &format!("safety_fork_{mode}_{slots}"));
+    // Children that are killed leave their stores.
+    let stores = SharedMemory::new(&format!("fork-{mode}-{slots}"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_safety_fork"));
-    run(command.arg(mode).env("UNFREED_SLOTS", slots).current_dir(place), 300).expect_success();
+    command.arg(mode).env("UNFREED_SLOTS", slots).env("UNFREED_DIR", stores.path()).current_dir(place);
+    run(&mut command, 300).expect_success();
 }
 
 #[test]

@@ -53,12 +53,34 @@ pub(super) fn options(place: Place) -> StoreOptions {
     }
 }
 
-/// A path of our own for a store file.
-pub(super) fn temporary(name: &str) -> std::path::PathBuf {
+/// A path of our own for a store file, which is gone when this is dropped, however the test ended.
+pub(super) struct Temporary(std::path::PathBuf);
+
+impl std::ops::Deref for Temporary {
+    type Target = std::path::PathBuf;
+
+    fn deref(&self) -> &std::path::PathBuf {
+        &self.0
+    }
+}
+
+impl AsRef<std::path::Path> for Temporary {
+    fn as_ref(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+pub(super) fn temporary(name: &str) -> Temporary {
     let directory = if std::path::Path::new("/dev/shm").is_dir() { "/dev/shm".into() } else { std::env::temp_dir() };
     let path = std::path::Path::new(&directory).join(format!("unfreed-test-{}-{name}.store", std::process::id()));
     let _ = std::fs::remove_file(&path);
-    path
+    Temporary(path)
 }
 
 /// A node below `parent`, as the tree would make it.

@@ -310,8 +310,9 @@ fn main() {
     end_within(280);
     let arguments: Vec<String> = std::env::args().collect();
     let mode = arguments.get(1).expect("a mode").as_str();
-    // On tmpfs, as by default: a disk that others keep busy stalls who writes to a mapped file, for seconds.
-    let store = std::path::PathBuf::from(format!("/dev/shm/unfreed-fork-test-{}.store", std::process::id()));
+    // Shared memory, where stores are by default: a disk that others keep busy stalls who writes to a mapped file, for seconds.
+    let directory = std::env::var_os("UNFREED_DIR").expect("the test names a directory in shared memory");
+    let store = Path::new(&directory).join("parent.store");
     let profiler = builder(mode).output("parent.json").store(&store).start().expect("starts");
     let mut random = Xorshift(99);
     let blocks = parents_blocks(&mut random);

@@ -133,7 +133,7 @@ fn a_killed_process_loses_nothing() {
         let path = temporary(&format!("killed-{round}"));
         let mut child = Command::new(&this)
             .args(["--ignored", "--exact", "--nocapture", "--test-threads=1", "store::tests::dead::killed_child"])
-            .env("UNFREED_TEST_STORE", &path)
+            .env("UNFREED_TEST_STORE", path.as_os_str())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

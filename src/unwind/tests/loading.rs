@@ -8,11 +8,26 @@ use super::*;
 
 type Through = unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void), *mut c_void) -> c_int;
 
+/// Where the libraries lie; gone when the test has ended, however it did.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Place {
+        let place = Place(std::env::temp_dir().join(format!("unfreed-unwind-{}", std::process::id())));
+        std::fs::create_dir_all(&place.0).unwrap();
+        place
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// Two libraries whose functions have the same code size and frames of different size, without frame pointers: the
 /// tables of one are wrong for the other.
-fn build(name: &str, words: usize) -> PathBuf {
-    let directory = std::env::temp_dir().join(format!("unfreed-unwind-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
+fn build(Place(directory): &Place, name: &str, words: usize) -> PathBuf {
     let source = directory.join(format!("{name}.c"));
     let library = directory.join(format!("lib{name}.so"));
     let text = format!(
@@ -86,7 +101,8 @@ fn resident_bytes() -> u64 {
 
 #[test]
 fn a_thousand_loads_and_unloads() {
-    let libraries = [build("small", 5), build("large", 500)];
+    let place = Place::new();
+    let libraries = [build(&place, "small", 5), build(&place, "large", 500)];
     // Loaded before the start, unloaded after it: its tables must have been copied.
     let early = Library::open(&libraries[0]);
     let mut session = Session::start(128);
