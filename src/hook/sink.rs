@@ -30,8 +30,8 @@ pub(crate) trait Sink: Sync {
     /// A record of `stack` is lost: counts it, and makes its site 'unknown'.
     fn dropped(&self, stack: StackId);
 
-    /// A sampled block could not be tracked.
-    fn untracked(&self);
+    /// A sampled block of `stack` could not be tracked: counts it, and makes its site 'unknown'.
+    fn untracked(&self, stack: StackId);
 
     /// So many stacks were cut, or could not be unwound to their end.
     fn truncated(&self, stacks: u64);

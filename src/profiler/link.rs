@@ -149,8 +149,12 @@ impl Sink for Link {
         });
     }
 
-    fn untracked(&self) {
-        using(|store| store.loss().untracked_blocks.fetch_add(1, Ordering::Relaxed));
+    fn untracked(&self, stack: StackId) {
+        using(|store| {
+            // Relaxed: a counter.
+            store.loss().untracked_blocks.fetch_add(1, Ordering::Relaxed);
+            store.tables().tree().taint(stack);
+        });
     }
 
     fn truncated(&self, stacks: u64) {

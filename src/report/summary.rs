@@ -209,7 +209,11 @@ impl Name {
             Some(name) if frame.symbol.role == Role::Scope => name.chars().filter(|c| !c.is_control()).collect(),
             Some(name) => short_name(name).unwrap_or_else(|| place(frame)),
             None if frame.symbol.role == Role::Cut => "[callers not captured]".into(),
-            None => format!("{:#x}", frame.address()),
+            // A stripped program's: what its debug information can be asked for, where the address means nothing after the run.
+            None => match frame.module() {
+                Some(module) => format!("{}+{:#x}", file_name(module), frame.symbol.offset),
+                None => format!("{:#x}", frame.address()),
+            },
         };
         let krate = krate_of(frame.name().unwrap_or_default()).map_or_else(String::new, |krate| format!("{krate}: "));
         Name { owner, short, krate }

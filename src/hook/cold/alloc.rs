@@ -125,7 +125,7 @@ unsafe fn tracked(
     identity.birth = clock::now();
     if !settle(ptr, &place, &identity, layout.size(), cold.state.mode()) {
         if let Some(sink) = session::sink() {
-            sink.untracked();
+            sink.untracked(identity.stack);
         }
         return ptr;
     }

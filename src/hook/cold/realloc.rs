@@ -250,11 +250,11 @@ impl Cold<'_> {
                     true
                 }
             };
-            if !kept {
-                after = None;
-                if let Some(sink) = session::sink() {
-                    sink.untracked();
-                }
+            if !kept
+                && let Some(lost) = after.take()
+                && let Some(sink) = session::sink()
+            {
+                sink.untracked(lost.stack);
             }
         }
         match (before_current, after) {

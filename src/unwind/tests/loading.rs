@@ -12,8 +12,9 @@ type Through = unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void), *mut c_vo
 struct Place(PathBuf);
 
 impl Place {
-    fn new() -> Place {
-        let place = Place(std::env::temp_dir().join(format!("unfreed-unwind-{}", std::process::id())));
+    /// Of one test; they run side by side.
+    fn new(test: &str) -> Place {
+        let place = Place(std::env::temp_dir().join(format!("unfreed-unwind-{}-{test}", std::process::id())));
         std::fs::create_dir_all(&place.0).unwrap();
         place
     }
@@ -101,7 +102,7 @@ fn resident_bytes() -> u64 {
 
 #[test]
 fn a_thousand_loads_and_unloads() {
-    let place = Place::new();
+    let place = Place::new("changes");
     let libraries = [build(&place, "small", 5), build(&place, "large", 500)];
     // Loaded before the start, unloaded after it: its tables must have been copied.
     let early = Library::open(&libraries[0]);
@@ -156,7 +157,8 @@ fn a_thousand_loads_and_unloads() {
 /// `dlopen("./plugin.so")`: its symbols are looked for later, perhaps from another directory.
 #[test]
 fn a_library_of_a_relative_path_has_an_absolute_one() {
-    let library = std::path::absolute(build("relative", 5)).unwrap();
+    let place = Place::new("relative");
+    let library = std::path::absolute(build(&place, "relative", 5)).unwrap();
     let up = std::env::current_dir().unwrap().components().count() - 1;
     let relative = std::path::PathBuf::from("../".repeat(up)).join(library.strip_prefix("/").unwrap());
     let opened = Library::open(&relative);
