@@ -105,6 +105,14 @@ pub(crate) mod file {
         0
     }
 
+    pub(crate) fn is_named(_: &File, _: &Path) -> bool {
+        false
+    }
+
+    pub(crate) fn has_open(_: &Metadata) -> Option<bool> {
+        None
+    }
+
     pub(crate) fn memory_file(_: &CStr) -> io::Result<File> {
         Err(ErrorKind::Unsupported.into())
     }
