@@ -49,6 +49,12 @@ impl State {
         self.0 & 0xFFFF_FFFF == other.0 & 0xFFFF_FFFF
     }
 
+    /// Of a thread that has adopted this, is inside, and then finds `now` in force: does `stop` wait for it before it ends the
+    /// profile? Not where it has seen the end already.
+    pub(super) fn holds_off_stop(self, now: State) -> bool {
+        self.mode() != Mode::Off && self.is_of_same_profile(now)
+    }
+
     /// The number of the profile, from 1; 0 before the first.
     pub(crate) fn profile(self) -> u32 {
         ((self.0 >> 8) & 0xFF_FFFF) as u32
@@ -99,4 +105,24 @@ pub(crate) fn sink() -> Option<&'static dyn Sink> {
     let sink = SINK.load(Ordering::Acquire);
     // SAFETY: null or a `&'static` reference, as `set_sink` stored it.
     unsafe { sink.as_ref() }.copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread that ends gives its ring back to a profile that waits for it, and to no other: the number would name a ring of the
+    /// next one, which nobody reads as long as nobody claimed it, so that whoever gets it loses all its records.
+    #[test]
+    fn a_profile_that_was_stopped_waits_for_nobody_who_has_seen_it() {
+        let state =
+            |change: u64, profile: u64, mode: Mode| State::of(change << 32 | profile << 8 | u64::from(mode as u8));
+        let (sampled, exact, off) = (state(7, 3, Mode::Sampled), state(7, 3, Mode::Exact), state(8, 3, Mode::Off));
+        assert!(sampled.holds_off_stop(sampled) && exact.holds_off_stop(exact));
+        assert!(sampled.holds_off_stop(state(9, 3, Mode::Sampled)), "`touch` came between");
+        assert!(!sampled.holds_off_stop(off), "`stop` has begun, and may not have seen it");
+        assert!(!off.holds_off_stop(off), "`stop` may be over");
+        assert!(!off.holds_off_stop(state(9, 4, Mode::Exact)) && !sampled.holds_off_stop(state(9, 4, Mode::Sampled)));
+        assert!(!State::NONE.holds_off_stop(State::NONE));
+    }
 }

@@ -127,9 +127,10 @@ fn retire(hot: &Hot, block: *mut ThreadBlock) {
     me.set_busy(true);
     // SAFETY: by the owner, and no cold path is open in it.
     let own = unsafe { me.own() };
-    // While `stop` still sees us: the ring is the running profile's.
+    // While `stop` still sees us: the ring is the running profile's. Of one that was stopped it is not given back: `stop` waits for
+    // nobody who has seen that, and the next profile may begin before the ring's number gets there.
     if let Some((ring, _)) = own.ring.take()
-        && me.seen().is_of_same_profile(session::state())
+        && me.seen().holds_off_stop(session::state())
         && let Some(sink) = session::sink()
     {
         let started = clock::now();
