@@ -29,6 +29,8 @@ fn report_by(builder: Builder, epochs: usize, mut round: impl FnMut(usize)) -> L
     (config.suspect_after_epochs, config.leak_after_epochs, config.age_share) = (16, 40, 0.0);
     let builder = builder.manual_epochs().no_output().quiet().store_in_memory();
     let profiler = builder.leak_config(config).start().expect("starts");
+    // Where it samples, the same in each run.
+    unfreed::internals::seed_sampler(1);
     for epoch in 0..epochs {
         round(epoch);
         profiler.advance_epoch();
