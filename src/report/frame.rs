@@ -72,6 +72,17 @@ impl Frame {
         self.symbol.module.as_deref()
     }
 
+    /// What stands for its name where it has none: `module+0xOFFSET`, or the address, which means nothing after the run.
+    pub(crate) fn nameless(&self) -> String {
+        let mut text = String::new();
+        match self.module() {
+            // writing to a String cannot fail
+            Some(module) => _ = write_offset(&mut text, module, &self.symbol),
+            None => text = format!("{:#x}", self.address),
+        }
+        text
+    }
+
     /// The pseudo-frame `[scope: name]`.
     pub(crate) fn of_scope(name: &str) -> Frame {
         let symbol = Symbol { name: Some(format!("[scope: {name}]").into()), role: Role::Scope, ..Symbol::default() };
@@ -120,11 +131,16 @@ pub(crate) fn write_frame(out: &mut impl fmt::Write, address: u64, symbol: &Symb
     write!(out, "{address:#x}: {} (", symbol.name.as_deref().unwrap_or("???"))?;
     match (&symbol.file, &symbol.module) {
         (Some(file), _) => out.write_str(short_path(file))?,
-        (None, Some(module)) if symbol.name.is_none() => write!(out, "{}+{:#x}", file_name(module), symbol.offset)?,
+        (None, Some(module)) if symbol.name.is_none() => write_offset(out, module, symbol)?,
         (None, Some(module)) => out.write_str(file_name(module))?,
         (None, None) => out.write_str("???")?,
     }
     write!(out, ":{}:{})", symbol.line, symbol.column)
+}
+
+/// `module+0xOFFSET`: where a function is that has no name, for whoever has its debug information elsewhere.
+fn write_offset(out: &mut impl fmt::Write, module: &str, symbol: &Symbol) -> fmt::Result {
+    write!(out, "{}+{:#x}", file_name(module), symbol.offset)
 }
 
 impl Serialize for Frame {

@@ -209,11 +209,7 @@ impl Name {
             Some(name) if frame.symbol.role == Role::Scope => name.chars().filter(|c| !c.is_control()).collect(),
             Some(name) => short_name(name).unwrap_or_else(|| place(frame)),
             None if frame.symbol.role == Role::Cut => "[callers not captured]".into(),
-            // A stripped program's: what its debug information can be asked for, where the address means nothing after the run.
-            None => match frame.module() {
-                Some(module) => format!("{}+{:#x}", file_name(module), frame.symbol.offset),
-                None => format!("{:#x}", frame.address()),
-            },
+            None => frame.nameless(),
         };
         let krate = krate_of(frame.name().unwrap_or_default()).map_or_else(String::new, |krate| format!("{krate}: "));
         Name { owner, short, krate }
@@ -347,6 +343,7 @@ fn percent(part: &Amount, all: &Amount) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::frame::Symbol;
     use crate::report::synthetic::{self, Builder};
     use crate::units::FrameKey;
 
@@ -365,6 +362,15 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
+    }
+
+    /// A stripped program: an address means nothing after the run, a place in the file does.
+    #[test]
+    fn a_frame_without_a_name_is_a_place_in_its_module() {
+        let symbol = Symbol { module: Some("/opt/mail".into()), offset: 0x1234, ..Symbol::default() };
+        let frame = |symbol: Symbol| Frame { address: 0x5555_0000_1234, symbol: symbol.into() };
+        assert_eq!(Name::of(&frame(symbol)).short, "mail+0x1234");
+        assert_eq!(Name::of(&frame(Symbol::default())).short, "0x555500001234");
     }
 
     #[test]
