@@ -17,6 +17,8 @@
 //!
 //! Source: Lamport's queue with each side's cached copy of the other's index (as in FastForward, MCRingBuffer, rtrb).
 
+#![allow(unsafe_code, reason = "a slot by a masked index")]
+
 pub(crate) mod record;
 pub(crate) mod registry;
 
@@ -70,12 +72,13 @@ impl<'a> Ring<'a> {
         self.records.len() as u64
     }
 
-    /// The slot of record `index`. Always `Some`: the mask is below the length.
-    #[inline]
-    fn slot(&self, index: u64) -> Option<&'a [AtomicU64; RECORD_WORDS]> {
+    /// The slot of record `index`.
+    #[inline(always)]
+    fn slot(&self, index: u64) -> &'a [AtomicU64; RECORD_WORDS] {
         #[expect(clippy::cast_possible_truncation, reason = "masked to below the slice's length")]
-        let slot = (index & (self.records.len() as u64 - 1)) as usize;
-        self.records.get(slot)
+        let slot = (index & (self.records.len() as u64).wrapping_sub(1)) as usize;
+        // SAFETY: `over` saw a power of two of records, so there is one, and what is masked with one less lies below.
+        unsafe { self.records.get_unchecked(slot) }
     }
 
     /// Records pushed so far.
@@ -135,7 +138,7 @@ impl Producer<'_> {
         if next == self.limit {
             self.look_at_tail()?;
         }
-        let Some(slot) = self.ring.slot(next) else { return Err(Full) };
+        let slot = self.ring.slot(next);
         prefetch::for_writing(std::ptr::from_ref(slot).wrapping_add(AHEAD));
         for (cell, &word) in slot.iter().zip(words) {
             // Relaxed: published by the head's Release below.
@@ -184,7 +187,7 @@ impl Consumer<'_> {
             return None;
         }
         // Relaxed: `Ring::head`'s Acquire ordered these words before.
-        self.ring.slot(self.next).map(|slot| slot.each_ref().map(|cell| cell.load(Ordering::Relaxed)))
+        Some(self.ring.slot(self.next).each_ref().map(|cell| cell.load(Ordering::Relaxed)))
     }
 
     /// The words of the record `distance` after the one that `peek` shows; `None` past the head that was taken.
@@ -195,7 +198,7 @@ impl Consumer<'_> {
         }
         // Relaxed: as in `peek`.
         let slot = self.ring.slot(self.next.wrapping_add(distance));
-        slot.map(|slot| slot.each_ref().map(|cell| cell.load(Ordering::Relaxed)))
+        Some(slot.each_ref().map(|cell| cell.load(Ordering::Relaxed)))
     }
 
     /// The stack of the record `distance` after the one that `peek` shows.
@@ -204,16 +207,19 @@ impl Consumer<'_> {
         if self.unread() <= distance {
             return None;
         }
-        let slot = self.ring.slot(self.next.wrapping_add(distance))?;
+        let slot = self.ring.slot(self.next.wrapping_add(distance));
         #[expect(clippy::cast_possible_truncation, reason = "the lower half of the last word")]
         // Relaxed: as in `peek`.
         Some(slot[record::STACK_WORD].load(Ordering::Relaxed) as u32)
     }
 
-    /// Consumes the record that `peek` showed; does nothing at the head that was taken.
-    #[cfg(test)]
+    /// Consumes the record that `peek` showed.
+    #[inline(always)]
     pub(crate) fn advance(&mut self) {
-        self.advance_by(1);
+        debug_assert!(self.next != self.end, "shown, so there");
+        self.next = self.next.wrapping_add(1);
+        // Release: as in `advance_by`.
+        self.ring.tail.store(self.next, Ordering::Release);
     }
 
     /// Consumes `count` records, the one that `peek` shows and those after it; at most what is left.
@@ -290,7 +296,9 @@ mod tests {
                 for _ in 0..(random >> 8) % 10 {
                     let seen = consumer.peek().and_then(Record::decode);
                     assert_eq!(seen, oracle.pop_front().map(record));
-                    consumer.advance();
+                    if seen.is_some() {
+                        consumer.advance();
+                    }
                 }
             } else if random & 0xff == 0xff {
                 // A thread ends and another takes the ring over.

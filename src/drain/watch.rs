@@ -100,7 +100,7 @@ impl Observer for Watch {
     }
 
     fn may_reorder(&mut self, site: SiteId, size: u64, ring: RingId, blocks: u64) -> bool {
-        let block = Block { size, interval_bytes: 0.0, weight: exactly(size), thread: ring.0 };
+        let block = exact_block(size, ring);
         let index = site.0 as usize;
         if index == 0 || index >= MOST_SITES {
             return true;
@@ -162,8 +162,14 @@ impl Observer for Watch {
             (Some(tally), Exactly::Resized { birth, from }) => birth >= open_since && tally.resized(from, size),
             (None, _) => false,
         };
-        if !is_tallied {
-            self.tell(applied);
+        if is_tallied {
+            return;
+        }
+        // In words, which are put together there: else they would be for each record.
+        match applied.what {
+            Exactly::Born => self.tell_born(applied.site, size, applied.ring),
+            Exactly::Freed { birth } => self.tell_freed(applied.site, size, applied.ring, birth),
+            Exactly::Resized { birth, from } => self.tell_resized(applied.site, size, applied.ring, birth, from),
         }
     }
 
@@ -174,8 +180,12 @@ impl Observer for Watch {
             (Some(tally), Streak::Pairs { times, .. }) => tally.paired(applied.size, times),
             (None, _) => false,
         };
-        if !is_tallied {
-            self.tell_streak(applied);
+        if is_tallied {
+            return;
+        }
+        match applied.streak {
+            Streak::Births { times, .. } => self.tell_births(applied.site, applied.size, applied.ring, times),
+            Streak::Pairs { times, .. } => self.tell_pairs(applied.site, applied.size, applied.ring, times),
         }
     }
 }
@@ -219,15 +229,29 @@ impl Site<'_> {
 }
 
 impl Watch {
-    /// A record that may not be tallied, or not without asking.
     #[inline(never)]
+    fn tell_born(&mut self, site: SiteId, size: u64, ring: RingId) {
+        self.tell(&AppliedExactly { site, what: Exactly::Born, size, ring });
+    }
+
+    #[inline(never)]
+    fn tell_freed(&mut self, site: SiteId, size: u64, ring: RingId, birth: Ticks) {
+        self.tell(&AppliedExactly { site, what: Exactly::Freed { birth }, size, ring });
+    }
+
+    #[inline(never)]
+    fn tell_resized(&mut self, site: SiteId, size: u64, ring: RingId, birth: Ticks, from: u64) {
+        self.tell(&AppliedExactly { site, what: Exactly::Resized { birth, from }, size, ring });
+    }
+
+    /// A record that may not be tallied, or not without asking.
     fn tell(&mut self, applied: &AppliedExactly) {
         let now = self.epochs.open;
         let birth = match applied.what {
             Exactly::Born => now,
             Exactly::Freed { birth } | Exactly::Resized { birth, .. } => self.epochs.of(birth),
         };
-        let block = |size| Block { size, interval_bytes: 0.0, weight: exactly(size), thread: applied.ring.0 };
+        let block = |size| exact_block(size, applied.ring);
         let new = block(applied.size);
         let Some(mut site) = self.site(applied.site) else { return };
         match applied.what {
@@ -257,15 +281,21 @@ impl Watch {
         site.tally.listen(site.history);
     }
 
-    /// A streak that may not be tallied, or not without asking.
+    /// Births that may not be tallied, or not without asking.
     #[inline(never)]
-    fn tell_streak(&mut self, applied: &AppliedStreak) {
-        let (now, size) = (self.epochs.open, applied.size);
-        let block = Block { size, interval_bytes: 0.0, weight: exactly(size), thread: applied.ring.0 };
-        let Some(mut site) = self.site(applied.site) else { return };
-        match applied.streak {
-            Streak::Births { times, .. } => site.hears_births(now, &block, times),
-            Streak::Pairs { times, .. } => site.hears_pairs(now, &block, times),
+    fn tell_births(&mut self, site: SiteId, size: u64, ring: RingId, times: u64) {
+        let (now, block) = (self.epochs.open, exact_block(size, ring));
+        if let Some(mut site) = self.site(site) {
+            site.hears_births(now, &block, times);
+        }
+    }
+
+    /// The same of pairs.
+    #[inline(never)]
+    fn tell_pairs(&mut self, site: SiteId, size: u64, ring: RingId, times: u64) {
+        let (now, block) = (self.epochs.open, exact_block(size, ring));
+        if let Some(mut site) = self.site(site) {
+            site.hears_pairs(now, &block, times);
         }
     }
 
@@ -300,6 +330,11 @@ impl Watch {
             }
         }
     }
+}
+
+/// A block of exact mode.
+fn exact_block(size: u64, ring: RingId) -> Block {
+    Block { size, interval_bytes: 0.0, weight: exactly(size), thread: ring.0 }
 }
 
 #[cfg(test)]

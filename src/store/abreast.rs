@@ -22,8 +22,7 @@
 use crate::ring::record::{Kind, RECORD_WORDS, SIZE_MASK};
 use crate::ring::{Consumer, RingId};
 use crate::sampler::weight::BYTES_FRACTION_BITS;
-use crate::store::attribution::Attribution;
-use crate::store::attribution::known_site_row;
+use crate::store::attribution::{Attribution, known_site_row, mark_ring};
 use crate::store::exact::stack_of;
 use crate::store::merge::{FEW, Turns};
 use crate::store::observer::Observer;
@@ -148,6 +147,7 @@ impl Attribution {
         let Some(consumer) = turns.consumer(lane.index).filter(|_| lane.pairs > 0) else { return 0 };
         let found = of_pairs(consumer, lane.pairs);
         observer.reads(lane.ring);
+        mark_ring(tables, lane.ring, consumer.index());
         let source = (lane.ring, consumer.index().wrapping_add(found.records - 1));
         self.apply_streak(tables, &lane.birth, &found, source, observer);
         consumer.advance_by(found.records);

@@ -16,7 +16,7 @@
 use crate::ring::RingId;
 use crate::ring::record::{Kind, Record};
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS, IntervalCode, Weight};
-use crate::store::layout::{Region, SIZE_CLASSES};
+use crate::store::layout::Region;
 use crate::store::merge::Scratch;
 use crate::store::observer::{Applied, Observer};
 use crate::store::row::Row;
@@ -93,7 +93,7 @@ impl Attribution {
         weight: &Weight,
         old: &Weight,
     ) {
-        let Some((index, row)) = site_row(tables, record.stack) else { return };
+        let Some((index, row)) = site_row(&tables.ready(), record.stack) else { return };
         let epoch = get(&tables.header.state.epoch);
         let global = &tables.header.global;
         row.enter_epoch(epoch);
@@ -176,8 +176,31 @@ impl Attribution {
     }
 }
 
-/// Says in the header which row and which record (of a streak the last one) are about to change, for the readers of a
-/// dead writer's file.
+/// Says in the header whose records come next, for the readers of a dead writer's file, and that none is under way: `read` of
+/// the ring's are.
+#[inline]
+pub(super) fn mark_ring(tables: &Tables<'_>, ring: RingId, read: u64) {
+    let pending = &tables.header.pending;
+    set(&pending.ring, 0);
+    // Release: another ring's index never stands beside this one's number.
+    fence(Ordering::Release);
+    set(&pending.index, read.wrapping_sub(1));
+    // Release: as above.
+    pending.ring.store(u64::from(ring.0) + 1, Ordering::Release);
+}
+
+/// Says, once the ring is marked, which row and which of its records (of a streak the last one) are about to change. Until the
+/// index is there, it is that of a record that was read.
+#[inline(always)]
+pub(super) fn mark_record(tables: &Tables<'_>, index: u64, row_index: u64, row: &Row) {
+    let pending = &tables.header.pending;
+    set(&pending.row, row_index);
+    set(&pending.version, get(&row.begin));
+    // Release: a mark that is half written names a record that was read.
+    pending.index.store(index, Ordering::Release);
+}
+
+/// The same of a record by itself, of a ring or none.
 #[inline]
 pub(super) fn mark_pending(tables: &Tables<'_>, source: Option<(RingId, u64)>, row_index: u64, row: &Row) {
     let pending = &tables.header.pending;
@@ -198,23 +221,23 @@ pub(super) fn row_id(index: u64) -> SiteId {
     SiteId(index as u32)
 }
 
-/// The row of `stack`, made if it has none; the root's where no row is left, or no such node.
-#[inline]
+/// The row of `stack`, made if it has none; the root's where no row is left, or no such node. `tables.nodes` are laid out.
+#[inline(always)]
 pub(super) fn site_row<'a>(tables: &Tables<'a>, stack: StackId) -> Option<(u64, &'a Row)> {
     let index = match tables.nodes.get(stack.0 as usize) {
-        Some(node) if u64::from(stack.0) < tables.laid_out(Region::Nodes) => {
+        Some(node) => {
             // Relaxed: this side alone writes the row's number.
             let number = node.site.load(Ordering::Relaxed) & SITE_MASK;
             match u64::from(number) {
-                0 => new_site(tables, stack),
-                1 if stack == StackId::ROOT => 0,
                 number if number > 1 && number <= get(&tables.header.regions[Region::Sites as usize].used) => {
                     number - 1
                 }
+                0 => new_site(tables, stack),
+                _ if stack == StackId::ROOT => 0,
                 _ => fold(tables, stack),
             }
         }
-        _ => count_folded(tables),
+        None => count_folded(tables),
     };
     #[expect(clippy::cast_possible_truncation, reason = "below 2^30")]
     tables.sites.get(index as usize).map(|row| (index, row))
@@ -276,7 +299,8 @@ fn count_folded(tables: &Tables<'_>) -> u64 {
 /// The row of the size class of blocks of `size` bytes, ready for a change.
 #[inline]
 pub(super) fn size_class<'a>(tables: &Tables<'a>, size: u64, epoch: u64) -> Option<&'a Row> {
-    let class = u64::from(size.max(1).ilog2()).min(SIZE_CLASSES - 1);
+    // Of 0 bytes: the lowest, too.
+    let class = (size | 1).ilog2();
     let row = tables.size_classes.get(class as usize)?;
     row.enter_epoch(epoch);
     Some(row)

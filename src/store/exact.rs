@@ -8,13 +8,13 @@
 use crate::ring::RingId;
 use crate::ring::record::{Kind, RECORD_WORDS, SIZE_MASK, STACK_WORD, age_of};
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS};
-use crate::store::attribution::{Attribution, mark_pending};
+use crate::store::attribution::{Attribution, mark_record};
 use crate::store::attribution::{row_id, site_row, size_class};
 use crate::store::layout::Global;
 use crate::store::observer::Observer;
 use crate::store::row::Row;
 use crate::store::tables::Tables;
-use crate::store::words::{add, get, set, signed, sub};
+use crate::store::words::{add, get, plus, set, signed, sub};
 use crate::units::{SiteId, StackId, Ticks};
 
 /// The weight of one block.
@@ -46,7 +46,7 @@ pub(super) struct Change<'a> {
 }
 
 impl Attribution {
-    /// Applies the record of these words, which stands at `source`. False: none of exact mode's three kinds, and nothing
+    /// Applies the record of these words, which stands at `source`, in the ring that is marked. False: none of exact mode's three kinds, and nothing
     /// was done. 60 to 90 instructions, and what the observer takes.
     #[inline(always)]
     pub(super) fn apply_exactly(
@@ -61,16 +61,16 @@ impl Attribution {
         let size = words[1] & SIZE_MASK;
         let stack = stack_of(words);
         if kind == Kind::Alloc as u64 {
-            let Some(change) = begin(tables, stack, source) else { return true };
+            let Some(change) = begin(tables, stack, source.1) else { return true };
             self.born(tables, &change, words[0], size);
             // Told in each of the three, so that what is told lies in registers.
             change.tell(words, Exactly::Born, size, source.0, observer);
         } else if kind == Kind::Free as u64 {
-            let Some(change) = begin(tables, stack, source) else { return true };
+            let Some(change) = begin(tables, stack, source.1) else { return true };
             self.freed(tables, &change, words[0], words[2], size);
             change.tell(words, Exactly::Freed { birth: Ticks(words[2]) }, size, source.0, observer);
         } else if kind == Kind::Resize as u64 {
-            let Some(change) = begin(tables, stack, source) else { return true };
+            let Some(change) = begin(tables, stack, source.1) else { return true };
             let from = words[2] & SIZE_MASK;
             resized(tables, &change, words[0], from, size);
             let birth = Ticks(words[0].saturating_sub(age_of(words)));
@@ -85,16 +85,14 @@ impl Attribution {
     fn born(&self, tables: &Tables<'_>, change: &Change<'_>, at: u64, size: u64) {
         let (bytes, cells) = (size << BYTES_FRACTION_BITS, &change.row.current);
         change.stamp(false);
-        cells.live_add_exactly(bytes, ONE);
+        cells.live_rises_exactly(bytes, ONE);
         cells.total_add_exactly(bytes, ONE);
         cells.live_births.add(weighted(at.saturating_sub(self.base)));
         if let Some(class) = size_class(tables, size, change.epoch) {
             class.current.live_add_exactly(bytes, ONE);
             class.current.total_add_exactly(bytes, ONE);
         }
-        add(&change.global.live_bytes, bytes);
-        add(&change.global.live_blocks, ONE);
-        change.raise(at);
+        change.rises(bytes, ONE, at);
     }
 
     #[inline(always)]
@@ -125,9 +123,11 @@ fn resized(tables: &Tables<'_>, change: &Change<'_>, at: u64, from: u64, to: u64
         class.current.live_add_exactly(new, ONE);
         class.current.total_add_exactly(new, ONE);
     }
-    add(&change.global.live_bytes, new.wrapping_sub(old));
     if new >= old {
-        change.raise(at);
+        cells.raise_max();
+        change.rises(new - old, 0, at);
+    } else {
+        sub(&change.global.live_bytes, old - new);
     }
 }
 
@@ -144,13 +144,13 @@ fn weighted(ticks: u64) -> u128 {
     u128::from(ticks) << BLOCKS_FRACTION_BITS
 }
 
-/// Begins a change of the row of `stack` by the record (of a streak the last one) that stands at `source`.
+/// Begins a change of the row of `stack` by the record (of a streak the last one) of this index in the ring that is marked.
 #[inline(always)]
-pub(super) fn begin<'a>(tables: &Tables<'a>, stack: StackId, source: (RingId, u64)) -> Option<Change<'a>> {
+pub(super) fn begin<'a>(tables: &Tables<'a>, stack: StackId, record: u64) -> Option<Change<'a>> {
     let (index, row) = site_row(tables, stack)?;
     let epoch = get(&tables.header.state.epoch);
     row.enter_epoch(epoch);
-    mark_pending(tables, Some(source), index, row);
+    mark_record(tables, record, index, row);
     row.begin_change();
     Some(Change { row, global: &tables.header.global, site: row_id(index), epoch })
 }
@@ -166,11 +166,12 @@ impl Change<'_> {
         self.row.current.stamp_peak(get(&global.peak_generation));
     }
 
-    /// After a change that does not lower: the peaks that it reached.
+    /// So much more is live in the process, and the peak that it reaches.
     #[inline(always)]
-    pub(super) fn raise(&self, at: u64) {
-        self.row.current.raise_max();
-        let (global, live) = (self.global, get(&self.global.live_bytes));
+    pub(super) fn rises(&self, bytes: u64, blocks: u64, at: u64) {
+        let global = self.global;
+        add(&global.live_blocks, blocks);
+        let live = plus(&global.live_bytes, bytes);
         if signed(live) >= signed(get(&global.max_bytes)) {
             set(&global.max_bytes, live);
             set(&global.max_blocks, get(&global.live_blocks));

@@ -7,7 +7,7 @@ use std::cmp;
 
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, Weight};
 use crate::store::picture::{Amount, Figures};
-use crate::store::words::{Wide, add, get, not_negative, set, signed, sub, wide_not_negative};
+use crate::store::words::{Wide, add, get, not_negative, plus, set, signed, sub, wide_not_negative};
 use crate::sys::sync::AtomicU64;
 
 /// The part of an amount that only sampled blocks (p ≤ 0.99) contribute to; all zero in exact mode.
@@ -108,6 +108,17 @@ impl FigureCells {
     pub(crate) fn live_add_exactly(&self, bytes: u64, blocks: u64) {
         add(&self.live_bytes, bytes);
         add(&self.live_blocks, blocks);
+    }
+
+    /// Exact blocks join the live ones, and the row's peak that they reach: as `raise_max`.
+    #[inline(always)]
+    pub(crate) fn live_rises_exactly(&self, bytes: u64, blocks: u64) {
+        add(&self.live_blocks, blocks);
+        let live = plus(&self.live_bytes, bytes);
+        if signed(live) >= signed(get(&self.max_bytes)) {
+            set(&self.max_bytes, live);
+            set(&self.max_blocks, get(&self.live_blocks));
+        }
     }
 
     /// Exact blocks are added to the totals.

@@ -14,7 +14,7 @@
 use crate::ring::record::{RECORD_WORDS, Record};
 use crate::ring::{Consumer, RingId};
 use crate::store::abreast::Effort;
-use crate::store::attribution::Attribution;
+use crate::store::attribution::{Attribution, mark_ring};
 use crate::store::layout::{MAX_RINGS, Region};
 use crate::store::observer::Observer;
 use crate::store::streak::Streak;
@@ -74,6 +74,8 @@ impl Attribution {
                 length += 1;
             }
         }
+        // After the heads were taken: what records name was laid out before.
+        let tables = &tables.ready();
         let consumed = if length <= FEW {
             self.consume(tables, &mut few, until.0, observer)
         } else {
@@ -201,33 +203,37 @@ impl Attribution {
         {
             let (ring, is_alone, bound, begun) = (*ring, turns.count < 2, bound.min(until), consumer.index());
             observer.reads(ring);
+            mark_ring(tables, ring, begun);
             let (mut next, mut abreast) = (None, false);
-            while let Some(words) = consumer.peek() {
+            // A copy, which lies in registers.
+            let mut reader = *consumer;
+            while let Some(words) = reader.peek() {
                 if words[0] > bound {
                     next = Some(words[0]).filter(|&at| at <= until);
                     break;
                 }
                 if far {
-                    look_ahead(tables, consumer);
+                    look_ahead(tables, &reader);
                 }
-                if let Some(found) = Streak::at(consumer, &words, |at| at <= bound) {
+                if let Some(found) = Streak::at(&reader, &words, move |at| at <= bound) {
                     if found.is_cut && !is_alone && found.records < SHORT && effort.goes() {
                         (next, abreast) = (Some(words[0]), true);
                         break;
                     }
                     if found.records > 0 {
-                        let source = (ring, consumer.index().wrapping_add(found.records - 1));
+                        let source = (ring, reader.index().wrapping_add(found.records - 1));
                         self.apply_streak(tables, &words, &found, source, observer);
-                        consumer.advance_by(found.records);
+                        reader.advance_by(found.records);
                         continue;
                     }
                 }
-                let source = (ring, consumer.index());
+                let source = (ring, reader.index());
                 if !self.apply_exactly(tables, &words, source, observer) {
                     self.apply_other(tables, words, source, observer);
                 }
-                consumer.advance_by(1);
+                reader.advance();
             }
+            *consumer = reader;
             consumed += consumer.index().wrapping_sub(begun);
             match (next, turns.at.get_mut(index)) {
                 (Some(next), Some(at)) => *at = next,

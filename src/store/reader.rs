@@ -18,7 +18,7 @@ use crate::store::error::StoreError;
 use crate::store::figures::FIGURE_WORDS;
 use crate::store::identity::Identity;
 use crate::store::image::{self, Extent, Image, copy_words, header_of, read_header, read_words};
-use crate::store::layout::{Header, REGION_COUNT, REGIONS, Region};
+use crate::store::layout::{Header, REGION_COUNT, REGIONS, Region, SIZE_CLASSES};
 use crate::store::picture::{Life, Picture};
 use crate::store::row::{CLOSED_WORD, CURRENT_WORD, EPOCH_BEGIN_WORD, EPOCH_END_WORD, ROW_WORDS};
 use crate::store::source::{FileSource, Source};
@@ -175,7 +175,9 @@ fn keep_whole<T: Versioned>(before: &[T; 2], both: &[T; 2], after: &[T; 2]) -> b
 
 /// How many nodes are in use: the tree's own words say.
 fn nodes_used<S: Source + ?Sized>(source: &S, extent: &Extent) -> Result<u64, StoreError> {
-    let probe = Image::new(2, [1; REGION_COUNT]);
+    let mut rows = [1; REGION_COUNT];
+    rows[Region::SizeClasses as usize] = SIZE_CLASSES;
+    let probe = Image::new(2, rows);
     probe.load(source, extent, Region::TreeState, 1)?;
     let next = probe.tables().map_or(0, |tables| u64::from(tables.tree_state.next.load(Ordering::Relaxed)));
     // Threads take ids past the end when the tree is full; those are no nodes.

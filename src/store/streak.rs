@@ -52,7 +52,8 @@ impl Streak {
         if frees(&second, first) {
             return Some(pairs(consumer, first, &second, may));
         }
-        (second[1] == first[1] && may(second[0])).then(|| births(consumer, first, may))
+        // A copy, so that the reading side itself need not lie in memory.
+        (second[1] == first[1] && may(second[0])).then(|| births(*consumer, first, may))
     }
 }
 
@@ -68,7 +69,7 @@ pub(crate) struct AppliedStreak {
 
 impl Attribution {
     /// Applies the streak that begins with the record `first`, a birth of exact mode, and whose last record stands at
-    /// `source`: as its records one by one. A streak of one pair, as programs without loops make them, costs some 100
+    /// `source`, in the ring that is marked: as its records one by one. A streak of one pair, as programs without loops make them, costs some 100
     /// instructions, and what the observer takes.
     #[inline(always)]
     pub(super) fn apply_streak(
@@ -79,7 +80,7 @@ impl Attribution {
         source: (RingId, u64),
         observer: &mut impl Observer,
     ) {
-        let Some(change) = begin(tables, stack_of(first), source) else { return };
+        let Some(change) = begin(tables, stack_of(first), source.1) else { return };
         self.spared = self.spared.wrapping_add(found.records - 1);
         let size = first[1] & SIZE_MASK;
         change.stamp(false);
@@ -124,9 +125,9 @@ fn pairs_live_and_die(tables: &Tables<'_>, change: &Change<'_>, size: u64, times
 /// there to each, summed up.
 #[inline(never)]
 fn births_live(tables: &Tables<'_>, change: &Change<'_>, size: u64, times: u64, since: (u64, u64), last_at: Ticks) {
-    let (cells, global) = (&change.row.current, change.global);
+    let cells = &change.row.current;
     let (bytes, blocks) = ((size << BYTES_FRACTION_BITS).wrapping_mul(times), ONE.wrapping_mul(times));
-    cells.live_add_exactly(bytes, blocks);
+    cells.live_rises_exactly(bytes, blocks);
     cells.total_add_exactly(bytes, blocks);
     let since_base = u128::from(times) * u128::from(since.0) + u128::from(since.1);
     cells.live_births.add(u128::from(ONE) * since_base);
@@ -134,9 +135,7 @@ fn births_live(tables: &Tables<'_>, change: &Change<'_>, size: u64, times: u64, 
         class.current.live_add_exactly(bytes, blocks);
         class.current.total_add_exactly(bytes, blocks);
     }
-    add(&global.live_bytes, bytes);
-    add(&global.live_blocks, blocks);
-    change.raise(last_at.0);
+    change.rises(bytes, blocks, last_at.0);
 }
 
 /// A streak, and where it ends.
@@ -206,8 +205,8 @@ pub(super) fn of_pairs(consumer: &Consumer<'_>, times: u64) -> Found {
     Found { streak, records: 2 * times, last_at: Ticks(last_at), is_cut: false }
 }
 
-#[inline]
-fn births(consumer: &Consumer<'_>, first: &[u64; RECORD_WORDS], may: impl Fn(u64) -> bool) -> Found {
+#[inline(always)]
+fn births(consumer: Consumer<'_>, first: &[u64; RECORD_WORDS], may: impl Fn(u64) -> bool) -> Found {
     let (mut times, mut since_first, mut last_at) = (1, 0u64, first[0]);
     while times < MOST_RECORDS
         && let Some(birth) = consumer.ahead(times)

@@ -8,7 +8,7 @@
 use crate::ring::{Ring, RingId};
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS};
 use crate::store::figures::FigureCells;
-use crate::store::layout::{Header, HistoryRow, Layout, ModuleRow, Region, ScopeRow};
+use crate::store::layout::{Header, HistoryRow, Layout, ModuleRow, Region, SIZE_CLASSES, ScopeRow};
 use crate::store::picture::round_fixed;
 use crate::store::row::Row;
 use crate::store::words::get;
@@ -61,6 +61,8 @@ pub(crate) fn words_of(figures: &FigureCells) -> &[AtomicU64] {
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(figures).cast::<AtomicU64>(), words) }
 }
 
+const CLASSES: usize = SIZE_CLASSES as usize;
+
 /// A store's tables. Slices cover what is reserved; what may be touched is what is laid out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tables<'a> {
@@ -70,7 +72,7 @@ pub(crate) struct Tables<'a> {
     pub(crate) nodes: &'a [Node],
     /// Row 0 is the root's: what is attributed to no stack, or found no row.
     pub(crate) sites: &'a [Row],
-    pub(crate) size_classes: &'a [Row],
+    pub(crate) size_classes: &'a [Row; CLASSES],
     pub(crate) history: &'a [HistoryRow],
     /// By the number of the scope; 0 is none.
     pub(crate) scopes: &'a [ScopeRow],
@@ -93,7 +95,7 @@ impl<'a> Tables<'a> {
             tree_state: table(words, layout, Region::TreeState)?.first()?,
             nodes: table(words, layout, Region::Nodes)?,
             sites: table(words, layout, Region::Sites)?,
-            size_classes: table(words, layout, Region::SizeClasses)?,
+            size_classes: table(words, layout, Region::SizeClasses)?.first_chunk()?,
             history: table(words, layout, Region::History)?,
             scopes: table(words, layout, Region::Scopes)?,
             registry: table(words, layout, Region::Registry)?,
@@ -114,6 +116,12 @@ impl<'a> Tables<'a> {
     pub(crate) fn laid_out(&self, region: Region) -> u64 {
         // Acquire pairs with the Release of whoever laid them out.
         self.header.regions[region as usize].laid_out.load(Ordering::Acquire)
+    }
+
+    /// The same with the nodes that are laid out now, and no others.
+    pub(crate) fn ready(&self) -> Tables<'a> {
+        let nodes = usize::try_from(self.laid_out(Region::Nodes)).ok().and_then(|count| self.nodes.get(..count));
+        Tables { nodes: nodes.unwrap_or(self.nodes), ..*self }
     }
 
     /// Rows of `region` that are in use.

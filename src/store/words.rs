@@ -25,6 +25,14 @@ pub(crate) fn add(word: &AtomicU64, value: u64) {
     set(word, get(word).wrapping_add(value));
 }
 
+/// As `add`; gives what the word holds from now on.
+#[inline]
+pub(crate) fn plus(word: &AtomicU64, value: u64) -> u64 {
+    let sum = get(word).wrapping_add(value);
+    set(word, sum);
+    sum
+}
+
 /// Subtracts from a word of which the caller is the only writer.
 #[inline]
 pub(crate) fn sub(word: &AtomicU64, value: u64) {
