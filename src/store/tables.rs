@@ -61,6 +61,7 @@ pub(crate) fn words_of(figures: &FigureCells) -> &[AtomicU64] {
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(figures).cast::<AtomicU64>(), words) }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "48")]
 const CLASSES: usize = SIZE_CLASSES as usize;
 
 /// A store's tables. Slices cover what is reserved; what may be touched is what is laid out.

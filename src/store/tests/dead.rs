@@ -1,10 +1,11 @@
 //! Files of processes that are gone: nothing that was recorded is lost, and what is in doubt is said.
 
 use super::*;
-use crate::store::attribution::Attribution;
+use crate::store::attribution::{Attribution, known_site_row, mark_record, mark_ring};
 use crate::store::epoch::end_epoch;
 use crate::store::picture::Life;
 use crate::store::reader;
+use crate::units::SiteId;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -90,6 +91,62 @@ fn a_record_is_applied_once_wherever_the_writer_died() {
     let picture = dead();
     assert_eq!(picture.loss.rows_in_doubt, 1);
     oracle.check(&picture, &stacks);
+}
+
+/// A writer dies between two words of a mark: of a ring, after another ring's, and of its next record.
+#[test]
+fn a_mark_that_is_half_written_names_no_record() {
+    let path = temporary("half-marks");
+    let store = Store::create(&children_options(&path)).expect("a store");
+    let tables = store.tables();
+    let stacks = add_stacks(&tables, STACKS);
+    // Exact records alone, as the marks by ring are made for.
+    let mut oracle = Oracle::new(SEED, &[0], &[16, 24, 100, 5000]);
+    let mut attribution = Attribution::new(BASE, 3_000);
+    let ids = [1, 2].map(|thread| store.claim_ring(thread).expect("a ring"));
+    let rings = ids.map(|id| store.ring(id).expect("its words"));
+    let mut producers = rings.map(|ring| ring.producer());
+    let pending = &tables.header.pending;
+    // In the order in which `mark_ring` and then `mark_record` write them.
+    let words = [&pending.ring, &pending.index, &pending.ring, &pending.row, &pending.version, &pending.index];
+    let (mut looked_at, mut choices) = (0, Random(SEED));
+    for _ in 0..40 {
+        // The rings are read about as far, so that the index of one might be the next of the other.
+        for _ in 0..30 {
+            producers[choices.below(2) as usize].push(&oracle.step(&stacks)).expect("room for 64 each");
+        }
+        let drained = Ticks(oracle.now);
+        for event in 0..12 {
+            producers[event % 2].push(&oracle.step(&stacks)).expect("room");
+        }
+        attribution.drain(&tables, drained, &mut ());
+        for (id, ring) in ids.iter().zip(&rings) {
+            let mut consumer = ring.consumer();
+            let Some(next) = consumer.peek().and_then(Record::decode) else { continue };
+            let (site, row) = known_site_row(&tables, next.stack).unwrap_or((SiteId(0), &tables.sites[0]));
+            let before = words.map(|word| word.load(Ordering::Relaxed));
+            mark_ring(&tables, *id, consumer.index());
+            let [_, read, marked, ..] = words.map(|word| word.load(Ordering::Relaxed));
+            mark_record(&tables, consumer.index(), u64::from(site.0), row);
+            let [.., row, version, index] = words.map(|word| word.load(Ordering::Relaxed));
+            for (word, value) in words.iter().zip(before) {
+                word.store(value, Ordering::Relaxed);
+            }
+            for (word, value) in words.iter().zip([0, read, marked, row, version, index]) {
+                word.store(value, Ordering::Relaxed);
+                let dead = reader::read_from(&std::fs::read(&path).expect("the file")[..], |_| true).expect("sound");
+                assert_eq!((dead.life, dead.loss.rows_in_doubt), (Life::Killed, 0));
+                oracle.check(&dead, &stacks);
+                looked_at += 1;
+            }
+            // Another ring's mark follows one of a record that was read.
+            attribution.drain(&tables, next.at, &mut ());
+            consumer = ring.consumer();
+            assert!(consumer.peek().is_none_or(|words| words[0] > next.at.0), "read");
+        }
+        attribution.drain(&tables, Ticks(oracle.now), &mut ());
+    }
+    assert!(looked_at > 200, "{looked_at} moments");
 }
 
 /// What the killed process does: it announces itself and runs through the events, in one thread.
