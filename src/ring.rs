@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | 0 | head: records pushed so far | the producer |
 //! | 8 | tail: records consumed so far | the consumer |
-//! | 16 + 4·(i mod capacity) | record i | the producer |
+//! | 16 + 4·(i mod capacity) | record i | the producer; and, as it is, the consumer when it has read it |
 //!
 //! Source: Lamport's queue with each side's cached copy of the other's index (as in FastForward, MCRingBuffer, rtrb).
 
@@ -32,6 +32,8 @@ const AHEAD: usize = 8;
 
 /// Words in a cache line: head and tail are this far apart, so that the two sides don't take it from each other.
 pub(crate) const LINE_WORDS: usize = 8;
+/// Records in a line.
+const LINE_RECORDS: u64 = (LINE_WORDS / RECORD_WORDS) as u64;
 /// Words before the first record: the head's line and the tail's.
 pub(crate) const INDEX_WORDS: usize = 2 * LINE_WORDS;
 
@@ -213,10 +215,24 @@ impl Consumer<'_> {
         Some(slot[record::STACK_WORD].load(Ordering::Relaxed) as u32)
     }
 
+    /// Before record `index`, which was read and begins a line, is given back: takes the line from the producer's processor, by
+    /// writing what is there. Else it stays with both, shared, and the producer waits for each line that it writes anew: asking
+    /// for it ahead (`AHEAD`) has an effect where its processor does not have the line, but not where it has it to read. What that
+    /// costs depends on how far apart the processors are: on the machine of `docs/benchmarks` 6 ns a record, at times 50.
+    #[inline(always)]
+    fn take_line(&self, index: u64) {
+        let word = &self.ring.slot(index)[0];
+        // Relaxed: the producer writes here again only after it has seen the tail.
+        word.store(word.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// Consumes the record that `peek` showed.
     #[inline(always)]
     pub(crate) fn advance(&mut self) {
         debug_assert!(self.next != self.end, "shown, so there");
+        if self.next.is_multiple_of(LINE_RECORDS) {
+            self.take_line(self.next);
+        }
         self.next = self.next.wrapping_add(1);
         // Release: as in `advance_by`.
         self.ring.tail.store(self.next, Ordering::Release);
@@ -225,7 +241,14 @@ impl Consumer<'_> {
     /// Consumes `count` records, the one that `peek` shows and those after it; at most what is left.
     #[inline]
     pub(crate) fn advance_by(&mut self, count: u64) {
-        self.next = self.next.wrapping_add(count.min(self.unread()));
+        let count = count.min(self.unread());
+        // To the first line that begins here.
+        let mut distance = self.next.wrapping_neg() % LINE_RECORDS;
+        while distance < count {
+            self.take_line(self.next.wrapping_add(distance));
+            distance += LINE_RECORDS;
+        }
+        self.next = self.next.wrapping_add(count);
         // Release pairs with the Acquire in `look_at_tail` and `producer`: our reads of the slots come before the
         // producer's next writes to them. It also orders what was done with the records before their disappearance.
         self.ring.tail.store(self.next, Ordering::Release);
