@@ -107,12 +107,12 @@ impl<'a> Ring<'a> {
 
     /// The side that reads, up to `end`, a head seen before.
     pub(crate) fn consumer_to(self, end: u64) -> Consumer<'a> {
-        Consumer { ring: self, next: self.tail(), end }
+        Consumer { ring: self, next: self.tail(), end, taker: 0 }
     }
 
     /// The side that reads, up to the head as it is now.
     pub(crate) fn consumer(self) -> Consumer<'a> {
-        Consumer { ring: self, next: self.tail(), end: self.head() }
+        self.consumer_to(self.head())
     }
 }
 
@@ -169,9 +169,16 @@ pub(crate) struct Consumer<'a> {
     next: u64,
     /// The head that was taken; records from here on are for the next consumer.
     end: u64,
+    /// Which record of each line takes the line: the first; or none, where it is this thread that writes the ring.
+    taker: u64,
 }
 
 impl Consumer<'_> {
+    /// The same for the thread that writes the ring: its processor has the lines.
+    pub(crate) fn of_the_producer(self) -> Self {
+        Consumer { taker: LINE_RECORDS, ..self }
+    }
+
     /// Records left up to the head that was taken.
     pub(crate) fn unread(&self) -> u64 {
         self.end.wrapping_sub(self.next)
@@ -230,7 +237,7 @@ impl Consumer<'_> {
     #[inline(always)]
     pub(crate) fn advance(&mut self) {
         debug_assert!(self.next != self.end, "shown, so there");
-        if self.next.is_multiple_of(LINE_RECORDS) {
+        if self.next % LINE_RECORDS == self.taker {
             self.take_line(self.next);
         }
         self.next = self.next.wrapping_add(1);
@@ -242,11 +249,13 @@ impl Consumer<'_> {
     #[inline]
     pub(crate) fn advance_by(&mut self, count: u64) {
         let count = count.min(self.unread());
-        // To the first line that begins here.
-        let mut distance = self.next.wrapping_neg() % LINE_RECORDS;
-        while distance < count {
-            self.take_line(self.next.wrapping_add(distance));
-            distance += LINE_RECORDS;
+        if self.taker == 0 {
+            // To the first line that begins here.
+            let mut distance = self.next.wrapping_neg() % LINE_RECORDS;
+            while distance < count {
+                self.take_line(self.next.wrapping_add(distance));
+                distance += LINE_RECORDS;
+            }
         }
         self.next = self.next.wrapping_add(count);
         // Release pairs with the Acquire in `look_at_tail` and `producer`: our reads of the slots come before the

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::watch::Watch;
+use crate::ring::RingId;
 use crate::ring::record::Record;
 use crate::store::attribution::Attribution;
 use crate::store::epoch;
@@ -104,6 +105,16 @@ impl Aggregator {
     /// Empties all rings up to now. Returns the number of records, or `None` where the lock was not to be had in time.
     pub(crate) fn drain(&self, limit: Duration) -> Option<u64> {
         self.with(limit, |running| running.drain(clock::now()))
+    }
+
+    /// The same, by the thread that writes ring `own`, whose records its processor has anyway.
+    pub(crate) fn help(&self, own: RingId, limit: Duration) -> Option<u64> {
+        self.with(limit, |running| {
+            running.attribution.near = Some(own);
+            let drained = running.drain(clock::now());
+            running.attribution.near = None;
+            drained
+        })
     }
 
     /// Records taken out of rings since the process began, by whomever; a streak, which is applied at once, counts as one.

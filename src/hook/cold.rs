@@ -255,7 +255,7 @@ impl<'a> Cold<'a> {
         if own.ring.is_none() {
             own.ring = sink.claim_ring(os::kernel_id());
         }
-        let Some((_, ring)) = own.ring.as_mut() else {
+        let Some((id, ring)) = own.ring.as_mut() else {
             if !std::mem::replace(&mut own.was_ringless, true) {
                 sink.ringless();
             }
@@ -271,7 +271,7 @@ impl<'a> Cold<'a> {
             if ring.push(record).is_ok() {
                 return;
             }
-            if !sink.help() {
+            if !sink.help(*id) {
                 break;
             }
         }

@@ -20,9 +20,9 @@ pub(crate) trait Sink: Sync {
     /// Gives the ring back at the thread's end. What it still holds will be read.
     fn release_ring(&self, ring: RingId);
 
-    /// The caller's ring is full: empties all rings, waiting for whoever does so already; gives up after 100 ms, in exact
+    /// The caller's ring, `own`, is full: empties all rings, waiting for whoever does so already; gives up after 100 ms, in exact
     /// mode once nothing was attributed for so long. False: gave up.
-    fn help(&self) -> bool;
+    fn help(&self, own: RingId) -> bool;
 
     /// Attributes one record of a thread that has no ring, waiting as `help` does. False: gave up, the record is lost.
     fn apply(&self, record: &Record) -> bool;

@@ -126,11 +126,11 @@ impl Sink for Link {
         using(|store| store.release_ring(ring));
     }
 
-    fn help(&self) -> bool {
+    fn help(&self, own: RingId) -> bool {
         // Helpers may attribute to more new sites between two ticks than the drain thread laid out.
         using(Store::lay_out_ahead);
         let before = AGGREGATOR.applied();
-        let helped = patiently(|| AGGREGATOR.drain(LONGEST_STALL).is_some());
+        let helped = patiently(|| AGGREGATOR.help(own, LONGEST_STALL).is_some());
         if AGGREGATOR.applied().wrapping_sub(before) >= WORTH_HANDING_OVER {
             orders::hurry();
         }

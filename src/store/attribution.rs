@@ -35,6 +35,8 @@ pub(crate) struct Attribution {
     /// Records that streaks spared: all but one of each.
     pub(crate) spared: u64,
     pub(super) scratch: Scratch,
+    /// The ring of the thread that drains, if it has one.
+    pub(crate) near: Option<RingId>,
 }
 
 impl Attribution {
@@ -45,6 +47,7 @@ impl Attribution {
             base: base.0,
             spared: 0,
             scratch: Scratch::new(),
+            near: None,
         }
     }
 

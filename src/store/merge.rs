@@ -66,7 +66,7 @@ impl Attribution {
         let used = tables.used(Region::Rings).min(runs.len() as u64);
         #[expect(clippy::cast_possible_truncation, reason = "at most 4096")]
         for ring in 0..used as u32 {
-            let Some(consumer) = consumer(tables, ring, None) else { continue };
+            let Some(consumer) = self.consumer(tables, ring, None) else { continue };
             let Some(at) = next_at(&consumer, until) else { continue };
             few.push(at, ring, consumer);
             if let Some(run) = runs.get_mut(length) {
@@ -96,14 +96,14 @@ impl Attribution {
         {
             let second = heap.get(1..length.min(3)).unwrap_or_default().iter().map(Run::key).min();
             let mut next = None;
-            if let Some(alone) = consumer(tables, top.ring, Some(top.end)) {
+            if let Some(alone) = self.consumer(tables, top.ring, Some(top.end)) {
                 // The latest that this ring may give before another one has its turn: ties go by number.
                 let bound = second.map_or(u64::MAX, |(at, ring)| at.saturating_sub(u64::from(ring < top.ring)));
                 let bound = bound.min(until.0);
                 let mut turns = Turns::NONE;
                 turns.push(top.at, top.ring, alone);
                 consumed += self.consume(tables, &mut turns, bound, observer);
-                next = consumer(tables, top.ring, Some(top.end)).and_then(|left| next_at(&left, until));
+                next = self.consumer(tables, top.ring, Some(top.end)).and_then(|left| next_at(&left, until));
             }
             match next {
                 Some(at) => {
@@ -290,21 +290,27 @@ fn look_ahead(tables: &Tables<'_>, consumer: &Consumer<'_>) {
     }
 }
 
-/// The reading side of ring `ring`, up to `end` or to its head. A ring whose indices make no sense (its memory was
-/// written by a thread that had lost it) is emptied and what it held is counted as dropped.
-#[inline]
-fn consumer<'a>(tables: &Tables<'a>, ring: u32, end: Option<u64>) -> Option<Consumer<'a>> {
-    let ring = tables.ring(RingId(ring))?;
-    let mut consumer = match end {
-        Some(end) => ring.consumer_to(end),
-        None => ring.consumer(),
-    };
-    if consumer.unread() > ring.capacity() {
-        let skipped = consumer.skip_all().min(ring.capacity());
-        add(&tables.header.loss.dropped_records, skipped);
-        return None;
+impl Attribution {
+    /// The reading side of ring `ring`, up to `end` or to its head. A ring whose indices make no sense (its memory was
+    /// written by a thread that had lost it) is emptied and what it held is counted as dropped.
+    #[inline]
+    fn consumer<'a>(&self, tables: &Tables<'a>, ring: u32, end: Option<u64>) -> Option<Consumer<'a>> {
+        let id = RingId(ring);
+        let ring = tables.ring(id)?;
+        let mut consumer = match end {
+            Some(end) => ring.consumer_to(end),
+            None => ring.consumer(),
+        };
+        if self.near == Some(id) {
+            consumer = consumer.of_the_producer();
+        }
+        if consumer.unread() > ring.capacity() {
+            let skipped = consumer.skip_all().min(ring.capacity());
+            add(&tables.header.loss.dropped_records, skipped);
+            return None;
+        }
+        Some(consumer)
     }
-    Some(consumer)
 }
 
 /// When the consumer's next record was, if that is not after `until`.
