@@ -340,6 +340,33 @@ mod tests {
         assert!(at > 10_000);
     }
 
+    /// What was read stays as it was, wherever in a line the reading begins and ends: a line is taken by writing what is there.
+    #[test]
+    #[cfg(not(loom))]
+    fn what_is_given_back_is_as_it_was() {
+        for (begin, count, is_near) in (0..5).flat_map(|b| (0..6).flat_map(move |c| [(b, c, false), (b, c, true)])) {
+            let words = words(8);
+            let ring = Ring::over(&words).expect("a power of two");
+            let mut producer = ring.producer();
+            // Around the end of the ring, too.
+            for at in 1..=8 {
+                producer.push(&record(at)).expect("room");
+            }
+            ring.consumer().advance_by(begin);
+            for at in 9..9 + begin {
+                producer.push(&record(at)).expect("room");
+            }
+            let records =
+                || words.iter().skip(INDEX_WORDS).map(|word| word.load(Ordering::Relaxed)).collect::<Vec<_>>();
+            let before = records();
+            let mut consumer = if is_near { ring.consumer().of_the_producer() } else { ring.consumer() };
+            consumer.advance_by(count);
+            consumer.advance();
+            assert_eq!(records(), before, "from {begin}, {count} and one");
+            assert_eq!((consumer.index(), ring.tail()), (begin + count + 1, begin + count + 1));
+        }
+    }
+
     #[test]
     #[cfg(not(loom))]
     fn refuses_slices_that_are_no_ring() {

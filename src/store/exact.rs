@@ -46,8 +46,8 @@ pub(super) struct Change<'a> {
 }
 
 impl Attribution {
-    /// Applies the record of these words, which stands at `source`, in the ring that is marked. False: none of exact mode's three kinds, and nothing
-    /// was done. 60 to 90 instructions, and what the observer takes.
+    /// Applies the record of these words, which stands at `source`, in the ring that is marked. False: none of exact mode's
+    /// three kinds, and nothing was done. 60 to 90 instructions, and what the observer takes.
     #[inline(always)]
     pub(super) fn apply_exactly(
         &mut self,

@@ -69,8 +69,8 @@ pub(crate) struct AppliedStreak {
 
 impl Attribution {
     /// Applies the streak that begins with the record `first`, a birth of exact mode, and whose last record stands at
-    /// `source`, in the ring that is marked: as its records one by one. A streak of one pair, as programs without loops make them, costs some 100
-    /// instructions, and what the observer takes.
+    /// `source`, in the ring that is marked: as its records one by one. A streak of one pair, as programs without loops make
+    /// them, costs some 100 instructions, and what the observer takes.
     #[inline(always)]
     pub(super) fn apply_streak(
         &mut self,

@@ -93,9 +93,9 @@ fn send_to_full(own: &mut Own, at: u64, sized: u64, aux: u64, stack: u64) {
     let words = [at, sized, aux, stack];
     keeping_errno(|| {
         let Some(sink) = session::sink() else { return };
-        let Some(id) = own.ring.as_ref().map(|(id, _)| *id) else { return };
+        let id = own.ring.as_ref().map(|(id, _)| *id);
         for _ in 0..HELPS {
-            let helped = sink.help(id);
+            let helped = id.is_some_and(|id| sink.help(id));
             if let Some((_, ring)) = own.ring.as_mut()
                 && ring.push_words(&words).is_ok()
             {
