@@ -5,6 +5,7 @@
 //! | `range` | the reservation, its classes, taking and giving back |
 //! | `entry` | what is known of a tracked block |
 //! | `list` | the lock-free list of free slots |
+//! | `range/class` | which slot a block is given |
 //! | `range/kept` | the free slots that a thread keeps to itself |
 
 #![allow(unsafe_code, reason = "hands out raw memory")]

@@ -5,7 +5,7 @@
 //! | `layout` | where everything lies, and what each word means |
 //! | `words`, `figures`, `row`, `tables` | numbers that one writer changes; a row's figures made of them; one row; typed views over a mapping or a copy |
 //! | `attribution`, `exact`, `streak`, `merge`, `abreast` | one record applied to the row of its stack; one of exact mode; equal ones at once; all rings drained in order of time, or pairs ring by ring |
-//! | `weights`, `observer`, `epoch` | what a block counts for; whoever sees the records that were applied; the end of an epoch |
+//! | `weights`, `observer`, `epoch`, `fill` | what a block counts for; whoever sees the records that were applied; the end of an epoch; how full a drain found the rings |
 //! | `writer`, `space`, `telling`, `version`, `place`, `identity`, `text` | the store of this process: the file, its growth, what it is told, where it lies, whose it is |
 //! | `source`, `image`, `reader`, `copy`, `decode` | somebody's store, or our own, read in bounded memory, into a `picture` |
 //! | `error` | what can be wrong |
@@ -18,6 +18,7 @@ pub(crate) mod epoch;
 pub(crate) mod error;
 pub(crate) mod exact;
 mod figures;
+mod fill;
 mod identity;
 mod image;
 pub(crate) mod layout;

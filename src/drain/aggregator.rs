@@ -28,8 +28,8 @@ pub(crate) struct Aggregator {
     lock: Lock,
     /// `None` while no profile runs. Touched under the lock alone.
     running: UnsafeCell<Option<Running>>,
-    /// Records taken out of rings since the process began, a streak counting as one. Written under the lock.
-    applied: AtomicU64,
+    /// See [`Aggregator::filled`]. Written under the lock.
+    filled: AtomicU64,
     /// Stays under the lock while a profile ran.
     turns: AtomicU64,
 }
@@ -38,15 +38,18 @@ struct Running {
     attribution: Attribution,
     tables: Tables<'static>,
     watch: Watch,
+    /// How many threads can run at once.
+    processors: usize,
 }
 
 impl Running {
     fn drain(&mut self, until: Ticks) -> u64 {
         let spared = self.attribution.spared;
         let drained = self.attribution.drain(&self.tables, until, &mut self.watch);
-        let applied = drained.wrapping_sub(self.attribution.spared.wrapping_sub(spared));
+        let spared = self.attribution.spared.wrapping_sub(spared);
+        let filled = self.attribution.fill.worth(drained, spared, self.processors);
         // Relaxed: a counter; the lock admits one writer.
-        AGGREGATOR.applied.store(AGGREGATOR.applied.load(Ordering::Relaxed).wrapping_add(applied), Ordering::Relaxed);
+        AGGREGATOR.filled.store(AGGREGATOR.filled().wrapping_add(filled), Ordering::Relaxed);
         drained
     }
 }
@@ -58,14 +61,15 @@ unsafe impl Sync for Aggregator {}
 pub(crate) static AGGREGATOR: Aggregator = Aggregator {
     lock: Lock::new(),
     running: UnsafeCell::new(None),
-    applied: AtomicU64::new(0),
+    filled: AtomicU64::new(0),
     turns: AtomicU64::new(0),
 };
 
 impl Aggregator {
-    /// Begins a profile over `tables`. Allocates nothing: `attribution` and `watch` were made before.
-    pub(crate) fn begin(&self, attribution: Attribution, tables: Tables<'static>, watch: Watch) {
-        let before = self.exchange(Some(Running { attribution, tables, watch }));
+    /// Begins a profile over `tables` in a process that `processors` threads of can run at once. Allocates nothing:
+    /// `attribution` and `watch` were made before.
+    pub(crate) fn begin(&self, attribution: Attribution, tables: Tables<'static>, watch: Watch, processors: usize) {
+        let before = self.exchange(Some(Running { attribution, tables, watch, processors }));
         // Dropped outside the lock.
         drop(before);
     }
@@ -117,9 +121,9 @@ impl Aggregator {
         })
     }
 
-    /// Records taken out of rings since the process began, by whomever; a streak, which is applied at once, counts as one.
-    pub(crate) fn applied(&self) -> u64 {
-        self.applied.load(Ordering::Relaxed)
+    /// What the drains since the process began, whoever did them, were worth to the drain thread (`store::fill`), added up.
+    pub(crate) fn filled(&self) -> u64 {
+        self.filled.load(Ordering::Relaxed)
     }
 
     /// Attributes one record of a thread without a ring, after what others recorded before it. False where the lock was

@@ -54,23 +54,21 @@ impl Rhythm {
 /// Exact mode: how long the rings take to fill. Ticks alone would leave nearly all draining to the program's threads,
 /// which do it when their ring is full; between ticks the thread comes as often as half a ring takes, on a processor
 /// that may be idle. An idle program is left alone, and calls when it is idle no more: by the first ring that is full.
-///
-/// Streaks count as one record: to apply them takes less than to hand their records over from one processor to the other, so a
-/// program that makes little else does it itself.
+/// What a ring takes counts from where the last drain began: it fills while it is drained.
 pub(super) struct Pace {
     looked: Instant,
-    applied: u64,
+    filled: u64,
     pause: Duration,
     wake: Instant,
 }
 
-/// As often as once in this time: a wake-up costs some 4 µs.
-const LEAST_PAUSE: Duration = Duration::from_micros(100);
+/// As often as once in this time: a wake-up costs some 4 µs, and no thread fills half a ring sooner.
+const LEAST_PAUSE: Duration = Duration::from_micros(50);
 
 impl Pace {
     pub(super) fn new() -> Pace {
         let now = Instant::now();
-        Pace { looked: now, applied: AGGREGATOR.applied(), pause: TICK, wake: now + TICK }
+        Pace { looked: now, filled: AGGREGATOR.filled(), pause: TICK, wake: now + TICK }
     }
 
     /// Another has the lock, and is not done: there is nothing to be learned.
@@ -81,7 +79,7 @@ impl Pace {
     /// A ring was full before its time.
     pub(super) fn hurry(&mut self) {
         let now = Instant::now();
-        *self = Pace { looked: now, applied: AGGREGATOR.applied(), pause: LEAST_PAUSE, wake: now + LEAST_PAUSE };
+        *self = Pace { looked: now, filled: AGGREGATOR.filled(), pause: LEAST_PAUSE, wake: now + LEAST_PAUSE };
     }
 
     /// When to look again.
@@ -89,17 +87,18 @@ impl Pace {
         self.wake
     }
 
-    /// After a drain: the pause follows the rate of records since the last look, whoever drained them, and is at most `most`.
-    pub(super) fn look(&mut self, most: Duration) {
-        let (now, applied) = (Instant::now(), AGGREGATOR.applied());
-        let records = u32::try_from(applied.wrapping_sub(self.applied)).unwrap_or(u32::MAX).max(1);
+    /// After a drain that `began` then: the pause follows the rate of records since the last look, whoever drained them, and
+    /// is at most `most`.
+    pub(super) fn look(&mut self, began: Instant, most: Duration) {
+        let (now, filled) = (Instant::now(), AGGREGATOR.filled());
+        let records = u32::try_from(filled.wrapping_sub(self.filled)).unwrap_or(u32::MAX).max(1);
         #[expect(clippy::cast_possible_truncation, reason = "8192")]
         let half_a_ring = (EXACT_RING_RECORDS / 2) as u32;
         let until_half = (now - self.looked).saturating_mul(half_a_ring) / records;
         // Longer step by step: a program that was not running for a moment is not an idle one.
         let longest = self.pause.saturating_mul(2).clamp(LEAST_PAUSE, most);
         self.pause = until_half.clamp(LEAST_PAUSE, longest);
-        (self.looked, self.applied, self.wake) = (now, applied, now + self.pause);
+        (self.looked, self.filled, self.wake) = (now, filled, began + self.pause);
     }
 }
 
@@ -119,10 +118,21 @@ mod tests {
         // Nobody drains meanwhile, or little.
         while pace.pause < TICK {
             pace.looked = Instant::now() - pace.pause;
-            pace.look(TICK);
+            pace.look(Instant::now(), TICK);
             assert!(pace.pause <= before * 2 && pace.wake <= Instant::now() + TICK, "{:?}", pace.pause);
             before = pace.pause;
         }
+    }
+
+    /// A ring goes on filling while it is drained: half a ring is due that long after the drain began, and not after it ended.
+    #[test]
+    fn a_drain_that_took_as_long_as_half_a_ring_is_followed_by_the_next() {
+        let mut pace = Pace::new();
+        pace.hurry();
+        let began = Instant::now() - Duration::from_millis(1);
+        pace.look(began, TICK);
+        assert_eq!(pace.wake(), began + pace.pause);
+        assert!(pace.wake() <= Instant::now(), "{:?}", pace.pause);
     }
 
     /// Ticks, one after another as they are due; totals as this tells by the tick's number.

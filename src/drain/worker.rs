@@ -119,7 +119,7 @@ impl Worker {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) if Instant::now() < next && process::arrived_signal().is_none() => {
-                    let began = clock::thread_cpu_ns();
+                    let (at, began) = (Instant::now(), clock::thread_cpu_ns());
                     // A program may come to more new sites between two ticks than a tick laid out.
                     self.store.lay_out_ahead();
                     // Whoever has the lock drains.
@@ -127,7 +127,7 @@ impl Worker {
                     memory.drained_ns += clock::thread_cpu_ns().saturating_sub(began);
                     match (orders::is_to_hurry(), done) {
                         (true, _) => pace.hurry(),
-                        (false, true) => pace.look(rhythm.pause()),
+                        (false, true) => pace.look(at, rhythm.pause()),
                         (false, false) => pace.later(),
                     }
                 }
@@ -135,7 +135,7 @@ impl Worker {
                     let began = Instant::now();
                     let totals = self.tick(&mut memory);
                     rhythm.ticked(began, &totals, self.epoch.map(|length| memory.epoch_began + length));
-                    pace.look(rhythm.pause());
+                    pace.look(began, rhythm.pause());
                     if let Some(signal) = process::arrived_signal() {
                         self.tell_the_rest(&mut memory);
                         // No loader's lock here: the thread that was interrupted may hold it.

@@ -129,9 +129,9 @@ impl Sink for Link {
     fn help(&self, own: RingId) -> bool {
         // Helpers may attribute to more new sites between two ticks than the drain thread laid out.
         using(Store::lay_out_ahead);
-        let before = AGGREGATOR.applied();
+        let before = AGGREGATOR.filled();
         let helped = patiently(|| AGGREGATOR.help(own, LONGEST_STALL).is_some());
-        if AGGREGATOR.applied().wrapping_sub(before) >= WORTH_HANDING_OVER {
+        if AGGREGATOR.filled().wrapping_sub(before) >= WORTH_HANDING_OVER {
             orders::hurry();
         }
         helped

@@ -3,6 +3,8 @@
 //! Promises: undoes what it did when it fails. What tells our blocks from others comes first, then the store and all that writes to
 //! it, then the threads that serve it; the program's threads are called last, when everything is there. A forked child begins anew.
 
+use std::num::NonZero;
+
 use crossbeam_channel::unbounded;
 
 use super::leaks::OnVerdict;
@@ -122,7 +124,8 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
             return Err(error);
         }
     };
-    AGGREGATOR.begin(Attribution::new(base.0, fixed), store.tables(), watch);
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    AGGREGATOR.begin(Attribution::new(base.0, fixed), store.tables(), watch, processors);
     interval::set(code, fixed);
     // Of this profile alone.
     interval::take_coarsest();

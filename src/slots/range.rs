@@ -381,40 +381,15 @@ impl Range {
         let slots = (1usize << span_shift) >> Self::slot_shift(class).min(span_shift);
         (slots * size_of::<Entry>()).next_multiple_of(map::STEP_BYTES)
     }
-
-    const fn slot_shift(class: usize) -> u32 {
-        #[expect(clippy::cast_possible_truncation, reason = "below 64")]
-        let k = (class % HALF) as u32;
-        MIN_SHIFT + k
-    }
-
-    /// Which class of its half holds blocks of so many bytes, not 0.
-    #[inline(always)]
-    fn power_of(bytes: usize) -> usize {
-        // At least the smallest slot's. By `^`, which is one instruction with its opposite that is in `leading_zeros`.
-        let highest = (bytes - 1) | ((1 << MIN_SHIFT) - 1);
-        ((highest.leading_zeros() ^ (usize::BITS - 1)) + 1 - MIN_SHIFT) as usize
-    }
-
-    fn class_of(half: Half, layout: Layout) -> Option<usize> {
-        let k = Self::power_of(layout.size().max(layout.align()));
-        match half {
-            Half::Own => (k < HALF).then_some(k),
-            Half::Sampled => (k < SAMPLED_CLASSES).then_some(HALF + k),
-        }
-    }
-
-    /// Would a block of this layout be in a slot of the same size as `slot`?
-    pub(crate) fn same_class(slot: Slot, layout: Layout) -> bool {
-        Self::class_of(Half::Sampled, layout) == Some(usize::from(slot.class))
-    }
 }
 
 /// Own slots of this size and above give their pages back when freed: 64 KiB, a whole step.
 const DISCARD_SHIFT: u32 = map::STEP_BYTES.trailing_zeros();
 
+mod class;
 mod kept;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use kept::{Kept, SmallClass};
+pub(crate) use class::SmallClass;
+pub(crate) use kept::Kept;

@@ -16,6 +16,7 @@
 use crate::ring::RingId;
 use crate::ring::record::{Kind, Record};
 use crate::sampler::weight::{BLOCKS_FRACTION_BITS, BYTES_FRACTION_BITS, IntervalCode, Weight};
+use crate::store::fill::Fill;
 use crate::store::layout::Region;
 use crate::store::merge::Scratch;
 use crate::store::observer::{Applied, Observer};
@@ -34,6 +35,8 @@ pub(crate) struct Attribution {
     pub(super) base: u64,
     /// Records that streaks spared: all but one of each.
     pub(crate) spared: u64,
+    /// How the last drain found the rings.
+    pub(crate) fill: Fill,
     pub(super) scratch: Scratch,
     /// The ring of the thread that drains, if it has one.
     pub(crate) near: Option<RingId>,
@@ -46,6 +49,7 @@ impl Attribution {
             weights: WeightCache::new(fixed_interval_bytes),
             base: base.0,
             spared: 0,
+            fill: Fill::default(),
             scratch: Scratch::new(),
             near: None,
         }

@@ -15,6 +15,7 @@ use crate::ring::record::{RECORD_WORDS, Record};
 use crate::ring::{Consumer, RingId};
 use crate::store::abreast::Effort;
 use crate::store::attribution::{Attribution, mark_ring};
+use crate::store::fill::Fill;
 use crate::store::layout::{MAX_RINGS, Region};
 use crate::store::observer::Observer;
 use crate::store::streak::Streak;
@@ -63,17 +64,20 @@ impl Attribution {
         // Taken out of `self` so that `apply` can borrow it; an empty box allocates nothing.
         let mut runs = std::mem::take(&mut self.scratch.runs);
         let (mut length, mut few) = (0, Turns::NONE);
+        let mut fill = Fill::default();
         let used = tables.used(Region::Rings).min(runs.len() as u64);
         #[expect(clippy::cast_possible_truncation, reason = "at most 4096")]
         for ring in 0..used as u32 {
             let Some(consumer) = self.consumer(tables, ring, None) else { continue };
             let Some(at) = next_at(&consumer, until) else { continue };
+            fill.add(consumer.unread());
             few.push(at, ring, consumer);
             if let Some(run) = runs.get_mut(length) {
                 *run = Run { at, ring, end: consumer.index().wrapping_add(consumer.unread()) };
                 length += 1;
             }
         }
+        self.fill = fill;
         // After the heads were taken: what records name was laid out before.
         let tables = &tables.ready();
         let consumed = if length <= FEW {

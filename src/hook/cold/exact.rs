@@ -207,9 +207,11 @@ pub(super) unsafe fn realloc(hot: &Hot, ptr: *mut u8, layout: Layout, new: usize
     let (slot, entry) = unsafe { RANGE.sampled(ptr) }?;
     let mut stay = Stay::enter(hot)?;
     let moved = stay.current(entry).and_then(|(birth, stack)| {
-        let place = if class.is_of(slot) {
+        let grows = new > layout.size();
+        let place = if class.is_of(slot) || (grows && class.grown().is_of(slot)) {
             ptr
         } else {
+            let class = if grows { class.grown() } else { class };
             let (fresh, fresh_entry) = RANGE.take_kept(&mut stay.own.kept, class)?;
             fresh_entry.set(&stay.identity(birth, stack));
             // SAFETY: two distinct slots, each of at least the smaller size.

@@ -16,7 +16,7 @@ use crate::sampler::interval;
 use crate::sampler::regrow::regrown_interval;
 use crate::sampler::weight::{IntervalCode, probability};
 use crate::slots::entry::Identity;
-use crate::slots::{RANGE, Range, SLOT_MAX_BYTES, Slot};
+use crate::slots::{Half, RANGE, Range, SLOT_MAX_BYTES, Slot};
 use crate::sys::stack::Registers;
 use crate::sys::{clock, fork, refusal};
 use crate::units::Ticks;
@@ -287,7 +287,7 @@ unsafe fn carry(
     slot: Option<Slot>,
     track: bool,
 ) -> Option<(*mut u8, Option<Place>)> {
-    let fits = slot.is_some_and(|slot| Range::same_class(slot, new_layout));
+    let fits = slot.is_some_and(|slot| Range::stays(slot, layout.size(), new_layout));
     if let Some(slot) = slot
         && fits
         && !cold.child
@@ -301,8 +301,15 @@ unsafe fn carry(
         return (!moved.is_null()).then_some((moved, track.then_some(Place::Table)));
     }
     let (fresh, place) = if into_slot {
-        // SAFETY: a valid layout.
-        unsafe { place(inner, new_layout, false) }?
+        let roomy = (new_layout.size() > layout.size())
+            .then(|| RANGE.take(Half::Sampled, Range::with_room(new_layout)))
+            .flatten()
+            .map(|(fresh, slot)| (fresh.as_ptr(), Place::Slot(slot)));
+        match roomy {
+            Some(placed) => placed,
+            // SAFETY: a valid layout.
+            None => unsafe { place(inner, new_layout, false) }?,
+        }
     } else {
         // SAFETY: a valid layout.
         let fresh = unsafe { inner.alloc(new_layout) };

@@ -5,11 +5,10 @@
 //! are linked through the slots' entries, as the shared lists are, and exchanged with those half a pile at a time,
 //! or less at first.
 
-use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
-use super::{HALF, Range, SAMPLED_CLASSES, Slot};
+use super::{HALF, Range, SAMPLED_CLASSES, Slot, SmallClass};
 use crate::slots::entry::Entry;
 
 /// What one thread keeps.
@@ -26,31 +25,6 @@ pub(super) struct Pile {
     pub(super) top: u32,
     /// How many more may be put on it, in 1..=`Kept::most` outside `give_kept`.
     pub(super) room: u32,
-}
-
-/// A class of the sampled half.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SmallClass(usize);
-
-impl SmallClass {
-    /// Of blocks of this layout; `None` where they are too large for a slot.
-    #[inline(always)]
-    pub(crate) fn of(layout: Layout) -> Option<SmallClass> {
-        SmallClass::of_bytes(layout.size().max(layout.align()))
-    }
-
-    /// Of blocks of so many bytes, not 0.
-    #[inline(always)]
-    pub(crate) fn of_bytes(bytes: usize) -> Option<SmallClass> {
-        let k = Range::power_of(bytes);
-        (k < SAMPLED_CLASSES).then_some(SmallClass(k))
-    }
-
-    /// This slot is one of the class.
-    #[inline(always)]
-    pub(crate) fn is_of(self, slot: Slot) -> bool {
-        usize::from(slot.class) == HALF + self.0
-    }
 }
 
 /// Bytes of free slots of a class that a thread keeps at most, if that is not fewer than [`KEPT_LEAST`].

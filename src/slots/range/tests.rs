@@ -195,3 +195,53 @@ fn a_thread_asks_for_few_slots_at_first_and_then_for_more() {
     });
     assert_eq!(refills.take(4).collect::<Vec<_>>(), [4, 8, 16, 32]);
 }
+
+/// The slot of a block that grows or shrinks to these sizes, one after the other: by the bytes of its slot.
+fn course(sizes: &[usize]) -> Vec<usize> {
+    let range = range();
+    let mut old = sizes[0];
+    let (_, mut slot) = range.take(Half::Sampled, layout(old, 8)).expect("small");
+    let mut slots = vec![Range::slot_bytes(slot)];
+    for &size in &sizes[1..] {
+        let new = layout(size, 8);
+        if !Range::stays(slot, old, new) {
+            let wanted = if size > old { Range::with_room(new) } else { new };
+            // SAFETY: taken above, used no more.
+            unsafe { range.give(slot) };
+            slot = range.take(Half::Sampled, wanted).expect("small").1;
+            assert!(Range::slot_bytes(slot) >= size);
+        }
+        slots.push(Range::slot_bytes(slot));
+        old = size;
+    }
+    // SAFETY: as above.
+    unsafe { range.give(slot) };
+    slots
+}
+
+#[test]
+fn blocks_that_grow_have_room_from_a_page_on_and_blocks_that_shrink_have_none() {
+    let k = 1024;
+    // What is made at its size is rounded up, and no more; below a page so is what grows.
+    assert_eq!(course(&[5 * k]), [8 * k]);
+    assert_eq!(course(&[32, 64, 65, 2 * k]), [32, 64, 128, 2 * k]);
+    // Every second doubling is in place.
+    assert_eq!(course(&[2 * k, 4 * k, 8 * k, 16 * k, 32 * k]), [2 * k, 8 * k, 8 * k, 32 * k, 32 * k]);
+    assert_eq!(course(&[16 * k, 20 * k]), [16 * k, 32 * k]);
+    // A block that shrinks keeps its slot where it would be given one of this size, and nothing larger.
+    assert_eq!(course(&[2 * k, 3 * k, 2 * k + 1]), [2 * k, 8 * k, 4 * k]);
+    assert_eq!(course(&[2 * k, 5 * k, 4 * k + 1, k]), [2 * k, 16 * k, 8 * k, k]);
+    assert_eq!(course(&[8 * k, 5 * k]), [8 * k, 8 * k]);
+}
+
+/// The lean way asks by classes, the long way by layouts.
+#[test]
+fn both_ways_give_a_block_that_grows_the_same_room() {
+    for size in (1..=SLOT_MAX_BYTES).step_by(61) {
+        let class = SmallClass::of_bytes(size).expect("small").grown();
+        let by_layout = SmallClass::of(Range::with_room(layout(size, 8))).expect("small");
+        assert_eq!(class.0, by_layout.0, "{size}");
+    }
+    let large = layout(SLOT_MAX_BYTES + 1, 8);
+    assert_eq!(Range::with_room(large), large);
+}
