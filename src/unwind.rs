@@ -139,6 +139,13 @@ pub(crate) fn recalled(registers: Registers, thread: &ThreadStacks) -> Option<Ca
 /// As [`capture_changed`], where [`recalled`] did not know the stack: which is remembered beside others.
 #[inline]
 pub(crate) fn capture_anew(registers: Registers, thread: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
+    if thread.is_new() {
+        // What was remembered by the thread that had this stack before.
+        thread.prepare(registers.sp, CAPACITY.load(Ordering::Relaxed));
+        if let Some(captured) = recalled(registers, thread) {
+            return captured;
+        }
+    }
     let recalled = thread.recall(registers, set::generation());
     let captured = match repeated(&registers, thread) {
         Some(captured) => captured,

@@ -121,7 +121,7 @@ impl<'a> Cold<'a> {
             block.begin_profile(self.state.profile(), counted);
             own.ring = None;
             own.was_ringless = false;
-            own.stacks.forget();
+            own.stacks.forget(self.state.profile());
         }
         self.draw();
     }

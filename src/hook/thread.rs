@@ -67,9 +67,9 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
     refusal::look_first();
     let id = thread::id();
     let registry = registry::lock()?;
-    let fresh = registry.take_memory()?;
+    let (fresh, kept) = registry.take_memory()?;
     // SAFETY: `fresh` is a block's worth of memory that nobody else uses.
-    unsafe { fresh.write(ThreadBlock::new(hot, id, seed(id))) };
+    unsafe { fresh.write(ThreadBlock::new(hot, id, seed(id), kept)) };
     if !EXIT.arm(at_thread_exit, fresh.cast()) {
         // Without a callback its counters would be read after its memory is gone: it counts by the shared atomics.
         registry.give_memory(fresh);
@@ -142,7 +142,7 @@ fn retire(hot: &Hot, block: *mut ThreadBlock) {
     me.set_busy(false);
     own.stacks.release();
     if me.was_exact() {
-        RANGE.give_all(&mut own.kept);
+        RANGE.give_most(&mut own.kept);
     }
     let Some(registry) = registry::lock() else { return };
     registry.sums().end(hot, me);

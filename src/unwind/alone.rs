@@ -35,7 +35,7 @@ impl Captures {
 
     /// Forgets the last stack, so that all frames of the next are new; the code that they are in stays known.
     pub fn forget(&mut self) {
-        self.stacks.forget();
+        self.stacks.forget(0);
     }
 }
 

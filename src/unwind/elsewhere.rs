@@ -75,7 +75,7 @@ impl ThreadStacks {
         ThreadStacks { spare: Spare::new(), scopes: scopes::Root::new() }
     }
 
-    pub(crate) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self, _profile: u32) {
         self.spare = Spare::new();
         self.scopes.forget();
     }

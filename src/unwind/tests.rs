@@ -100,7 +100,7 @@ fn empty_tree_if_full() {
     }
     STACKS.with(|stacks| {
         // SAFETY: this thread's own.
-        unsafe { &mut *stacks.0.get() }.forget();
+        unsafe { &mut *stacks.0.get() }.forget(0);
     });
 }
 

@@ -7,7 +7,7 @@
 
 use super::frame::{self, Frame, State};
 use super::memo::Memo;
-use super::region::Region;
+use super::region::{Owner, Region};
 use super::scopes::{Root, Scopes};
 use super::set::generation;
 use crate::sys::stack::{self, Bounds, Registers};
@@ -62,6 +62,8 @@ pub(crate) struct ThreadStacks {
     pub(super) spare: Spare,
     /// The scopes that the thread is in, and their node.
     scopes: Root,
+    /// Whose tree numbers the stacks; 0: nobody else's.
+    profile: u32,
 }
 
 impl ThreadStacks {
@@ -81,11 +83,14 @@ impl ThreadStacks {
             hint: 0,
             spare: Spare::new(),
             scopes: Root::new(),
+            profile: 0,
         }
     }
 
-    /// Forgets the last stack and the spare node. Call it when the tree was emptied, before the next capture.
-    pub(crate) fn forget(&mut self) {
+    /// Forgets the last stack and the spare node. Call it when the tree was emptied, before the next capture. Threads of one
+    /// `profile` number their stacks in one tree, and inherit them; 0: nobody's.
+    pub(crate) fn forget(&mut self, profile: u32) {
+        self.profile = profile;
         self.forget_frames();
         self.spare = Spare::new();
         self.scopes.forget();
@@ -95,8 +100,15 @@ impl ThreadStacks {
     pub(crate) fn release(&mut self) {
         (self.len, self.memo) = (0, None);
         if let Some(region) = self.region.take() {
-            region.release();
+            region.release(self.owner());
         }
+    }
+
+    /// Who may go on with this thread's memo: of the same profile, on the same stack (whose words are what proves the stacks that it
+    /// knows), and in no scope.
+    fn owner(&self) -> Owner {
+        let profile = if self.scopes.scopes().as_slice().is_empty() { self.profile } else { 0 };
+        if profile == 0 { Owner::NONE } else { Owner { bounds: self.bounds, profile } }
     }
 
     /// The scopes that the thread is in.
@@ -155,15 +167,22 @@ impl ThreadStacks {
         }
         if self.region.is_none_or(|region| region.capacity < capacity) && self.tries > 0 {
             self.release();
-            self.region = Region::obtain(capacity);
+            self.region = Region::obtain(capacity, self.bounds);
             if self.region.is_none() {
                 self.tries -= 1;
             }
             // SAFETY: the region is this thread's; its pages lie in a mapping that stays.
             self.memo = self.region.map(|region| unsafe { Memo::over(region.memo()) });
-            // Another thread's, or none.
-            self.forget_memo();
+            let owner = self.owner();
+            if owner == Owner::NONE || self.region.is_none_or(|region| region.owner() != owner) {
+                self.forget_memo();
+            }
         }
+    }
+
+    /// There is no memory yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.region.is_none()
     }
 
     /// There is memory for `capacity` frames.

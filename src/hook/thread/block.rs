@@ -64,9 +64,9 @@ pub(in crate::hook) struct Own {
 }
 
 impl ThreadBlock {
-    /// Of the thread with these words and this number, in no list. Inlined: it would be copied into its place.
+    /// Of the thread with these words, this number and these free slots, in no list. Inlined: it would be copied into its place.
     #[inline(always)]
-    pub(super) fn new(hot: &Hot, id: u32, seed: u64) -> ThreadBlock {
+    pub(super) fn new(hot: &Hot, id: u32, seed: u64, kept: Kept) -> ThreadBlock {
         ThreadBlock {
             hot: std::ptr::from_ref(hot),
             next: Cell::new(null_mut()),
@@ -85,7 +85,7 @@ impl ThreadBlock {
                 random: Random::new(seed),
                 ring: None,
                 was_ringless: false,
-                kept: Kept::new(),
+                kept,
                 stacks: ThreadStacks::new(),
                 untold: Untold::new(),
             }),

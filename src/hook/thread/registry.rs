@@ -9,6 +9,7 @@ use std::ptr::null_mut;
 
 use super::block::ThreadBlock;
 use super::totals::Sums;
+use crate::slots::Kept;
 use crate::sys::lock::{Held, Lock};
 use crate::sys::map;
 
@@ -57,13 +58,16 @@ pub(super) fn lock_in_child() -> Option<Registry> {
 }
 
 impl Registry {
-    /// Memory for one block, of an ended thread or fresh. `None` where none is to be had.
-    pub(super) fn take_memory(&self) -> Option<*mut ThreadBlock> {
+    /// Memory for one block, of an ended thread, with the slots that it left, or fresh. `None` where none is to be had.
+    pub(super) fn take_memory(&self) -> Option<(*mut ThreadBlock, Kept)> {
         let free = GUARDED.free.get();
         if !free.is_null() {
             // SAFETY: a block of the free list, under the lock.
-            GUARDED.free.set(unsafe { &*free }.next.get());
-            return Some(free);
+            let block = unsafe { &*free };
+            GUARDED.free.set(block.next.get());
+            // SAFETY: nobody's any more, and the caller's from now on.
+            let kept = std::mem::replace(&mut unsafe { block.own() }.kept, Kept::new());
+            return Some((free, kept.inherited()));
         }
         if GUARDED.slab_left.get() == 0 {
             let step = map::anonymous(SLAB_BYTES)?;
@@ -74,7 +78,7 @@ impl Registry {
         // SAFETY: at least one more block fits in the step, so one past `taken` is within it or its end.
         GUARDED.slab.set(unsafe { taken.add(1) });
         GUARDED.slab_left.set(GUARDED.slab_left.get() - 1);
-        Some(taken)
+        Some((taken, Kept::new()))
     }
 
     /// Takes back what `take_memory` gave: a block that is in no list and its thread's no more.

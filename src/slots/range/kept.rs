@@ -1,8 +1,8 @@
 //! Free slots of the sampled half that one thread keeps to itself, so that in exact mode, where every small block is in
 //! a slot, taking and giving back are no shared writes.
 //!
-//! Promises: a slot that is kept is its thread's alone; what a thread keeps is bounded, and comes back at its end. Piles
-//! are linked through the slots' entries, as the shared lists are, and exchanged with those half a pile at a time,
+//! Promises: a slot that is kept is its thread's alone; what a thread keeps is bounded, and comes back at its end, but for some
+//! that the next thread inherits. Piles are linked through the slots' entries, as the shared lists are, and exchanged with those half a pile at a time,
 //! or less at first.
 
 use std::ptr::NonNull;
@@ -32,6 +32,9 @@ const KEPT_BYTES: usize = 64 * 1024;
 /// At most so many of the smaller classes: half of them are moved at once, so a shared write is one in 32 slots.
 const KEPT_MOST: u32 = 64;
 const KEPT_LEAST: u32 = 4;
+/// Bytes of a class that a thread inherits at most, and slots of the smaller classes: what a short thread needs, 12 kB in all.
+const LEFT_BYTES: usize = 2 * 1024;
+const LEFT_MOST: u32 = 16;
 /// So many a thread asks for at first, and then twice as many each time: to take a chain is to follow it through entries that another
 /// processor may have written last, and a thread that ends soon would do so for slots that it never uses.
 const FIRST_ASK: u8 = 4;
@@ -46,6 +49,18 @@ impl Kept {
             class += 1;
         }
         Kept { piles, asks: [FIRST_ASK; SAMPLED_CLASSES] }
+    }
+
+    /// For the next thread, of what was left for it.
+    pub(crate) fn inherited(self) -> Kept {
+        Kept { asks: [FIRST_ASK; SAMPLED_CLASSES], ..self }
+    }
+
+    /// Slots of a class (of either half's numbering) that are left for the next thread at most.
+    fn left(class: usize) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 128")]
+        let fit = (LEFT_BYTES >> Range::slot_shift(class)) as u32;
+        fit.min(LEFT_MOST)
     }
 
     /// Slots of a class (of either half's numbering) that a thread keeps at most.
@@ -155,10 +170,40 @@ impl Range {
         state.free.push_chain(entries, first, last);
     }
 
-    /// Gives back all that a thread keeps: at its end.
-    pub(crate) fn give_all(&self, kept: &mut Kept) {
+    /// Gives back what a thread keeps, at its end, but for what the next one may inherit: the slots that were used last.
+    pub(crate) fn give_most(&self, kept: &mut Kept) {
+        self.give_but(kept, Kept::left);
+    }
+
+    /// The same, but for so many of each class.
+    pub(super) fn give_but(&self, kept: &mut Kept, left: impl Fn(usize) -> u32) {
         for (class, pile) in kept.piles.iter_mut().enumerate() {
-            self.give_some(HALF + class, pile, u32::MAX);
+            let left = left(class);
+            let count = Kept::most(class).saturating_sub(pile.room);
+            if count > left {
+                self.give_lower(HALF + class, pile, left, count);
+            }
         }
+    }
+
+    /// Gives all of a pile of `count` slots, but for the upper `left`, to all.
+    #[cold]
+    #[inline(never)]
+    fn give_lower(&self, class: usize, pile: &mut Pile, left: u32, count: u32) {
+        let Some(state) = self.classes.get(class) else { return };
+        let entries = state.entries(state.opened.load(Ordering::Acquire));
+        let entry = |top: u32| top.checked_sub(1).and_then(|index| entries.get(index as usize));
+        let below = |top: u32| entry(top).map_or(0, |entry| entry.next.load(Ordering::Relaxed));
+        let lowest = (1..left).fold(pile.top, |top, _| below(top));
+        let upper = if left == 0 { None } else { entry(lowest) };
+        let first = upper.map_or(pile.top, |entry| entry.next.load(Ordering::Relaxed));
+        let last = (left + 1..count).fold(first, |top, _| below(top));
+        let (Some(from), Some(to)) = (first.checked_sub(1), last.checked_sub(1)) else { return };
+        match upper {
+            Some(entry) => entry.next.store(0, Ordering::Relaxed),
+            None => pile.top = 0,
+        }
+        pile.room += count - left;
+        state.free.push_chain(entries, from, to);
     }
 }

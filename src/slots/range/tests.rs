@@ -144,7 +144,7 @@ fn kept_slots_have_one_owner_and_come_back() {
                     }
                 }
                 held.into_iter().for_each(|block| free(&mut kept, block));
-                RANGE.give_all(&mut kept);
+                RANGE.give_but(&mut kept, |_| 0);
                 assert!(kept.piles.iter().all(|pile| pile.top == 0));
             });
         }
@@ -152,7 +152,7 @@ fn kept_slots_have_one_owner_and_come_back() {
         scope.spawn(move || {
             let mut kept = Kept::new();
             arrivals.into_iter().for_each(|block| free(&mut kept, block));
-            RANGE.give_all(&mut kept);
+            RANGE.give_but(&mut kept, |_| 0);
         });
     });
     for layout in layouts {
@@ -180,7 +180,7 @@ fn a_thread_asks_for_few_slots_at_first_and_then_for_more() {
         // SAFETY: ours, used no more.
         unsafe { RANGE.give_kept(&mut other, slot, entry) };
     }
-    RANGE.give_all(&mut other);
+    RANGE.give_but(&mut other, |_| 0);
     let mut kept = Kept::new();
     let room = |kept: &Kept| kept.piles.iter().map(|pile| pile.room).sum::<u32>();
     let all = room(&kept);
@@ -244,4 +244,49 @@ fn both_ways_give_a_block_that_grows_the_same_room() {
     }
     let large = layout(SLOT_MAX_BYTES + 1, 8);
     assert_eq!(Range::with_room(large), large);
+}
+
+/// Of what a thread keeps at its end the next one inherits the slots that were used last, as many as a short thread needs; all
+/// others are everybody's, and none is lost.
+#[test]
+fn a_thread_leaves_some_slots_to_the_next_and_the_others_to_all() {
+    static RANGE: Range = Range::new();
+    RANGE.reserve();
+    for (size, most) in [(16, 16), (128, 16), (256, 8), (2048, 1), (4096, 0), (32 * 1024, 0)] {
+        for held in [1, 2, 5, 8, 9, 16, 17, 18, 40] {
+            let class = SmallClass::of(layout(size, 8)).expect("small");
+            let mut kept = Kept::new();
+            let blocks = (0..held).map(|_| RANGE.take_kept(&mut kept, class).expect("room").0).collect::<Vec<_>>();
+            for at in &blocks {
+                // SAFETY: handed out by the range.
+                let (slot, entry) = unsafe { RANGE.sampled(at.as_ptr()) }.expect("a slot");
+                // SAFETY: ours, used no more.
+                unsafe { RANGE.give_kept(&mut kept, slot, entry) };
+            }
+            let before = kept.piles.map(|pile| pile.room);
+            RANGE.give_most(&mut kept);
+            let mut kept = kept.inherited();
+            // The pile is as long as its room says, and ends.
+            let pile = kept.piles[class.0];
+            let state = &RANGE.classes[HALF + class.0];
+            let entries = state.entries(state.opened.load(Ordering::Relaxed));
+            let next =
+                |&top: &u32| Some(entries[top as usize - 1].next.load(Ordering::Relaxed)).filter(|&top| top != 0);
+            let tops = std::iter::successors(Some(pile.top).filter(|&top| top != 0), next).collect::<Vec<_>>();
+            assert!(tops.len() <= most, "{size}, {held}: {}", tops.len());
+            assert_eq!(tops.len(), (Kept::new().piles[class.0].room - pile.room) as usize, "{size}, {held}");
+            assert!(pile.room >= before[class.0]);
+            // Used last, so first again.
+            let last = blocks.iter().rev().take(tops.len());
+            for at in last {
+                assert_eq!(RANGE.take_kept(&mut kept, class).expect("room").0, *at, "{size}, {held}");
+            }
+            assert_eq!(kept.piles[class.0].top, 0);
+            // All others are listed.
+            let listed = std::iter::from_fn(|| state.free.pop(entries)).collect::<HashSet<_>>();
+            assert_eq!(listed.len() + tops.len(), state.bumped.load(Ordering::Relaxed) as usize, "{size}, {held}");
+            let all = listed.into_iter().chain(tops.iter().map(|top| top - 1));
+            all.for_each(|index| state.free.push(entries, index));
+        }
+    }
 }

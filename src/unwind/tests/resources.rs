@@ -16,7 +16,7 @@ fn start_again_and_forget() {
         }
         STACKS.with(|stacks| {
             // SAFETY: this thread's own.
-            unsafe { &mut *stacks.0.get() }.forget();
+            unsafe { &mut *stacks.0.get() }.forget(0);
         });
         let [(captured, _), _] = twice(&session.sink);
         assert_eq!(captured.frames, again.frames);

@@ -122,7 +122,7 @@ fn comparing_return_addresses_alone_is_found_out() {
     assert!(wrong > 100, "{wrong}");
     STACKS.with(|stacks| {
         // SAFETY: this thread's own.
-        unsafe { &mut *stacks.0.get() }.forget();
+        unsafe { &mut *stacks.0.get() }.forget(0);
     });
 }
 
@@ -138,7 +138,7 @@ fn recalling_by_the_innermost_words_alone_is_found_out() {
     assert!(wrong > 20, "{wrong}");
     STACKS.with(|stacks| {
         // SAFETY: this thread's own.
-        unsafe { &mut *stacks.0.get() }.forget();
+        unsafe { &mut *stacks.0.get() }.forget(0);
     });
 }
 
@@ -216,7 +216,7 @@ fn recalling_without_the_outer_frames_is_found_out() {
     assert!(wrong > 20, "{wrong}");
     STACKS.with(|stacks| {
         // SAFETY: this thread's own.
-        unsafe { &mut *stacks.0.get() }.forget();
+        unsafe { &mut *stacks.0.get() }.forget(0);
     });
 }
 
@@ -238,7 +238,7 @@ fn a_wrongly_learned_rule_is_found_out() {
     registry::choose(Method::Framehop);
     STACKS.with(|stacks| {
         // SAFETY: this thread's own.
-        unsafe { &mut *stacks.0.get() }.forget();
+        unsafe { &mut *stacks.0.get() }.forget(0);
     });
 }
 

@@ -46,7 +46,7 @@ fn least(calls: u32, mut call: impl FnMut()) -> f64 {
 fn forgetful() -> Captured {
     STACKS.with(|stacks| {
         // SAFETY: this thread's own, no reference to it is alive.
-        unsafe { &mut *stacks.0.get() }.forget();
+        unsafe { &mut *stacks.0.get() }.forget(0);
     });
     capture_here()
 }
