@@ -100,6 +100,65 @@ fn a_workspace_for_each_of_64_threads() {
     session.finish(262_400);
 }
 
+/// One thread after the other on the stack that the first one had: what it remembered answers for the next, of the same profile, and of
+/// no other.
+#[test]
+fn a_thread_inherits_the_stacks_of_the_one_before() {
+    #[inline(never)]
+    fn at(stacks: &mut ThreadStacks, tree: &Tree<'_>) -> Captured {
+        black_box(capture_anew(Registers::here(), stacks, tree))
+    }
+    /// A thread of this profile, within so many scopes: what it captured first, and whether it knew that.
+    fn thread(profile: u32, scopes: u32, tree: Tree<'static>) -> (Captured, bool) {
+        let body = move || {
+            let mut stacks = ThreadStacks::new();
+            stacks.forget(profile);
+            for scope in 1..=scopes {
+                stacks.change_scopes(|all| assert!(all.enter(scope)));
+            }
+            let mut captures = Vec::new();
+            repeat(4, &mut |_| captures.push((at(&mut stacks, &tree), stacks.frames().is_empty())));
+            stacks.release();
+            assert!(captures.iter().all(|(captured, _)| *captured == captures[0].0), "{captures:?}");
+            captures[0]
+        };
+        std::thread::Builder::new().stack_size(192 * 1024).spawn(body).expect("spawns").join().expect("no panic")
+    }
+    let nodes: &'static [Node] = Box::leak((0..4096).map(|_| Node::new()).collect());
+    let state: &'static TreeState = Box::leak(Box::new(TreeState::new(4096)));
+    let other = Tree { nodes, state };
+    // Otherwise the same calls have other numbers there by chance alone.
+    other.child(StackId::ROOT, FrameKey(1), &mut Spare::new());
+    let session = Session::start(128);
+    set_checking(false);
+    let (first, known) = thread(7, 0, tree());
+    assert!(!known, "nobody was there before");
+    let heirs = (0..20).map(|_| thread(7, 0, tree())).collect::<Vec<_>>();
+    assert!(heirs.iter().all(|(captured, _)| *captured == first), "{first:?} {heirs:?}");
+    assert!(heirs.iter().any(|(_, known)| *known), "{heirs:?}");
+    // Whoever stands between the same calls, but in a scope, in the tree of another profile, or in nobody's.
+    for round in 0..4 {
+        let (in_scope, known) = thread(7, 1, tree());
+        assert!(!known && in_scope.stack != first.stack, "{round}");
+        assert_eq!(thread(7, 0, tree()).0, first);
+        let (elsewhere, known) = thread(8, 0, other);
+        assert!(!known || round > 0, "the tree is another");
+        assert!(other.frames(elsewhere.stack).eq(tree().frames(first.stack)), "{round}");
+        let (nobodys, known) = thread(0, 0, other);
+        assert!(!known && nobodys == elsewhere, "{round}");
+    }
+    // And the debug mode compares what would have been inherited with the whole stack.
+    set_checking(true);
+    let before = counters();
+    for _ in 0..20 {
+        assert_eq!(thread(7, 0, tree()).0, first);
+    }
+    let now = counters();
+    assert_eq!(now.disagreements, before.disagreements);
+    assert!(now.recalled - before.recalled > 20 * 2, "{} and {}", now.recalled, before.recalled);
+    session.finish(20 * 4);
+}
+
 /// Without a workspace nobody waits: the stack is the marker, that is counted, and the next tick makes more.
 #[test]
 fn without_a_workspace() {
