@@ -64,7 +64,7 @@ impl Page<'_> {
         writeln!(
             out,
             "How to read it: in a round, all variants of a workload are started, with the same layout of the heap, another than in the last round; the profilers start, and all warm up. \
-             Then they do the work in slices of 15 to 30 ms (without a profiler; the server's are of 7,200 requests, 200 ms), in turn, A B C \u{2026} A B C \u{2026}, one program at a time: between its slices a program is stopped, with all its \
+             Then they do the work in slices of 15 to 30 ms (without a profiler; of the exact ones 6 to 100 ms; the server's are of 7,200 requests, 200 ms), in turn, A B C \u{2026} A B C \u{2026}, one program at a time: between its slices a program is stopped, with all its \
              threads. Where 2 or 3% are promised, more rounds follow of those variants and none alone. A round's value is the median of its ratios of a slice to the same slice of the same workload without a profiler over the same allocator, which ran shortly before or after. \
              Each figure is the median over the rounds, and in brackets the interval that holds the true median with 95% probability (with fewer than six rounds: all that was seen).\n"
         )?;
