@@ -51,6 +51,16 @@ pub(crate) struct RingId(pub(crate) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
+/// Why a record was not written at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The ring is half full or fuller: it can be drained before it must be. Said at half, and at each further eighth; there is
+    /// room for the record.
+    Due,
+    /// As [`struct@Full`].
+    Full,
+}
+
 /// A view of the words of one ring; both sides are made from it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ring<'a> {
@@ -100,9 +110,8 @@ impl<'a> Ring<'a> {
         // Relaxed: the head is the producer's own word; whoever handed the ring over (`registry`) ordered its last
         // owner's store before this load.
         let next = self.head.load(Ordering::Relaxed);
-        // Acquire pairs with the Release in `advance_by`, as in `push`.
-        let tail = self.tail.load(Ordering::Acquire);
-        Producer { ring: self, next, limit: tail.wrapping_add(self.capacity()) }
+        // Which looks at the tail at the first record.
+        Producer { ring: self, next, limit: next }
     }
 
     /// The side that reads, up to `end`, a head seen before.
@@ -122,7 +131,7 @@ pub(crate) struct Producer<'a> {
     ring: Ring<'a>,
     /// The head; this side alone writes it.
     next: u64,
-    /// No record at or past this index may be written yet: the tail as last seen, plus the capacity.
+    /// No record at or past this index may be written before another look at the tail.
     limit: u64,
 }
 
@@ -130,12 +139,13 @@ impl Producer<'_> {
     /// Appends one record, or refuses it when the ring is full. About two dozen instructions.
     #[inline]
     pub(crate) fn push(&mut self, record: &Record) -> Result<(), Full> {
-        self.push_words(&record.encode())
+        let words = record.encode();
+        self.push_words(&words).or_else(|_| self.push_words(&words)).map_err(|_| Full)
     }
 
-    /// The same, of a record's words.
+    /// The same of a record's words; also says when the ring is half full, which it finds out where it must look at the tail anyway.
     #[inline(always)]
-    pub(crate) fn push_words(&mut self, words: &[u64; RECORD_WORDS]) -> Result<(), Full> {
+    pub(crate) fn push_words(&mut self, words: &[u64; RECORD_WORDS]) -> Result<(), Refusal> {
         let next = self.next;
         if next == self.limit {
             self.look_at_tail()?;
@@ -154,11 +164,19 @@ impl Producer<'_> {
 
     #[cold]
     #[inline(never)]
-    fn look_at_tail(&mut self) -> Result<(), Full> {
+    fn look_at_tail(&mut self) -> Result<(), Refusal> {
         // Acquire pairs with the Release in `advance_by`: the consumer has read a slot before we write it anew.
         let tail = self.ring.tail.load(Ordering::Acquire);
-        self.limit = tail.wrapping_add(self.ring.capacity());
-        if self.next == self.limit { Err(Full) } else { Ok(()) }
+        let (capacity, unread) = (self.ring.capacity(), self.next.wrapping_sub(tail));
+        if unread >= capacity {
+            return Err(Refusal::Full);
+        }
+        if unread < capacity / 2 {
+            self.limit = tail.wrapping_add(capacity / 2);
+            return Ok(());
+        }
+        self.limit = self.next.wrapping_add((capacity / 8).max(1)).min(tail.wrapping_add(capacity));
+        Err(Refusal::Due)
     }
 }
 
@@ -338,6 +356,36 @@ mod tests {
             }
         }
         assert!(at > 10_000);
+    }
+
+    /// At half, and at each further eighth, a ring says that it is due, and writes nothing; to push again writes. A full one refuses
+    /// each time, and what was drained meanwhile is found out where the tail must be looked at.
+    #[test]
+    #[cfg(not(loom))]
+    fn says_from_half_on_that_it_is_due() {
+        let words = words(64);
+        let ring = Ring::over(&words).expect("a power of two");
+        let mut producer = ring.producer();
+        let mut due = Vec::new();
+        for at in 1..=64 {
+            if producer.push_words(&record(at).encode()).is_err_and(|why| why == Refusal::Due) {
+                assert_eq!(ring.head(), at - 1, "nothing was written");
+                due.push(at - 1);
+                producer.push_words(&record(at).encode()).expect("room");
+            }
+        }
+        assert_eq!(due, [32, 40, 48, 56]);
+        for _ in 0..2 {
+            assert_eq!(producer.push_words(&record(65).encode()), Err(Refusal::Full));
+            assert_eq!(producer.push(&record(65)), Err(Full));
+        }
+        ring.consumer().advance_by(32);
+        assert_eq!(producer.push_words(&record(65).encode()), Err(Refusal::Due));
+        assert_eq!(producer.push(&record(65)), Ok(()));
+        ring.consumer().advance_by(63);
+        // Half of the ring is empty: not due before it is half full.
+        while producer.push_words(&record(66).encode()).is_ok() {}
+        assert_eq!(ring.consumer().unread(), 32);
     }
 
     /// What was read stays as it was, wherever in a line the reading begins and ends: a line is taken by writing what is there.

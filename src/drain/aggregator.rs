@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "one cell behind a lock that is not std's")]
 
 use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::watch::Watch;
@@ -32,6 +32,8 @@ pub(crate) struct Aggregator {
     filled: AtomicU64,
     /// Stays under the lock while a profile ran.
     turns: AtomicU64,
+    /// See [`Aggregator::is_crowded`]. Written under the lock.
+    is_crowded: AtomicBool,
 }
 
 struct Running {
@@ -44,12 +46,11 @@ struct Running {
 
 impl Running {
     fn drain(&mut self, until: Ticks) -> u64 {
-        let spared = self.attribution.spared;
         let drained = self.attribution.drain(&self.tables, until, &mut self.watch);
-        let spared = self.attribution.spared.wrapping_sub(spared);
-        let filled = self.attribution.fill.worth(drained, spared, self.processors);
-        // Relaxed: a counter; the lock admits one writer.
-        AGGREGATOR.filled.store(AGGREGATOR.filled().wrapping_add(filled), Ordering::Relaxed);
+        let fill = self.attribution.fill;
+        // Relaxed: a counter and a hint; the lock admits one writer.
+        AGGREGATOR.filled.store(AGGREGATOR.filled().wrapping_add(fill.worth(self.processors)), Ordering::Relaxed);
+        AGGREGATOR.is_crowded.store(fill.is_crowded(self.processors), Ordering::Relaxed);
         drained
     }
 }
@@ -63,12 +64,15 @@ pub(crate) static AGGREGATOR: Aggregator = Aggregator {
     running: UnsafeCell::new(None),
     filled: AtomicU64::new(0),
     turns: AtomicU64::new(0),
+    is_crowded: AtomicBool::new(false),
 };
 
 impl Aggregator {
     /// Begins a profile over `tables` in a process that `processors` threads of can run at once. Allocates nothing:
     /// `attribution` and `watch` were made before.
     pub(crate) fn begin(&self, attribution: Attribution, tables: Tables<'static>, watch: Watch, processors: usize) {
+        // Relaxed: a hint.
+        self.is_crowded.store(false, Ordering::Relaxed);
         let before = self.exchange(Some(Running { attribution, tables, watch, processors }));
         // Dropped outside the lock.
         drop(before);
@@ -99,6 +103,12 @@ impl Aggregator {
         }
         drop(held);
         result
+    }
+
+    /// Did as many threads allocate all the time as can run at once, when the rings were drained last? (`store::fill`)
+    pub(crate) fn is_crowded(&self) -> bool {
+        // Relaxed: a hint.
+        self.is_crowded.load(Ordering::Relaxed)
     }
 
     /// Grows while others get the lock and are done with it.

@@ -24,6 +24,10 @@ pub(crate) trait Sink: Sync {
     /// mode once nothing was attributed for so long. False: gave up.
     fn help(&self, own: RingId) -> bool;
 
+    /// The caller's ring, `own`, is half full or fuller: empties all rings if that is for the program's threads to do at present, and
+    /// nobody does it already. Does not wait.
+    fn due(&self, own: RingId);
+
     /// Attributes one record of a thread that has no ring, waiting as `help` does. False: gave up, the record is lost.
     fn apply(&self, record: &Record) -> bool;
 

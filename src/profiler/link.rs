@@ -137,6 +137,13 @@ impl Sink for Link {
         helped
     }
 
+    fn due(&self, own: RingId) {
+        if AGGREGATOR.is_crowded() {
+            using(Store::lay_out_ahead);
+            AGGREGATOR.help(own, Duration::ZERO);
+        }
+    }
+
     fn apply(&self, record: &Record) -> bool {
         patiently(|| AGGREGATOR.apply(record, LONGEST_STALL))
     }

@@ -33,8 +33,6 @@ use crate::units::{SiteId, StackId, Ticks};
 pub(crate) struct Attribution {
     weights: WeightCache,
     pub(super) base: u64,
-    /// Records that streaks spared: all but one of each.
-    pub(crate) spared: u64,
     /// How the last drain found the rings.
     pub(crate) fill: Fill,
     pub(super) scratch: Scratch,
@@ -48,7 +46,6 @@ impl Attribution {
         Attribution {
             weights: WeightCache::new(fixed_interval_bytes),
             base: base.0,
-            spared: 0,
             fill: Fill::default(),
             scratch: Scratch::new(),
             near: None,

@@ -21,16 +21,17 @@ impl Fill {
         self.busy += usize::from(unread >= BUSY_RECORDS);
     }
 
-    /// Records that the drain thread does well to take off a thread of the program's: of the fullest ring, all, if a processor is idle.
-    ///
-    /// Where as many threads allocate as there are `processors`, what the drain thread does is their time as well. Then a streak counts as
-    /// one record, of `drained` all but those that streaks `spared`: to apply a streak takes less than to hand its records over
-    /// from one processor to the other.
-    pub(crate) fn worth(self, drained: u64, spared: u64, processors: usize) -> u64 {
-        if self.busy < processors {
-            return self.fullest;
-        }
-        self.fullest.saturating_mul(drained.saturating_sub(spared)) / drained.max(1)
+    /// Do as many threads allocate all the time as there are `processors`? Then what the drain thread does is their time as well, and it
+    /// takes longer there: a processor is taken from one of them, and every record goes from one to the other. So the program's
+    /// threads drain, one at a time, as soon as a ring is half full (`ring::Refusal::Due`): while one does, the others go on, and none
+    /// waits until its own is full.
+    pub(crate) fn is_crowded(self, processors: usize) -> bool {
+        self.busy >= processors
+    }
+
+    /// Records that the drain thread does well to take off a thread of the program's: those of the fullest ring, if a processor is idle.
+    pub(crate) fn worth(self, processors: usize) -> u64 {
+        if self.is_crowded(processors) { 0 } else { self.fullest }
     }
 }
 
@@ -39,15 +40,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streaks_are_the_drain_threads_only_where_a_processor_is_idle() {
+    fn records_are_the_drain_threads_only_where_a_processor_is_idle() {
         let fill = |busy| Fill { fullest: 4000, busy };
-        // One thread that makes pairs alone, 8 records a streak, on two processors; on one; two threads on two.
-        assert_eq!(fill(1).worth(4000, 3500, 2), 4000);
-        assert_eq!(fill(1).worth(4000, 3500, 1), 500);
-        assert_eq!(fill(2).worth(8000, 7000, 2), 500);
-        // Threads that make other records too are helped in any case.
-        assert_eq!(fill(2).worth(8000, 0, 2), 4000);
-        assert_eq!(Fill::default().worth(0, 0, 2), 0);
+        let told = |busy, processors| (fill(busy).is_crowded(processors), fill(busy).worth(processors));
+        assert_eq!(told(1, 2), (false, 4000));
+        assert_eq!(told(2, 2), (true, 0));
+        assert_eq!(told(3, 2), (true, 0));
+        assert_eq!(told(1, 1), (true, 0));
+        assert_eq!((Fill::default().is_crowded(2), Fill::default().worth(2)), (false, 0));
     }
 
     /// A thread that makes a few records keeps no processor.

@@ -81,7 +81,6 @@ impl Attribution {
         observer: &mut impl Observer,
     ) {
         let Some(change) = begin(tables, stack_of(first), source.1) else { return };
-        self.spared = self.spared.wrapping_add(found.records - 1);
         let size = first[1] & SIZE_MASK;
         change.stamp(false);
         match found.streak {

@@ -71,7 +71,7 @@ impl<'a> Stay<'a> {
             return;
         }
         let [at, sized, aux, stack] = words;
-        send_to_full(self.own, at, sized, aux, stack);
+        send_to_due(self.own, at, sized, aux, stack);
     }
 
     #[inline(always)]
@@ -86,14 +86,21 @@ impl<'a> Stay<'a> {
     }
 }
 
-/// The ring is full: helps to drain, and gives the record up where that does not help.
+/// The ring is due to be drained, or full: helps to drain, and gives the record up where that does not help.
 #[cold]
 #[inline(never)]
-fn send_to_full(own: &mut Own, at: u64, sized: u64, aux: u64, stack: u64) {
+fn send_to_due(own: &mut Own, at: u64, sized: u64, aux: u64, stack: u64) {
     let words = [at, sized, aux, stack];
     keeping_errno(|| {
         let Some(sink) = session::sink() else { return };
         let id = own.ring.as_ref().map(|(id, _)| *id);
+        // There is room in a ring that is due.
+        if let Some((id, ring)) = own.ring.as_mut()
+            && ring.push_words(&words).is_ok()
+        {
+            sink.due(*id);
+            return;
+        }
         for _ in 0..HELPS {
             let helped = id.is_some_and(|id| sink.help(id));
             if let Some((_, ring)) = own.ring.as_mut()
