@@ -9,12 +9,12 @@
 //! How: a stack's node is found by its stack pointer and innermost return address, and its words are compared, shallow to
 //! deep (`words`). Where one differs, the next node is found by that place and by what is there instead: so of many stacks
 //! that begin alike each is found in a few steps, and not by trying the others. Looked at first is a copy of the node that is
-//! expected there: the stack that came after the one that was there last, as it did before (a Markov predictor; Joseph and
-//! Grunwald, ISCA 1997). Each node has all words of its stack, so it needs no way to it. Outer frames, which many stacks
+//! expected there: the stack that came after the one that was there last, as it did before (`expected`). Each node has all words of its stack, so it needs no way to it. Outer frames, which many stacks
 //! have in common, are noted once (`tails`). A stack is kept when it is seen for the second time: one that never comes
 //! again costs a mark.
 #![allow(unsafe_code, reason = "memory that is handed from thread to thread; reads of the thread's own stack")]
 
+mod expected;
 mod tails;
 mod words;
 
@@ -24,6 +24,7 @@ use super::frame::{Frame, MAX_WORDS};
 use super::thread::Captured;
 use crate::sys::stack::{self, Registers};
 use crate::units::StackId;
+use expected::Foresight;
 use tails::{TailId, Tails};
 use words::{Part, Place, Words};
 
@@ -93,6 +94,7 @@ pub(super) struct Pages {
     marks: [[u16; 4]; MARKS],
     /// By stack pointer and innermost return address: the stack that is expected from there. Copies.
     expected: [Node; EXPECTED],
+    foresight: Foresight,
     nodes: [Node; NODES],
     tails: Tails,
     words: Words,
@@ -259,28 +261,6 @@ impl Pages {
         }
     }
 
-    /// The expected stack came: on to the one after it.
-    #[inline(never)]
-    fn move_on(&mut self, sp: u64) -> Answer {
-        let (at, _) = self.place_of(sp);
-        let Node { own, before, answer, .. } = self.expected[at];
-        self.nodes[usize::from(before) % NODES].is_doubted = false;
-        self.expect_after(at, own);
-        answer
-    }
-
-    /// The node of this index is the last that came.
-    #[inline(always)]
-    fn expect_after(&mut self, at: usize, last: u16) {
-        let (next, is_doubted) = {
-            let last = &self.nodes[usize::from(last) % NODES];
-            (last.next, last.is_doubted)
-        };
-        let node = self.nodes[usize::from(next) % NODES];
-        let moves_on = is_doubted || node.next != node.own;
-        self.expected[at] = Node { from: self.life, before: last, moves_on, ..node };
-    }
-
     /// As `recall`, where the stack is not the expected one: which is learned.
     #[inline(never)]
     fn recall_unexpected(&mut self, sp: u64, fp: u64, lr: u64) -> Answer {
@@ -289,15 +269,7 @@ impl Pages {
         let (at, address) = self.place_of(sp);
         let Search::Found(index) = self.search(self.life, hash(sp, address), sp, fp, lr) else { return Answer::NONE };
         let Node { own, answer, .. } = self.nodes[index];
-        let expected = &self.expected[at];
-        if expected.from == self.life {
-            let before = &mut self.nodes[usize::from(expected.before) % NODES];
-            if before.is_doubted {
-                before.next = own;
-            }
-            before.is_doubted = !before.is_doubted;
-        }
-        self.expect_after(at, own);
+        self.learn(at, own);
         answer
     }
 
@@ -372,6 +344,8 @@ impl Pages {
             moves_on: false,
             before: 0,
         };
+        let (at, _) = self.place_of(registers.sp);
+        self.foresight.begin(index, at);
         Some(())
     }
 
@@ -383,6 +357,7 @@ impl Pages {
             self.life = Way(0);
         }
         self.life = Way(self.life.0 + Way::LIFE);
+        self.foresight.forget();
         self.words.empty();
     }
 

@@ -204,6 +204,33 @@ fn stacks_that_come_in_turn_are_expected() {
     session.finish(396);
 }
 
+/// The same work from two callers in no order, with a stack at each of eight places: a change of the caller is a surprise at one of
+/// them, and not at all eight, once the surprises' order was seen.
+#[test]
+fn work_whose_caller_changes_is_a_surprise_once() {
+    let session = Session::start(128);
+    let left: Vec<u64> = (0..8).map(|place| 2 * place).collect();
+    let right: Vec<u64> = left.iter().map(|way| way + 1).collect();
+    // A fixed order without a period (xorshift), the first four rounds of which are for learning.
+    let (mut random, mut changes, mut before) = (0x2545_f491_4f6c_dd1d_u64, 0, false);
+    let mut ways = Vec::new();
+    let jobs = 40;
+    for _ in 0..jobs {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let is_right = random & 1 != 0;
+        changes += u64::from(is_right != before);
+        before = is_right;
+        ways.extend(if is_right { &right } else { &left });
+    }
+    let unexpected = unexpected_in_turn(&ways, 12);
+    // Without a chain of surprises: 8 a change.
+    println!("{unexpected} of {} stacks unexpected, {} changes", 8 * 8 * jobs, 8 * changes);
+    assert!((1..=8 * changes * 3 / 2).contains(&unexpected), "{unexpected} of {} changes", 8 * changes);
+    session.finish(12 * 8 * jobs);
+}
+
 /// The test above can fail: outer frames that are taken for granted are found out.
 #[test]
 fn recalling_without_the_outer_frames_is_found_out() {
