@@ -5,16 +5,22 @@
 //! reading the link of a slot that somebody else just took is harmless: the exchange then fails.
 
 use crate::slots::entry::Entry;
-use crate::sys::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sys::sync::{AtomicU64, Ordering};
 
 /// What a free list is linked through.
 pub(crate) trait Linked {
-    fn next(&self) -> &AtomicU32;
+    /// Index + 1 of the next; of what is not in a list, anything.
+    fn next(&self) -> u32;
+    fn set_next(&self, next: u32);
 }
 
 impl Linked for Entry {
-    fn next(&self) -> &AtomicU32 {
-        &self.next
+    fn next(&self) -> u32 {
+        Entry::next(self)
+    }
+
+    fn set_next(&self, next: u32) {
+        Entry::set_next(self, next);
     }
 }
 
@@ -42,7 +48,7 @@ impl FreeList {
         let mut head = self.head.load(Ordering::Acquire);
         loop {
             let index = low(head).checked_sub(1)?;
-            let next = links.get(index as usize)?.next().load(Ordering::Relaxed);
+            let next = links.get(index as usize)?.next();
             let new = tagged(head, next);
             // Acquire on both ways: the next round reads through the head that it returns.
             match self.head.compare_exchange(head, new, Ordering::Acquire, Ordering::Acquire) {
@@ -59,13 +65,13 @@ impl FreeList {
         let mut head = self.head.load(Ordering::Acquire);
         loop {
             let first = low(head).checked_sub(1)?;
-            let mut next = links.get(first as usize)?.next().load(Ordering::Relaxed);
+            let mut next = links.get(first as usize)?.next();
             let mut count = 1;
             while count < most
                 && let Some(index) = next.checked_sub(1)
                 && let Some(link) = links.get(index as usize)
             {
-                next = link.next().load(Ordering::Relaxed);
+                next = link.next();
                 count += 1;
             }
             // Acquire on both ways: as in `pop`.
@@ -87,7 +93,7 @@ impl FreeList {
         // Relaxed: `head` is only compared; the exchange publishes.
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
-            link.next().store(low(head), Ordering::Relaxed);
+            link.set_next(low(head));
             // Release: pairs with the Acquire in `pop`.
             match self.head.compare_exchange(head, tagged(head, first + 1), Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
@@ -109,14 +115,19 @@ fn tagged(old: u64, link: u32) -> u64 {
 #[cfg(all(test, loom))]
 mod models {
     use super::*;
+    use crate::sys::sync::AtomicU32;
     use loom::sync::Arc;
     use loom::thread;
 
     struct Link(AtomicU32);
 
     impl Linked for Link {
-        fn next(&self) -> &AtomicU32 {
-            &self.0
+        fn next(&self) -> u32 {
+            self.0.load(Ordering::Relaxed)
+        }
+
+        fn set_next(&self, next: u32) {
+            self.0.store(next, Ordering::Relaxed);
         }
     }
 

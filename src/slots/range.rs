@@ -16,7 +16,7 @@ use std::alloc::Layout;
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
-use super::entry::Entry;
+use super::entry::{BESIDE_BYTES, Beside, Carried, Entry};
 use super::list::FreeList;
 use crate::sys::map;
 
@@ -59,6 +59,8 @@ struct Class {
     opened: AtomicU32,
     /// This class's entries, of the same numbering; null where there is no range.
     entries: AtomicPtr<u8>,
+    /// What the entries don't hold, of the same numbering; as above.
+    carried: AtomicPtr<u8>,
     /// Its first slot; as above.
     slots: AtomicPtr<u8>,
 }
@@ -70,6 +72,7 @@ impl Class {
             bumped: AtomicU32::new(0),
             opened: AtomicU32::new(0),
             entries: AtomicPtr::new(null_mut()),
+            carried: AtomicPtr::new(null_mut()),
             slots: AtomicPtr::new(null_mut()),
         }
     }
@@ -154,7 +157,8 @@ impl Range {
                 continue;
             }
             let Some(base) = map::reserve(bytes) else { continue };
-            let entry_bytes = (0..CLASSES).map(|class| Self::entry_span(class, shift)).sum();
+            let span = |class| Self::span_beside::<Entry>(class, shift) + Self::span_beside::<Carried>(class, shift);
+            let entry_bytes = (0..CLASSES).map(span).sum();
             let Some(entries) = map::reserve(entry_bytes) else {
                 // SAFETY: just reserved, seen by nobody.
                 unsafe { map::unmap(base.as_ptr(), bytes) };
@@ -167,10 +171,14 @@ impl Range {
             let mut offset = 0;
             for (class, state) in self.classes.iter().enumerate() {
                 // SAFETY: the spans before this class's sum to less than the reservation.
-                state.entries.store(unsafe { entries.as_ptr().add(offset) }, Ordering::Relaxed);
+                let at = unsafe { entries.as_ptr().add(offset) };
+                state.entries.store(at, Ordering::Relaxed);
+                // SAFETY: its own span holds both.
+                let at = unsafe { at.add(Self::span_beside::<Entry>(class, shift)) };
+                state.carried.store(at, Ordering::Relaxed);
                 // SAFETY: there are so many classes in the reservation.
                 state.slots.store(unsafe { base.as_ptr().add(class << shift) }, Ordering::Relaxed);
-                offset += Self::entry_span(class, shift);
+                offset += span(class);
             }
             #[expect(clippy::cast_possible_truncation, reason = "at most 34")]
             self.span_shift.store(shift as u8, Ordering::Relaxed);
@@ -203,7 +211,7 @@ impl Range {
                 let slots = self.classes.get(class).map_or(0, |state| state.opened.load(Ordering::Relaxed) as usize);
                 let shift = Self::slot_shift(class);
                 let memory = if shift >= DISCARD_SHIFT { 0 } else { slots << shift };
-                memory + slots * size_of::<Entry>()
+                memory + slots * BESIDE_BYTES
             })
             .sum();
         opened + if half == Half::Own { self.large_bytes.load(Ordering::Relaxed) } else { 0 }
@@ -283,20 +291,30 @@ impl Range {
         if !unsafe { map::open(at, bytes) } {
             return false;
         }
-        let entries = state.entries.load(Ordering::Relaxed);
-        let first = (opened as usize) * size_of::<Entry>();
-        let last = (next as usize) * size_of::<Entry>();
-        let first = first & !(map::STEP_BYTES - 1);
-        let last = last.next_multiple_of(map::STEP_BYTES);
-        // SAFETY: within the reservation of the entries; class spans of entries are padded to whole steps.
-        let at = unsafe { entries.add(first) };
+        // SAFETY: the spans of this class, opened so far.
+        if !unsafe { Self::open_beside::<Entry>(&state.entries, opened, next) } {
+            return false;
+        }
         // SAFETY: as above.
-        if !unsafe { map::open(at, last - first) } {
+        if !unsafe { Self::open_beside::<Carried>(&state.carried, opened, next) } {
             return false;
         }
         // Release: pairs with the Acquire loads of `opened`.
         let _ = state.opened.compare_exchange(opened, next, Ordering::Release, Ordering::Relaxed);
         true
+    }
+
+    /// Opens what is beside the slots from `opened` to `next`, in whole steps: up to the end of one it is open already.
+    ///
+    /// # Safety
+    /// - `span` is a class's span of these, opened for `opened` slots, and `next` are within it.
+    unsafe fn open_beside<T>(span: &AtomicPtr<u8>, opened: u32, next: u32) -> bool {
+        let end = |slots: u32| (slots as usize * size_of::<T>()).next_multiple_of(map::STEP_BYTES);
+        let (first, last) = (end(opened), end(next));
+        // SAFETY: within the span, which is padded to whole steps.
+        let at = unsafe { span.load(Ordering::Relaxed).add(first) };
+        // SAFETY: as above.
+        first == last || unsafe { map::open(at, last - first) }
     }
 
     /// Gives a slot back. Its entry must have been emptied before.
@@ -364,11 +382,15 @@ impl Range {
         Some((slot, unsafe { state.open_entry(index) }))
     }
 
-    /// The entry of a slot.
-    pub(crate) fn entry(&self, slot: Slot) -> Option<&Entry> {
-        let class = usize::from(slot.class);
-        let state = self.classes.get(class)?;
-        state.entries(state.opened.load(Ordering::Acquire)).get(slot.index as usize)
+    /// What is beside a slot.
+    pub(crate) fn entry(&self, slot: Slot) -> Option<Beside<'_>> {
+        let state = self.classes.get(usize::from(slot.class))?;
+        let entry = state.entries(state.opened.load(Ordering::Acquire)).get(slot.index as usize)?;
+        let carried = state.carried.load(Ordering::Relaxed).cast::<Carried>();
+        // SAFETY: opened with the entry.
+        let carried = unsafe { carried.add(slot.index as usize) };
+        // SAFETY: zeroed at first, aligned, and never unmapped.
+        Some(Beside { entry, carried: unsafe { &*carried } })
     }
 
     /// Bytes of one slot of this class.
@@ -376,10 +398,10 @@ impl Range {
         1 << Self::slot_shift(usize::from(slot.class))
     }
 
-    /// Bytes of a class's entries, rounded up to whole steps.
-    fn entry_span(class: usize, span_shift: u32) -> usize {
+    /// Bytes of what is beside a class's slots, rounded up to whole steps.
+    fn span_beside<T>(class: usize, span_shift: u32) -> usize {
         let slots = (1usize << span_shift) >> Self::slot_shift(class).min(span_shift);
-        (slots * size_of::<Entry>()).next_multiple_of(map::STEP_BYTES)
+        (slots * size_of::<T>()).next_multiple_of(map::STEP_BYTES)
     }
 }
 

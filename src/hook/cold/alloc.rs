@@ -14,7 +14,7 @@ use crate::hook::session::{self, Mode};
 use crate::live::{LIVE, LargeBlock};
 use crate::sampler::governor;
 use crate::sampler::weight::IntervalCode;
-use crate::slots::entry::Identity;
+use crate::slots::entry::{BESIDE_BYTES, Identity};
 use crate::slots::{Half, RANGE, Range, SLOT_MAX_BYTES, Slot};
 use crate::sys::stack::Registers;
 use crate::sys::{clock, refusal};
@@ -184,5 +184,5 @@ pub(super) fn settle(ptr: *mut u8, place: &Place, identity: &Identity, size: usi
 /// What a sample in this slot costs: the slot, for it is no memory that the inner allocator would not have given but
 /// for its rounding, counted whole all the same, and its entry.
 pub(super) fn slot_memory(slot: Slot) -> i64 {
-    i64::try_from(Range::slot_bytes(slot) + size_of::<crate::slots::entry::Entry>()).unwrap_or(0)
+    i64::try_from(Range::slot_bytes(slot) + BESIDE_BYTES).unwrap_or(0)
 }

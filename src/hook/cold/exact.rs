@@ -17,8 +17,7 @@ use crate::hook::hot::Hot;
 use crate::hook::session;
 use crate::hook::thread::{self, Own, ThreadBlock};
 use crate::ring::record::{RECORD_WORDS, Record, exact};
-use crate::sampler::weight::IntervalCode;
-use crate::slots::entry::{Entry, Identity};
+use crate::slots::entry::Entry;
 use crate::slots::{RANGE, SmallClass};
 use crate::sys::stack::Registers;
 use crate::sys::thread::keeping_errno;
@@ -75,8 +74,8 @@ impl<'a> Stay<'a> {
     }
 
     #[inline(always)]
-    fn identity(&self, birth: Ticks, stack: StackId) -> Identity {
-        Identity { birth, stack, interval: IntervalCode::EXACT, carried: 0.0, session: self.block.lean.get().profile() }
+    fn set(&self, entry: &Entry, birth: Ticks, stack: StackId) {
+        entry.set_exact(birth, stack, self.block.lean.get().profile());
     }
 
     /// Birth and stack of a block, if it belongs to the profile that runs.
@@ -175,7 +174,7 @@ pub(super) fn alloc(hot: &Hot, layout: Layout, zeroed: bool, registers: Register
 fn begin(stay: &mut Stay<'_>, class: SmallClass, size: usize, stack: StackId) -> Option<NonNull<u8>> {
     let (at, entry) = RANGE.take_kept(&mut stay.own.kept, class)?;
     let birth = clock::now();
-    entry.set(&stay.identity(birth, stack));
+    stay.set(entry, birth, stack);
     stay.send(exact::birth(birth, stack, small(size)));
     Some(at)
 }
@@ -220,7 +219,7 @@ pub(super) unsafe fn realloc(hot: &Hot, ptr: *mut u8, layout: Layout, new: usize
         } else {
             let class = if grows { class.grown() } else { class };
             let (fresh, fresh_entry) = RANGE.take_kept(&mut stay.own.kept, class)?;
-            fresh_entry.set(&stay.identity(birth, stack));
+            stay.set(fresh_entry, birth, stack);
             // SAFETY: two distinct slots, each of at least the smaller size.
             unsafe { ptr.copy_to_nonoverlapping(fresh.as_ptr(), layout.size().min(new)) };
             entry.clear();

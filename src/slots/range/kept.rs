@@ -91,8 +91,7 @@ impl Range {
         let index = pile.top.wrapping_sub(1);
         // SAFETY: on a pile are slots that were in use before, or were opened for it.
         let entry = unsafe { state.open_entry(index) };
-        // Relaxed: the thread's own while the slot is on its pile.
-        pile.top = entry.next.load(Ordering::Relaxed);
+        pile.top = entry.next();
         pile.room = pile.room.wrapping_add(1);
         let slots = state.slots.load(Ordering::Relaxed);
         // SAFETY: a slot of the class.
@@ -109,8 +108,7 @@ impl Range {
     pub(crate) unsafe fn give_kept(&self, kept: &mut Kept, slot: Slot, entry: &Entry) {
         let class = usize::from(slot.class);
         let Some(pile) = class.checked_sub(HALF).and_then(|class| kept.piles.get_mut(class)) else { return };
-        // Relaxed: the thread's own while the slot is on its pile.
-        entry.next.store(pile.top, Ordering::Relaxed);
+        entry.set_next(pile.top);
         pile.top = slot.index + 1;
         pile.room = pile.room.wrapping_sub(1);
         if pile.room == 0 {
@@ -131,10 +129,10 @@ impl Range {
             // Its last link is another list's: cut.
             let mut last = first;
             for _ in 1..count {
-                last = entries.get(last as usize).map_or(0, |entry| entry.next.load(Ordering::Relaxed)).wrapping_sub(1);
+                last = entries.get(last as usize).map_or(0, |entry| entry.next()).wrapping_sub(1);
             }
             if let Some(entry) = entries.get(last as usize) {
-                entry.next.store(0, Ordering::Relaxed);
+                entry.set_next(0);
             }
             (pile.top, pile.room) = (first + 1, pile.room.saturating_sub(count));
             return true;
@@ -146,7 +144,7 @@ impl Range {
         }
         let Some(index) = self.bump(class, state, slot_shift, span_shift) else { return false };
         if let Some(entry) = state.entries(state.opened.load(Ordering::Acquire)).get(index as usize) {
-            entry.next.store(0, Ordering::Relaxed);
+            entry.set_next(0);
         }
         (pile.top, pile.room) = (index + 1, pile.room.saturating_sub(1));
         true
@@ -162,10 +160,10 @@ impl Range {
         let Some(first) = pile.top.checked_sub(1).filter(|_| count > 0) else { return };
         let mut last = first;
         for _ in 1..count {
-            last = entries.get(last as usize).map_or(0, |entry| entry.next.load(Ordering::Relaxed)).wrapping_sub(1);
+            last = entries.get(last as usize).map_or(0, |entry| entry.next()).wrapping_sub(1);
         }
         let Some(entry) = entries.get(last as usize) else { return };
-        pile.top = entry.next.load(Ordering::Relaxed);
+        pile.top = entry.next();
         pile.room += count;
         state.free.push_chain(entries, first, last);
     }
@@ -193,14 +191,14 @@ impl Range {
         let Some(state) = self.classes.get(class) else { return };
         let entries = state.entries(state.opened.load(Ordering::Acquire));
         let entry = |top: u32| top.checked_sub(1).and_then(|index| entries.get(index as usize));
-        let below = |top: u32| entry(top).map_or(0, |entry| entry.next.load(Ordering::Relaxed));
+        let below = |top: u32| entry(top).map_or(0, |entry| entry.next());
         let lowest = (1..left).fold(pile.top, |top, _| below(top));
         let upper = if left == 0 { None } else { entry(lowest) };
-        let first = upper.map_or(pile.top, |entry| entry.next.load(Ordering::Relaxed));
+        let first = upper.map_or(pile.top, |entry| entry.next());
         let last = (left + 1..count).fold(first, |top, _| below(top));
         let (Some(from), Some(to)) = (first.checked_sub(1), last.checked_sub(1)) else { return };
         match upper {
-            Some(entry) => entry.next.store(0, Ordering::Relaxed),
+            Some(entry) => entry.set_next(0),
             None => pile.top = 0,
         }
         pile.room += count - left;

@@ -132,7 +132,10 @@ fn kept_slots_have_one_owner_and_come_back() {
                     let (at, entry) = RANGE.take_kept(&mut kept, SmallClass::of(layout).expect("small")).expect("room");
                     let (_, slot) = RANGE.locate(at.as_ptr()).expect("of the range");
                     assert!(Range::slot_bytes(slot) >= layout.size() && at.as_ptr().addr() % layout.align() == 0);
-                    assert_eq!(RANGE.entry(slot).map(std::ptr::from_ref), Some(std::ptr::from_ref(entry)));
+                    assert_eq!(
+                        RANGE.entry(slot).map(|beside| std::ptr::from_ref(beside.entry)),
+                        Some(std::ptr::from_ref(entry))
+                    );
                     let mark = thread << 32 | round;
                     // SAFETY: ours.
                     unsafe { at.as_ptr().cast::<u64>().write(mark) };
@@ -270,8 +273,7 @@ fn a_thread_leaves_some_slots_to_the_next_and_the_others_to_all() {
             let pile = kept.piles[class.0];
             let state = &RANGE.classes[HALF + class.0];
             let entries = state.entries(state.opened.load(Ordering::Relaxed));
-            let next =
-                |&top: &u32| Some(entries[top as usize - 1].next.load(Ordering::Relaxed)).filter(|&top| top != 0);
+            let next = |&top: &u32| Some(entries[top as usize - 1].next()).filter(|&top| top != 0);
             let tops = std::iter::successors(Some(pile.top).filter(|&top| top != 0), next).collect::<Vec<_>>();
             assert!(tops.len() <= most, "{size}, {held}: {}", tops.len());
             assert_eq!(tops.len(), (Kept::new().piles[class.0].room - pile.room) as usize, "{size}, {held}");
