@@ -18,7 +18,7 @@ pub(crate) mod epoch;
 pub(crate) mod error;
 pub(crate) mod exact;
 mod figures;
-mod fill;
+pub(crate) mod fill;
 mod identity;
 mod image;
 pub(crate) mod layout;

@@ -15,6 +15,7 @@ use crate::ring::RingId;
 use crate::ring::record::Record;
 use crate::store::attribution::Attribution;
 use crate::store::epoch;
+use crate::store::fill::Crowd;
 use crate::store::tables::Tables;
 use crate::sys::clock;
 use crate::sys::lock::Lock;
@@ -32,7 +33,7 @@ pub(crate) struct Aggregator {
     filled: AtomicU64,
     /// Stays under the lock while a profile ran.
     turns: AtomicU64,
-    /// See [`Aggregator::is_crowded`]. Written under the lock.
+    /// See [`Aggregator::is_crowded`]. Written under the lock, but for its beginning.
     is_crowded: AtomicBool,
 }
 
@@ -40,17 +41,16 @@ struct Running {
     attribution: Attribution,
     tables: Tables<'static>,
     watch: Watch,
-    /// How many threads can run at once.
-    processors: usize,
+    crowd: Crowd,
 }
 
 impl Running {
     fn drain(&mut self, until: Ticks) -> u64 {
         let drained = self.attribution.drain(&self.tables, until, &mut self.watch);
-        let fill = self.attribution.fill;
-        // Relaxed: a counter and a hint; the lock admits one writer.
-        AGGREGATOR.filled.store(AGGREGATOR.filled().wrapping_add(fill.worth(self.processors)), Ordering::Relaxed);
-        AGGREGATOR.is_crowded.store(fill.is_crowded(self.processors), Ordering::Relaxed);
+        let worth = self.crowd.look(self.attribution.fill);
+        // Relaxed, both: a counter and a hint; the lock admits one writer.
+        AGGREGATOR.filled.store(AGGREGATOR.filled().wrapping_add(worth), Ordering::Relaxed);
+        AGGREGATOR.is_crowded.store(self.crowd.is_there(), Ordering::Relaxed);
         drained
     }
 }
@@ -73,7 +73,7 @@ impl Aggregator {
     pub(crate) fn begin(&self, attribution: Attribution, tables: Tables<'static>, watch: Watch, processors: usize) {
         // Relaxed: a hint.
         self.is_crowded.store(false, Ordering::Relaxed);
-        let before = self.exchange(Some(Running { attribution, tables, watch, processors }));
+        let before = self.exchange(Some(Running { attribution, tables, watch, crowd: Crowd::of(processors) }));
         // Dropped outside the lock.
         drop(before);
     }
@@ -93,7 +93,7 @@ impl Aggregator {
 
     /// Runs `f` under the lock, waiting at most `limit`. `None`: no profile, no lock in time, or the caller holds it.
     fn with<T>(&self, limit: Duration, f: impl FnOnce(&mut Running) -> T) -> Option<T> {
-        let held = self.lock.take_within(limit)?;
+        let held = if limit.is_zero() { self.lock.try_take() } else { self.lock.take_within(limit) }?;
         // SAFETY: the lock is held.
         let running = unsafe { &mut *self.running.get() };
         let result = running.as_mut().map(f);
@@ -105,7 +105,7 @@ impl Aggregator {
         result
     }
 
-    /// Did as many threads allocate all the time as can run at once, when the rings were drained last? (`store::fill`)
+    /// Do as many threads allocate all the time as can run at once, by what the last drains found? (`store::fill`)
     pub(crate) fn is_crowded(&self) -> bool {
         // Relaxed: a hint.
         self.is_crowded.load(Ordering::Relaxed)

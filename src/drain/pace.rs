@@ -52,8 +52,8 @@ impl Rhythm {
 }
 
 /// Exact mode: how long the rings take to fill. Ticks alone would leave nearly all draining to the program's threads,
-/// which do it when their ring is full; between ticks the thread comes as often as half a ring takes, on a processor
-/// that may be idle. An idle program is left alone, and calls when it is idle no more: by the first ring that is full.
+/// which do it when their ring is full; between ticks the thread comes as often as half a ring takes, on a processor that may be
+/// idle. Where none is, it stays away, and they do it when it is half full (`store::fill`). An idle program is left alone, and calls when it is idle no more: by the first ring that is full.
 /// What a ring takes counts from where the last drain began: it fills while it is drained.
 pub(super) struct Pace {
     looked: Instant,

@@ -267,15 +267,19 @@ impl<'a> Cold<'a> {
         if self.state.mode() == Mode::Exact && !self.child {
             block.lean.set(self.state);
         }
+        let words = record.encode();
         for _ in 0..HELPS {
-            if ring.push(record).is_ok() {
+            if let Ok(is_due) = ring.put(&words) {
+                if is_due {
+                    sink.due(*id);
+                }
                 return;
             }
             if !sink.help(*id) {
                 break;
             }
         }
-        if ring.push(record).is_err() {
+        if ring.put(&words).is_err() {
             sink.dropped(record.stack);
         }
     }

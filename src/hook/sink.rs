@@ -25,7 +25,7 @@ pub(crate) trait Sink: Sync {
     fn help(&self, own: RingId) -> bool;
 
     /// The caller's ring, `own`, is half full or fuller: empties all rings if that is for the program's threads to do at present, and
-    /// nobody does it already. Does not wait.
+    /// nobody does it already, for whom it does not wait.
     fn due(&self, own: RingId);
 
     /// Attributes one record of a thread that has no ring, waiting as `help` does. False: gave up, the record is lost.

@@ -53,7 +53,7 @@ impl Entry {
         let tracked = self.tracked.load(Ordering::Relaxed);
         debug_assert!(session != 0, "the number of no profile");
         debug_assert!(
-            tracked as u32 != session || tracked >> (32 + SESSION_BITS) == 0,
+            session_of(tracked) != session || tracked >> (32 + SESSION_BITS) == 0,
             "a profile is exact from beginning to end"
         );
         // Of exact mode the code is 0.
@@ -98,6 +98,10 @@ impl Entry {
     }
 }
 
+fn session_of(tracked: u64) -> u32 {
+    (tracked >> 32) as u32 & ((1 << SESSION_BITS) - 1)
+}
+
 /// All that is kept beside one slot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Beside<'a> {
@@ -122,7 +126,7 @@ impl Beside<'_> {
     #[expect(clippy::cast_possible_truncation, reason = "parts of a word")]
     pub(crate) fn get(&self) -> Option<Identity> {
         let tracked = self.entry.tracked.load(Ordering::Relaxed);
-        let session = (tracked >> 32) as u32 & ((1 << SESSION_BITS) - 1);
+        let session = session_of(tracked);
         if session == 0 {
             return None;
         }
@@ -164,13 +168,12 @@ mod tests {
                     let identity = Identity { birth, stack, interval: IntervalCode(code), carried: weight, session };
                     beside.set(&identity);
                     assert_eq!(beside.get(), Some(identity));
-                    let is_exact = code == 0 && weight == 0.0;
-                    assert_eq!(entry.of_exact(session), is_exact.then_some((birth, stack)));
-                    assert_eq!(entry.of_exact(session ^ 2), None);
+                    // Of another profile, whose number may be that of the stack.
+                    assert_eq!((entry.of_exact(session ^ 2), entry.of_exact(stack.0)), (None, None));
                 }
             }
             entry.set_exact(Ticks(3), StackId(4), session);
-            assert_eq!(entry.of_exact(session), Some((Ticks(3), StackId(4))));
+            assert_eq!((entry.of_exact(session), entry.of_exact(4)), (Some((Ticks(3), StackId(4))), None));
             let found = beside.get().expect("tracked");
             assert_eq!((found.interval, found.carried, found.session), (IntervalCode::EXACT, 0.0, session));
             beside.clear();

@@ -13,7 +13,7 @@ use crate::sys::sync::Ordering;
 
 impl Store {
     /// Keeps a stock of nodes, rows and rings laid out. Called outside the lock by whoever is about to drain: the
-    /// drain thread, and a thread whose ring is full. A few loads where nothing is to be done. Where space cannot be had, the
+    /// drain thread, and a thread whose ring is full or half full. A few loads where nothing is to be done. Where space cannot be had, the
     /// stock stays what it is, which is counted.
     pub(crate) fn lay_out_ahead(&self) {
         for region in [Region::Nodes, Region::Sites, Region::Rings, Region::Modules, Region::History] {

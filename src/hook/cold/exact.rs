@@ -93,9 +93,9 @@ fn send_to_due(own: &mut Own, at: u64, sized: u64, aux: u64, stack: u64) {
     keeping_errno(|| {
         let Some(sink) = session::sink() else { return };
         let id = own.ring.as_ref().map(|(id, _)| *id);
-        // There is room in a ring that is due.
+        // In one that is due there is room.
         if let Some((id, ring)) = own.ring.as_mut()
-            && ring.push_words(&words).is_ok()
+            && ring.put(&words).is_ok()
         {
             sink.due(*id);
             return;
@@ -103,7 +103,7 @@ fn send_to_due(own: &mut Own, at: u64, sized: u64, aux: u64, stack: u64) {
         for _ in 0..HELPS {
             let helped = id.is_some_and(|id| sink.help(id));
             if let Some((_, ring)) = own.ring.as_mut()
-                && ring.push_words(&words).is_ok()
+                && ring.put(&words).is_ok()
             {
                 return;
             }

@@ -30,14 +30,15 @@ struct Link {
     then: u16,
     /// The stack's own place.
     place: u8,
-    /// How often it was so, less what it cost where it was not; above 0 it is followed.
+    /// How often it was so, less what a mistake costs; above 0 it is followed.
     trust: i8,
 }
 
 const _: () = assert!(EXPECTED <= 1 << u8::BITS, "a place is a byte");
 
-/// A link that was followed and wrong is not followed again until it would have been right so often: a surprise that comes
-/// each time, but after its place was visited for something else.
+/// A link that was followed and wrong is not followed for so many surprises after its stack, and not replaced either: it may be one
+/// that does come each time, but after its place was visited for something else. One that was right often enough before is
+/// followed on.
 const COST_OF_A_MISTAKE: i8 = 32;
 const MOST_TRUST: i8 = 63;
 
@@ -60,7 +61,7 @@ impl Foresight {
     fn link(&mut self, to: u16) {
         if let Some(last) = self.last.checked_sub(1) {
             let link = &mut self.links[usize::from(last) % NODES];
-            if link.then == to + 1 {
+            if link.then == to + 1 || link.trust < 0 {
                 link.trust = (link.trust + 1).min(MOST_TRUST);
             } else if link.trust > 0 {
                 link.trust -= 1;
