@@ -2,10 +2,11 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `range` | the reservation, its classes, taking and giving back |
+//! | `range` | the reservation, taking and giving back |
+//! | `range/span` | one class's part of it: its memory, and which slots are free |
 //! | `entry` | what is known of a tracked block |
 //! | `list` | the lock-free list of free slots |
-//! | `range/class` | which slot a block is given |
+//! | `range/class` | how large slots are, and which one a block is given |
 //! | `range/kept` | the free slots that a thread keeps to itself |
 
 #![allow(unsafe_code, reason = "hands out raw memory")]

@@ -208,13 +208,14 @@ pub(super) unsafe fn dealloc(hot: &Hot, ptr: *mut u8, size: usize) -> bool {
 /// As for [`std::alloc::GlobalAlloc::realloc`].
 #[inline(always)]
 pub(super) unsafe fn realloc(hot: &Hot, ptr: *mut u8, layout: Layout, new: usize, spent: bool) -> Option<*mut u8> {
-    let class = SmallClass::of_bytes(new.max(layout.align()))?;
+    // SAFETY: with the align of a block that there is.
+    let class = SmallClass::of(unsafe { Layout::from_size_align_unchecked(new, layout.align()) })?;
     // SAFETY: the caller's block.
     let (slot, entry) = unsafe { RANGE.sampled(ptr) }?;
     let mut stay = Stay::enter(hot)?;
     let moved = stay.current(entry).and_then(|(birth, stack)| {
         let grows = new > layout.size();
-        let place = if class.is_of(slot) || (grows && class.grown().is_of(slot)) {
+        let place = if class.stays(slot, grows) {
             ptr
         } else {
             let class = if grows { class.grown() } else { class };

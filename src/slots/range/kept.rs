@@ -6,9 +6,10 @@
 //! or less at first.
 
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering;
 
-use super::{HALF, Range, SAMPLED_CLASSES, Slot, SmallClass};
+use super::class::{OWN_CLASSES, SAMPLED_CLASSES};
+use super::span::Span;
+use super::{Range, Slot, SmallClass};
 use crate::slots::entry::Entry;
 
 /// What one thread keeps.
@@ -45,7 +46,7 @@ impl Kept {
         let mut piles = [Pile { top: 0, room: 0 }; SAMPLED_CLASSES];
         let mut class = 0;
         while class < SAMPLED_CLASSES {
-            piles[class].room = Kept::most(class);
+            piles[class].room = MOST[class];
             class += 1;
         }
         Kept { piles, asks: [FIRST_ASK; SAMPLED_CLASSES] }
@@ -56,26 +57,37 @@ impl Kept {
         Kept { asks: [FIRST_ASK; SAMPLED_CLASSES], ..self }
     }
 
-    /// Slots of a class (of either half's numbering) that are left for the next thread at most.
-    fn left(class: usize) -> u32 {
+    /// Slots of a class that are left for the next thread at most.
+    fn left(class: SmallClass) -> u32 {
         #[expect(clippy::cast_possible_truncation, reason = "at most 128")]
-        let fit = (LEFT_BYTES >> Range::slot_shift(class)) as u32;
+        let fit = (LEFT_BYTES / class.bytes()) as u32;
         fit.min(LEFT_MOST)
     }
 
-    /// Slots of a class (of either half's numbering) that a thread keeps at most.
-    const fn most(class: usize) -> u32 {
+    /// Slots of a class that a thread keeps at most.
+    fn most(class: SmallClass) -> u32 {
+        MOST.get(class.0).copied().unwrap_or(KEPT_LEAST)
+    }
+}
+
+/// See [`Kept::most`].
+const MOST: [u32; SAMPLED_CLASSES] = {
+    let mut most = [0; SAMPLED_CLASSES];
+    let mut class = 0;
+    while class < SAMPLED_CLASSES {
         #[expect(clippy::cast_possible_truncation, reason = "at most 4096")]
-        let fit = (KEPT_BYTES >> Range::slot_shift(class)) as u32;
-        if fit < KEPT_LEAST {
+        let fit = (KEPT_BYTES / SmallClass(class).bytes()) as u32;
+        most[class] = if fit < KEPT_LEAST {
             KEPT_LEAST
         } else if fit > KEPT_MOST {
             KEPT_MOST
         } else {
             fit
-        }
+        };
+        class += 1;
     }
-}
+    most
+};
 
 impl Range {
     /// Takes a slot of the sampled half by way of what the thread keeps. Some 25 instructions.
@@ -83,19 +95,17 @@ impl Range {
     pub(crate) fn take_kept(&self, kept: &mut Kept, class: SmallClass) -> Option<(NonNull<u8>, &Entry)> {
         let pile = kept.piles.get_mut(class.0)?;
         let asked = kept.asks.get_mut(class.0)?;
-        let class = HALF + class.0;
-        let state = self.classes.get(class)?;
+        let span = self.spans.get(OWN_CLASSES + class.0)?;
         if pile.top == 0 && !self.refill(class, pile, asked) {
             return None;
         }
         let index = pile.top.wrapping_sub(1);
         // SAFETY: on a pile are slots that were in use before, or were opened for it.
-        let entry = unsafe { state.open_entry(index) };
+        let entry = unsafe { span.open_entry(index) };
         pile.top = entry.next();
         pile.room = pile.room.wrapping_add(1);
-        let slots = state.slots.load(Ordering::Relaxed);
-        // SAFETY: a slot of the class.
-        let at = unsafe { slots.add((index as usize) << Self::slot_shift(class)) };
+        // SAFETY: a slot of the span.
+        let at = unsafe { span.slot(index) };
         // SAFETY: in a mapping of ours.
         Some((unsafe { NonNull::new_unchecked(at) }, entry))
     }
@@ -106,26 +116,30 @@ impl Range {
     /// - As for [`Range::give`].
     #[inline(always)]
     pub(crate) unsafe fn give_kept(&self, kept: &mut Kept, slot: Slot, entry: &Entry) {
-        let class = usize::from(slot.class);
-        let Some(pile) = class.checked_sub(HALF).and_then(|class| kept.piles.get_mut(class)) else { return };
+        let class = usize::from(slot.class).wrapping_sub(OWN_CLASSES);
+        let Some(pile) = kept.piles.get_mut(class) else { return };
         entry.set_next(pile.top);
         pile.top = slot.index + 1;
         pile.room = pile.room.wrapping_sub(1);
         if pile.room == 0 {
-            self.give_some(class, pile, Kept::most(class) / 2);
+            self.give_some(SmallClass(class), pile);
         }
+    }
+
+    fn span(&self, class: SmallClass) -> Option<&Span> {
+        self.spans.get(OWN_CLASSES + class.0)
     }
 
     /// Puts slots on an empty pile: some that were given back, else one that never was in use.
     #[cold]
     #[inline(never)]
-    fn refill(&self, class: usize, pile: &mut Pile, asked: &mut u8) -> bool {
-        let Some(state) = self.classes.get(class) else { return false };
-        let entries = state.entries(state.opened.load(Ordering::Acquire));
+    fn refill(&self, class: SmallClass, pile: &mut Pile, asked: &mut u8) -> bool {
+        let Some(span) = self.span(class) else { return false };
+        let entries = span.open_entries();
         let most = u32::from(*asked).min(Kept::most(class) / 2);
         // Beyond `KEPT_MOST / 2` it is of no effect.
         *asked = asked.saturating_mul(2);
-        if let Some((first, count)) = state.free.pop_chain(entries, most) {
+        if let Some((first, count)) = span.state.free.pop_chain(entries, most) {
             // Its last link is another list's: cut.
             let mut last = first;
             for _ in 1..count {
@@ -137,26 +151,21 @@ impl Range {
             (pile.top, pile.room) = (first + 1, pile.room.saturating_sub(count));
             return true;
         }
-        let base = self.base.load(Ordering::Acquire);
-        let (slot_shift, span_shift) = (Self::slot_shift(class), u32::from(self.span_shift.load(Ordering::Relaxed)));
-        if base.is_null() || slot_shift > span_shift {
-            return false;
-        }
-        let Some(index) = self.bump(class, state, slot_shift, span_shift) else { return false };
-        if let Some(entry) = state.entries(state.opened.load(Ordering::Acquire)).get(index as usize) {
+        let Some(index) = span.bump() else { return false };
+        if let Some(entry) = span.open_entries().get(index as usize) {
             entry.set_next(0);
         }
         (pile.top, pile.room) = (index + 1, pile.room.saturating_sub(1));
         true
     }
 
-    /// Gives the upper `count` slots of a pile to all.
+    /// Gives the upper half of a full pile to all.
     #[cold]
     #[inline(never)]
-    fn give_some(&self, class: usize, pile: &mut Pile, count: u32) {
-        let Some(state) = self.classes.get(class) else { return };
-        let entries = state.entries(state.opened.load(Ordering::Acquire));
-        let count = count.min(Kept::most(class).saturating_sub(pile.room));
+    fn give_some(&self, class: SmallClass, pile: &mut Pile) {
+        let Some(span) = self.span(class) else { return };
+        let entries = span.open_entries();
+        let count = Kept::most(class) / 2;
         let Some(first) = pile.top.checked_sub(1).filter(|_| count > 0) else { return };
         let mut last = first;
         for _ in 1..count {
@@ -165,7 +174,7 @@ impl Range {
         let Some(entry) = entries.get(last as usize) else { return };
         pile.top = entry.next();
         pile.room += count;
-        state.free.push_chain(entries, first, last);
+        span.state.free.push_chain(entries, first, last);
     }
 
     /// Gives back what a thread keeps, at its end, but for what the next one may inherit: the slots that were used last.
@@ -174,12 +183,14 @@ impl Range {
     }
 
     /// The same, but for so many of each class.
-    pub(super) fn give_but(&self, kept: &mut Kept, left: impl Fn(usize) -> u32) {
-        for (class, pile) in kept.piles.iter_mut().enumerate() {
+    pub(super) fn give_but(&self, kept: &mut Kept, left: impl Fn(SmallClass) -> u32) {
+        let piles = kept.piles.iter_mut().enumerate();
+        for (class, pile) in piles.filter(|(_, pile)| pile.top != 0) {
+            let class = SmallClass(class);
             let left = left(class);
             let count = Kept::most(class).saturating_sub(pile.room);
             if count > left {
-                self.give_lower(HALF + class, pile, left, count);
+                self.give_lower(class, pile, left, count);
             }
         }
     }
@@ -187,9 +198,9 @@ impl Range {
     /// Gives all of a pile of `count` slots, but for the upper `left`, to all.
     #[cold]
     #[inline(never)]
-    fn give_lower(&self, class: usize, pile: &mut Pile, left: u32, count: u32) {
-        let Some(state) = self.classes.get(class) else { return };
-        let entries = state.entries(state.opened.load(Ordering::Acquire));
+    fn give_lower(&self, class: SmallClass, pile: &mut Pile, left: u32, count: u32) {
+        let Some(span) = self.span(class) else { return };
+        let entries = span.open_entries();
         let entry = |top: u32| top.checked_sub(1).and_then(|index| entries.get(index as usize));
         let below = |top: u32| entry(top).map_or(0, |entry| entry.next());
         let lowest = (1..left).fold(pile.top, |top, _| below(top));
@@ -202,6 +213,6 @@ impl Range {
             None => pile.top = 0,
         }
         pile.room += count - left;
-        state.free.push_chain(entries, from, to);
+        span.state.free.push_chain(entries, from, to);
     }
 }

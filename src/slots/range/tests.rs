@@ -18,7 +18,7 @@ fn slots_are_aligned_disjoint_and_found_again() {
     let mut seen: Vec<(usize, usize)> = Vec::new();
     let mut slots = Vec::new();
     for size in (1..=SLOT_MAX_BYTES).step_by(797) {
-        for align in [1, 16, 64, 4096] {
+        for align in [1, 16, 64, 4096, SLOT_MAX_BYTES] {
             let Some((at, slot)) = range.take(Half::Sampled, layout(size, align)) else { panic!("{size} {align}") };
             assert_eq!(at.as_ptr().addr() % align, 0);
             assert!(Range::slot_bytes(slot) >= size);
@@ -160,9 +160,9 @@ fn kept_slots_have_one_owner_and_come_back() {
     });
     for layout in layouts {
         let class = Range::class_of(Half::Sampled, layout).expect("small");
-        let bumped = RANGE.classes[class].bumped.load(Ordering::Relaxed);
-        let entries = RANGE.classes[class].entries(RANGE.classes[class].opened.load(Ordering::Relaxed));
-        let back = std::iter::from_fn(|| RANGE.classes[class].free.pop(entries)).collect::<HashSet<_>>();
+        let span = &RANGE.spans[class];
+        let bumped = span.state.bumped.load(Ordering::Relaxed);
+        let back = std::iter::from_fn(|| span.pop()).collect::<HashSet<_>>();
         assert_eq!(back.len(), bumped as usize, "every slot that was handed out came back, once");
     }
 }
@@ -225,16 +225,19 @@ fn course(sizes: &[usize]) -> Vec<usize> {
 #[test]
 fn blocks_that_grow_have_room_from_a_page_on_and_blocks_that_shrink_have_none() {
     let k = 1024;
-    // What is made at its size is rounded up, and no more; below a page so is what grows.
-    assert_eq!(course(&[5 * k]), [8 * k]);
-    assert_eq!(course(&[32, 64, 65, 2 * k]), [32, 64, 128, 2 * k]);
+    // What is made at its size is rounded up, and no more; below half a page so is what grows.
+    assert_eq!(course(&[5 * k - 100]), [5 * k]);
+    assert_eq!(course(&[32, 64, 65, 2 * k]), [32, 64, 80, 2 * k]);
     // Every second doubling is in place.
     assert_eq!(course(&[2 * k, 4 * k, 8 * k, 16 * k, 32 * k]), [2 * k, 8 * k, 8 * k, 32 * k, 32 * k]);
     assert_eq!(course(&[16 * k, 20 * k]), [16 * k, 32 * k]);
-    // A block that shrinks keeps its slot where it would be given one of this size, and nothing larger.
-    assert_eq!(course(&[2 * k, 3 * k, 2 * k + 1]), [2 * k, 8 * k, 4 * k]);
-    assert_eq!(course(&[2 * k, 5 * k, 4 * k + 1, k]), [2 * k, 16 * k, 8 * k, k]);
-    assert_eq!(course(&[8 * k, 5 * k]), [8 * k, 8 * k]);
+    // A block that shrinks leaves a slot that is twice as large as the one it needs.
+    assert_eq!(course(&[2 * k, 3 * k, 2 * k + 1]), [2 * k, 6 * k, 2560]);
+    assert_eq!(course(&[2 * k, 5 * k, 4 * k + 1, k]), [2 * k, 10 * k, 5 * k, k]);
+    assert_eq!(course(&[8 * k, 5 * k, 4 * k]), [8 * k, 8 * k, 4 * k]);
+    assert_eq!(course(&[256, 129, 128]), [256, 256, 128]);
+    // And grows in what it kept.
+    assert_eq!(course(&[128, 80, 112, 129]), [128, 128, 128, 160]);
 }
 
 /// The lean way asks by classes, the long way by layouts.
@@ -271,8 +274,8 @@ fn a_thread_leaves_some_slots_to_the_next_and_the_others_to_all() {
             let mut kept = kept.inherited();
             // The pile is as long as its room says, and ends.
             let pile = kept.piles[class.0];
-            let state = &RANGE.classes[HALF + class.0];
-            let entries = state.entries(state.opened.load(Ordering::Relaxed));
+            let span = &RANGE.spans[class::OWN_CLASSES + class.0];
+            let (state, entries) = (&span.state, span.open_entries());
             let next = |&top: &u32| Some(entries[top as usize - 1].next()).filter(|&top| top != 0);
             let tops = std::iter::successors(Some(pile.top).filter(|&top| top != 0), next).collect::<Vec<_>>();
             assert!(tops.len() <= most, "{size}, {held}: {}", tops.len());
