@@ -287,12 +287,12 @@ unsafe fn carry(
     slot: Option<Slot>,
     track: bool,
 ) -> Option<(*mut u8, Option<Place>)> {
-    let fits = slot.is_some_and(|slot| Range::stays(slot, layout.size(), new_layout));
-    if let Some(slot) = slot
-        && fits
-        && !cold.child
-    {
-        return Some((ptr, Some(Place::Slot(slot))));
+    let stays = slot
+        .filter(|&slot| !cold.child && Range::stays(slot, layout.size(), new_layout))
+        .map(|slot| (ptr, Some(Place::Slot(slot))));
+    // A block that is tracked no more leaves its slot, in which each of its events would be cold.
+    if track && stays.is_some() {
+        return stays;
     }
     let into_slot = track && !cold.child && new_layout.size().max(new_layout.align()) <= SLOT_MAX_BYTES;
     if slot.is_none() && !into_slot {
@@ -314,7 +314,7 @@ unsafe fn carry(
         // SAFETY: a valid layout.
         let fresh = unsafe { inner.alloc(new_layout) };
         if fresh.is_null() {
-            return None;
+            return stays;
         }
         (fresh, Place::Table)
     };
