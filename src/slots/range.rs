@@ -137,9 +137,12 @@ impl Range {
     /// begin, and the whole reservation.
     fn reserve_aligned(bytes: usize) -> Option<(*mut u8, NonNull<u8>)> {
         let reserved = map::reserve(bytes + SLOT_MAX_BYTES)?;
-        let pad = reserved.as_ptr().align_offset(SLOT_MAX_BYTES);
-        // SAFETY: less than was reserved beyond `bytes`.
-        Some((unsafe { reserved.as_ptr().add(pad) }, reserved))
+        Some((Self::aligned(reserved.as_ptr()), reserved))
+    }
+
+    /// The first address from `reserved` on that is aligned to the largest slot of the program's.
+    fn aligned(reserved: *mut u8) -> *mut u8 {
+        reserved.map_addr(|address| address.next_multiple_of(SLOT_MAX_BYTES))
     }
 
     /// Base address and length, (0, 0) where there is no range: what the hot words are set to.

@@ -40,6 +40,17 @@ fn slots_are_aligned_disjoint_and_found_again() {
     }
 }
 
+/// Linux aligns large mappings to 2 MiB since 6.7; before, to a page.
+#[test]
+fn the_range_is_aligned_wherever_the_system_maps_it() {
+    for page in 1..=16 {
+        let mapped = std::ptr::without_provenance_mut(page * 4096);
+        let first = Range::aligned(mapped);
+        assert!(first.addr().is_multiple_of(SLOT_MAX_BYTES), "{first:?}");
+        assert!(first >= mapped && first.addr() - mapped.addr() < SLOT_MAX_BYTES, "{first:?}");
+    }
+}
+
 #[test]
 fn larger_than_the_limit_is_refused_and_foreign_pointers_are_not_ours() {
     let range = range();
