@@ -92,7 +92,7 @@ impl Range {
         if !self.base.load(Ordering::Acquire).is_null() {
             return;
         }
-        for shift in (SPAN_SHIFT_MIN..=SPAN_SHIFT_MAX).rev().step_by(2) {
+        for shift in (SPAN_SHIFT_MIN..=SPAN_SHIFT_MAX).rev() {
             let bytes = CLASSES << shift;
             if bytes > map::reservable_bytes() {
                 continue;

@@ -159,7 +159,8 @@ pub(super) fn settle(ptr: *mut u8, place: &Place, identity: &Identity, size: usi
     match place {
         Place::Slot(slot) => match RANGE.entry(*slot) {
             Some(entry) => {
-                if entry.get().is_none() && mode == Mode::Sampled {
+                // What an earlier profile tracked is no sample of this one.
+                if mode == Mode::Sampled && entry.get().is_none_or(|held| held.session != identity.session) {
                     governor::sample_memory(slot_memory(*slot));
                 }
                 entry.set(identity);

@@ -124,7 +124,7 @@ impl Cold<'_> {
             return;
         }
         if let Some(entry) = RANGE.entry(slot) {
-            if entry.get().is_some() && self.state.mode() == Mode::Sampled {
+            if self.state.mode() == Mode::Sampled && entry.get().is_some_and(|identity| self.current(&identity)) {
                 governor::sample_memory(-slot_memory(slot));
             }
             entry.clear();

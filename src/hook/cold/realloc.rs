@@ -4,7 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
 
-use super::alloc::{Place, place, settle};
+use super::alloc::{Place, place, settle, slot_memory};
 use super::free::{Found, find, give_own};
 use super::{Cold, exact, own_hot};
 use crate::hook::hot::Hot;
@@ -12,9 +12,9 @@ use crate::hook::own;
 use crate::hook::session::{self, Mode};
 use crate::live::{LIVE, LargeBlock};
 use crate::ring::record::{Kind, Record};
-use crate::sampler::interval;
 use crate::sampler::regrow::regrown_interval;
 use crate::sampler::weight::{IntervalCode, probability};
+use crate::sampler::{governor, interval};
 use crate::slots::entry::Identity;
 use crate::slots::{Half, RANGE, Range, SLOT_MAX_BYTES, Slot};
 use crate::sys::stack::Registers;
@@ -245,6 +245,10 @@ impl Cold<'_> {
                     if let Place::Slot(slot) = place
                         && let Some(entry) = RANGE.entry(*slot)
                     {
+                        // It could not leave its slot, since there was no memory elsewhere.
+                        if before_current.is_some() && mode == Mode::Sampled {
+                            governor::sample_memory(-slot_memory(*slot));
+                        }
                         entry.clear();
                     }
                     true

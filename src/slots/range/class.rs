@@ -130,7 +130,7 @@ impl SmallClass {
     }
 
     /// Does a block whose size changed, and that is of this class now, stay in its slot? It does where it fits, while the slot is less
-    /// than twice what it needs, or what it would be given.
+    /// than twice what it needs (up to 48 bytes: at most 48 more), or what it would be given.
     #[inline(always)]
     pub(crate) fn stays(self, slot: Slot, grows: bool) -> bool {
         let room = if grows { self.grown().0 - self.0 } else { 0 };

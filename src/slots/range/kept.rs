@@ -33,7 +33,7 @@ const KEPT_BYTES: usize = 64 * 1024;
 /// At most so many of the smaller classes: half of them are moved at once, so a shared write is one in 32 slots.
 const KEPT_MOST: u32 = 64;
 const KEPT_LEAST: u32 = 4;
-/// Bytes of a class that a thread inherits at most, and slots of the smaller classes: what a short thread needs, 12 kB in all.
+/// Bytes of a class that a thread inherits at most, and slots of the smaller classes: what a short thread needs, 39 kB if it had of all sizes.
 const LEFT_BYTES: usize = 2 * 1024;
 const LEFT_MOST: u32 = 16;
 /// So many a thread asks for at first, and then twice as many each time: to take a chain is to follow it through entries that another
