@@ -155,7 +155,13 @@ impl Hot {
         self.undo(bytes.wrapping_neg());
     }
 
-    /// Calls the thread: its next event, alloc or free, is to go cold. By any thread; see [`Hot::is_called`].
+    /// Every event goes cold from here on: the thread ends. By the owner, and not by a call: two that met would be subtracted twice.
+    pub(super) fn close(&self) {
+        self.set_words(None);
+        self.change_budget(NO_BUDGET, 0);
+    }
+
+    /// Calls the thread: its next event, alloc or free, is to go cold. By whoever holds the registry's lock; see [`Hot::is_called`].
     pub(crate) fn call(&self) {
         self.range_base.store(0, Ordering::Relaxed);
         self.range_span.store(usize::MAX, Ordering::Relaxed);
@@ -306,4 +312,40 @@ fn uncalled(budget: i64) -> i64 {
 #[inline(always)]
 fn bump(cell: &AtomicU64, by: u64) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Release);
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    struct Called(Hot);
+
+    // SAFETY: `depth` alone is not to be shared, and nobody touches it here.
+    unsafe impl Sync for Called {}
+
+    /// A thread that ended while a start or a stop called it had counted 2^61 bytes too many.
+    #[test]
+    fn a_call_that_meets_the_threads_end_is_subtracted_once() {
+        let (called, is_over) = (Called(Hot::new()), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let called = &called;
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let Called(hot) = called;
+                    hot.call();
+                }
+            });
+            let Called(hot) = called;
+            for _ in 0..1_000_000 {
+                // All that is granted is left.
+                hot.grant_budget(Some(1000), 0);
+                hot.close();
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(called.0.allocs().alloc_bytes, 0);
+    }
 }

@@ -116,7 +116,7 @@ unsafe extern "C" fn at_thread_exit(value: *mut c_void) {
 
 /// Ends the thread's registration: folds its counters, gives back what it holds.
 fn retire(hot: &Hot, block: *mut ThreadBlock) {
-    hot.call();
+    hot.close();
     if fork::in_child() {
         hot.block.store(retired(), Ordering::Relaxed);
         return;
