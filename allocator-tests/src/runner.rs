@@ -64,7 +64,7 @@ pub struct Running {
     group: i32,
 }
 
-/// Starts `command` in a process group of its own, with its output captured.
+/// Starts `command` in a process group of its own, with its output captured and the usual effects of signals that end a process.
 ///
 /// # Panics
 /// If it can't be started.
@@ -74,6 +74,16 @@ pub fn start(command: &mut Command) -> Running {
     // A report that resolves symbols takes longer than what it reports.
     command.env("RUST_BACKTRACE", "0");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    // As it is where nobody ignores them: a shell does for what it starts by `&`, and so does `nohup`.
+    // SAFETY: `signal` is async-signal-safe, and all that is called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            Ok(())
+        });
+    }
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let group = i32::try_from(child.id()).expect("a pid");
     let (stdout, stderr) = (child.stdout.take().map(read), child.stderr.take().map(read));

@@ -36,14 +36,15 @@ fn run_until(mode: &str, end: &str, signal: i32) -> (Outcome, PathBuf) {
 #[track_caller]
 fn is_written(place: &Path, outcome: &Outcome) {
     let text = std::fs::read_to_string(place.join("out.json")).unwrap_or_else(|error| panic!("{error}: {outcome}"));
-    shows_the_leak(&text);
+    shows_the_leak(&text, "finished");
     assert!(outcome.stderr.contains("leaky_function"), "the summary names it: {outcome}");
     assert!(!place.join("store").exists(), "a clean end removes the store: {outcome}");
 }
 
 #[track_caller]
-fn shows_the_leak(text: &str) {
+fn shows_the_leak(text: &str, state: &str) {
     let file: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    assert_eq!(file["unfreed"]["process"], state);
     let frames: Vec<&str> = file["ftbl"].as_array().expect("frames").iter().filter_map(|f| f.as_str()).collect();
     let mut bytes = 0;
     for point in file["pps"].as_array().expect("points") {
@@ -172,7 +173,21 @@ fn store_shows_the_leak(place: &Path, outcome: &Outcome, flushed: bool) {
     assert!(snapshot.totals_age() < Duration::from_secs(2), "{:?}", snapshot.totals_age());
     let mut text = Vec::new();
     snapshot.write_dhat(&mut text).expect("a DHAT file");
-    shows_the_leak(&String::from_utf8(text).expect("UTF-8"));
+    shows_the_leak(&String::from_utf8(text).expect("UTF-8"), "killed");
+}
+
+#[test]
+fn after_an_exec_the_store_is_of_a_process_that_is_gone() {
+    for mode in ["exact", "sampled"] {
+        let (mut running, place) = start(mode, "exec");
+        assert!(running.wait_for_file(&place.join("ready"), 20), "never ready: {}", running.wait(1));
+        // The process lives, by its number and its start, and sleeps.
+        let store = unfreed::Store::open(place.join("store")).expect("a store");
+        assert_eq!(store.snapshot().process_state(), unfreed::ProcessState::Killed, "{mode}");
+        running.signal(libc::SIGKILL);
+        let outcome = running.wait(15).expect_signal(libc::SIGKILL);
+        store_shows_the_leak(&place, &outcome, false);
+    }
 }
 
 #[test]

@@ -56,10 +56,11 @@ fn end_with(
     snapshot
 }
 
-/// What was found, with the verdicts, trimmed as configured.
+/// What was found by a profile that has ended, with the verdicts, trimmed as configured.
 fn snapshot_of(config: &Config, evidence: Evidence) -> Snapshot {
     let (mut snapshot, leaks) = leaks::report(evidence, crate::report::Trim::from_dhat(config.trim));
     snapshot.set_leaks(leaks);
+    snapshot.set_last();
     snapshot
 }
 

@@ -62,7 +62,7 @@ pub enum Mode {
     Exact,
 }
 
-/// What became of the profiled process.
+/// What became of the profiled process: a profile's last snapshot, and the file that is written at its end, are of a finished one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]

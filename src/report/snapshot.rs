@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub(crate) leaks: Option<LeakReport<Frame>>,
     /// Where the process's memory was, where the process itself was asked.
     memory: Option<Memory>,
+    /// The last of its profile, which this process itself has stopped.
+    is_last: bool,
 }
 
 impl Snapshot {
@@ -66,6 +68,7 @@ impl Snapshot {
             scope_frames,
             leaks: None,
             memory: None,
+            is_last: false,
         }
     }
 
@@ -167,7 +170,12 @@ impl Snapshot {
 
     /// What became of the process.
     pub fn process_state(&self) -> ProcessState {
-        ProcessState::of(self.picture.life)
+        if self.is_last { ProcessState::Finished } else { ProcessState::of(self.picture.life) }
+    }
+
+    /// Nothing comes after it: the profile was stopped.
+    pub(crate) fn set_last(&mut self) {
+        self.is_last = true;
     }
 
     /// The process's id, in its own namespace.

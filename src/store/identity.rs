@@ -1,7 +1,8 @@
-//! Which process a store belongs to, and whether that process still exists.
+//! Which process a store belongs to, and whether that process still exists and runs the same program.
 //!
-//! Promises: a process is called gone only on proof: another boot, no such pid in our own pid namespace, or a pid that
-//! belongs to a process started at another time. Where it cannot be seen from here, it counts as alive.
+//! Promises: a process is called gone only on proof: another boot, no such pid in our own pid namespace, a pid that
+//! belongs to a process started at another time, or one whose first stack lies elsewhere, since it called `exec`. Where it
+//! cannot be seen from here, it counts as alive; so does one after an `exec` where addresses are not randomized.
 //! Source: proc(5); a pid alone is reused, (boot, pid, start time) is not.
 
 use std::fs;
@@ -14,6 +15,8 @@ pub(crate) struct Identity {
     pub(crate) pid: u32,
     /// Clock ticks from boot to the process's start; 0 where unknown.
     pub(crate) start_time: u64,
+    /// The address of its first stack's begin; 0 where unknown, or not to be seen from here.
+    pub(crate) stack_start: u64,
     /// The inode of its pid namespace; 0 where unknown.
     pub(crate) pid_namespace: u64,
     /// The machine's boot; empty where unknown.
@@ -24,7 +27,8 @@ impl Identity {
     /// This process's.
     pub(crate) fn own() -> Identity {
         let pid = std::process::id();
-        Identity { pid, start_time: start_time(pid).unwrap_or(0), pid_namespace: pid_namespace(), boot_id: boot_id() }
+        let Beginning { start_time, stack_start } = beginning(pid).unwrap_or_default();
+        Identity { pid, start_time, stack_start, pid_namespace: pid_namespace(), boot_id: boot_id() }
     }
 
     /// Is the process proved to be gone?
@@ -42,8 +46,12 @@ impl Identity {
         if fs::metadata("/proc/self").is_err() {
             return false;
         }
-        match start_time(self.pid) {
-            Some(start_time) => self.start_time != 0 && start_time != self.start_time,
+        match beginning(self.pid) {
+            Some(found) => {
+                let is_moved = |before: u64, now: u64| before != 0 && now != 0 && now != before;
+                self.start_time != 0 && found.start_time != self.start_time
+                    || is_moved(self.stack_start, found.stack_start)
+            }
             None => !fs::exists(format!("/proc/{}", self.pid)).unwrap_or(true),
         }
     }
@@ -57,8 +65,15 @@ fn pid_namespace() -> u64 {
     fs::metadata("/proc/self/ns/pid").map_or(0, |found| file::inode(&found))
 }
 
-/// Field 22 of `/proc/PID/stat`; `None` where there is no such process, 0 where only its zombie is left.
-fn start_time(pid: u32) -> Option<u64> {
+/// When a process began, and where.
+#[derive(Default)]
+struct Beginning {
+    start_time: u64,
+    stack_start: u64,
+}
+
+/// Fields 22 and 28 of `/proc/PID/stat`; `None` where there is no such process, zeros where only its zombie is left.
+fn beginning(pid: u32) -> Option<Beginning> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses, which may hold spaces and parentheses itself.
     let after = stat.iter().rposition(|&byte| byte == b')')? + 1;
@@ -66,8 +81,14 @@ fn start_time(pid: u32) -> Option<u64> {
     let mut fields = fields.split_ascii_whitespace();
     match fields.next()? {
         // A main thread that has ended alone is a zombie as well, while the other threads run.
-        "Z" | "X" if fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.count() <= 1) => Some(0),
-        _ => fields.nth(18)?.parse().ok(),
+        "Z" | "X" if fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.count() <= 1) => {
+            Some(Beginning::default())
+        }
+        _ => {
+            let start_time = fields.nth(18)?.parse().ok()?;
+            let stack_start = fields.nth(5).and_then(|field| field.parse().ok()).unwrap_or(0);
+            Some(Beginning { start_time, stack_start })
+        }
     }
 }
 
@@ -91,8 +112,11 @@ mod tests {
     fn we_exist_and_an_ended_child_does_not() {
         let own = Identity::own();
         assert!(own.start_time > 0 && own.pid_namespace > 0 && own.boot_id.len() == 36, "{own:?}");
+        assert!(own.stack_start > 0, "{own:?}");
         assert!(!own.is_gone());
         assert!(Identity { start_time: own.start_time + 1, ..own.clone() }.is_gone(), "a reused pid");
+        assert!(Identity { stack_start: own.stack_start - 16, ..own.clone() }.is_gone(), "after an exec");
+        assert!(!Identity { stack_start: 0, ..own.clone() }.is_gone(), "not known");
         assert!(Identity { boot_id: "another".into(), ..own.clone() }.is_gone(), "another boot");
         assert!(!Identity { pid_namespace: 1, pid: u32::MAX, ..own.clone() }.is_gone(), "cannot be seen from here");
         let mut child = std::process::Command::new("true").spawn().expect("true(1)");

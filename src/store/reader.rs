@@ -89,6 +89,7 @@ fn identity(header: &Header) -> Identity {
     Identity {
         pid: u32::try_from(get(&process.pid)).unwrap_or(0),
         start_time: get(&process.start_time),
+        stack_start: get(&process.stack_start),
         pid_namespace: get(&process.pid_namespace),
         boot_id: boot_id.trim_end_matches('\0').to_owned(),
     }

@@ -225,6 +225,7 @@ impl Store {
         set(&format.fixed_interval_bytes, options.fixed_interval_bytes);
         set(&process.pid, u64::from(identity.pid));
         set(&process.start_time, identity.start_time);
+        set(&process.stack_start, identity.stack_start);
         set(&process.pid_namespace, identity.pid_namespace);
         set(&process.uid, u64::from(file::user()));
         text::store(&identity.boot_id, &process.boot_id);

@@ -3,6 +3,8 @@
 //! It keeps 1,000 blocks of 1,000 bytes, made by `leaky_function`, says `ready` by making that file, and ends.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use allocator_tests::load::{Block, Load};
@@ -193,6 +195,10 @@ fn main() {
             std::process::abort();
         }
         "abort-at-once" => std::process::abort(),
+        "exec" => {
+            let error = Command::new("sh").args(["-c", ": > ready; exec sleep 50"]).exec();
+            panic!("sh: {error}");
+        }
         "panic" => panic!("as it should"),
         "wait" | "no-signals" => wait_for_signal(),
         "wait-under-load" => {

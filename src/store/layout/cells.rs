@@ -49,7 +49,9 @@ pub(crate) struct Process {
     pub(crate) command_bytes: AtomicU64,
     pub(crate) executable_bytes: AtomicU64,
     pub(crate) unwinder_bytes: AtomicU64,
-    spare: [AtomicU64; 2],
+    /// Field 28 of `/proc/PID/stat`: the address of its first stack's begin; 0: not known.
+    pub(crate) stack_start: AtomicU64,
+    spare: AtomicU64,
 }
 
 /// What changes seldom.
