@@ -32,3 +32,27 @@ fn exact_without_slots() {
 fn sampled_without_slots() {
     forks("fine", "off");
 }
+
+fn forks_unstarted(case: &str) {
+    let place = directory(env!("CARGO_TARGET_TMPDIR"), &format!("safety_fork_unstarted_{case}"));
+    let stores = SharedMemory::new(&format!("fork-unstarted-{case}"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_safety_fork_unstarted"));
+    command.arg(case).env("UNFREED_DIR", stores.path()).current_dir(place);
+    run(&mut command, 260).expect_success();
+}
+
+#[test]
+fn threads_of_an_unprofiled_parent_are_none_of_the_child() {
+    forks_unstarted("threads");
+}
+
+#[test]
+fn no_lock_of_an_unprofiled_parent_is_held_in_the_child() {
+    forks_unstarted("churn");
+}
+
+#[test]
+fn a_child_holds_what_its_parent_held() {
+    forks_unstarted("totals");
+    forks_unstarted("totals-started");
+}

@@ -26,7 +26,7 @@ use crate::sampler::weight::IntervalCode;
 use crate::slots::entry::Identity;
 use crate::slots::{RANGE, SLOT_MAX_BYTES};
 use crate::sys::stack::Registers;
-use crate::sys::{fork, refusal, thread as os};
+use crate::sys::{refusal, thread as os};
 use crate::units::{StackId, Ticks};
 use crate::unwind;
 pub(super) use alloc::{alloc, plain};
@@ -67,12 +67,12 @@ impl<'a> Cold<'a> {
     fn enter(hot: &'a Hot) -> Cold<'a> {
         let errno = os::errno();
         if hot.depth.get() != 0 {
-            let (state, child) = (session::state(), fork::in_child());
+            let (state, child) = (session::state(), thread::in_child());
             return Cold { hot, block: None, state, until: NEVER, child, nested: true, errno };
         }
         hot.depth.set(1);
         let budget = hot.take_budget();
-        let child = fork::in_child();
+        let child = thread::in_child();
         let block = thread::block(hot).map(|block| {
             // SAFETY: this thread's own block; it is given back only by this thread, at its end.
             let block = unsafe { &*block };

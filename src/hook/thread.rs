@@ -12,15 +12,16 @@
 //! | `counts` | the counters that several threads touch |
 //! | `totals` | the sums over all threads, ended ones included |
 //! | `call` | the call that makes every thread look at the state, and the look at who has not |
+//! | `forked` | forks: what is summed up before, and what a child does without |
 
 mod block;
 mod call;
 mod counts;
+mod forked;
 mod registry;
 mod totals;
 
 use std::ffi::c_void;
-use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::hot::{HOT, Hot};
@@ -31,6 +32,8 @@ use crate::sys::{clock, fork, refusal, thread};
 pub(super) use block::{Own, ThreadBlock};
 pub(super) use call::call_all_soon;
 pub(crate) use call::{anyone_behind, call_all};
+pub(super) use forked::in_child;
+pub(crate) use forked::{reset_in_child, was_taken_over};
 pub(crate) use totals::totals;
 pub(super) use totals::{LATE, LATE_IN_PROFILE};
 
@@ -65,6 +68,7 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
         return None;
     }
     refusal::look_first();
+    forked::look_out();
     let id = thread::id();
     let registry = registry::lock()?;
     let (fresh, kept) = registry.take_memory()?;
@@ -151,22 +155,4 @@ fn retire(hot: &Hot, block: *mut ThreadBlock) {
     registry.give_memory(block);
     drop(registry);
     hot.depth.set(depth);
-}
-
-/// In a forked child that starts a profile of its own: only the calling thread exists, and the locks may be held by
-/// threads that don't.
-pub(crate) fn reset_in_child() {
-    let Some(registry) = registry::lock_in_child() else { return };
-    HOT.with(|hot| {
-        let mine = hot.block.load(Ordering::Relaxed);
-        let keep = if mine == retired() { null_mut() } else { mine };
-        registry.sums().reset_in_child(hot);
-        registry.keep_only(keep);
-        // SAFETY: null or this thread's own block.
-        if let Some(block) = unsafe { keep.as_ref() } {
-            // SAFETY: by the owner, outside the cold path.
-            unsafe { block.own() }.ring = None;
-            block.lean.set(State::NONE);
-        }
-    });
 }

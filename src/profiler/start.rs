@@ -4,6 +4,7 @@
 //! it, then the threads that serve it; the program's threads are called last, when everything is there. A forked child begins anew.
 
 use std::num::NonZero;
+use std::sync::Once;
 
 use crossbeam_channel::unbounded;
 
@@ -41,6 +42,11 @@ pub(super) fn start(config: Config, listener: Option<OnVerdict>) -> Result<u32, 
     }
     if fork::in_child() {
         begin_anew_in_child();
+        LIVE.reset_in_child(hook::OWN);
+        hook::thread::reset_in_child();
+    } else if hook::thread::was_taken_over() {
+        // Its parent never had a profile, but another thread of it may have been about to start one.
+        begin_anew_in_child();
     }
     // Nothing is recorded yet; its few requests go to the allocator that it asks, and are not the program's.
     hook::uncounted(heap::recognise);
@@ -76,12 +82,10 @@ fn begin_anew_in_child() {
     output::reset_in_child();
     heap::ask_nobody();
     AGGREGATOR.reset_in_child();
-    LIVE.reset_in_child(hook::OWN);
     link::reset_in_child();
     // The parent's handlers; this profile may want none.
     process::release_ending_signals();
     session::change(Mode::Off, false);
-    hook::thread::reset_in_child();
 }
 
 /// Everything that `start` does, but for refusing.
@@ -103,7 +107,8 @@ fn begin(config: Config, listener: Option<OnVerdict>) -> Result<Running, Error> 
     let store = store::create(&config, options)?;
 
     // A child's `start` would otherwise wait for a loader's lock that our thread held at the fork.
-    fork::around(before_fork, after_fork);
+    static AROUND_FORKS: Once = Once::new();
+    AROUND_FORKS.call_once(|| fork::around(before_fork, after_fork, after_fork));
     if exact_mode {
         unwind::keep_free(EXACT_WORKSPACES);
     }

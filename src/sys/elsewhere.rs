@@ -169,7 +169,11 @@ pub(crate) mod fork {
         false
     }
 
-    pub(crate) fn around(_: extern "C" fn(), _: extern "C" fn()) {}
+    pub(crate) fn take_over(_: impl FnOnce()) -> bool {
+        false
+    }
+
+    pub(crate) fn around(_: extern "C" fn(), _: extern "C" fn(), _: extern "C" fn()) {}
 
     pub(crate) fn in_child() -> bool {
         false

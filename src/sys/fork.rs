@@ -2,6 +2,7 @@
 //!
 //! `_Fork`, raw `clone` and `SYS_fork` skip `pthread_atfork` handlers; MADV_WIPEONFORK (Linux 4.14) misses none of them.
 //! Where the advice is refused, every question asks for the process's number: a system call of 50 ns.
+//! A child that has nothing of its parent's to leave alone is taken over: it is a process like any other from then on.
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
@@ -20,6 +21,9 @@ static IS_WIPED: AtomicBool = AtomicBool::new(false);
 
 /// The mark of a page that children find wiped; elsewhere the mark is the process's number.
 const ARMED: u32 = u32::MAX;
+
+/// The mark of a child that is being taken over: nobody's number, since those end at 2^22.
+const TAKING: u32 = u32::MAX - 1;
 
 /// Arms the mark for this process (again, in a child that starts a profile of its own). False where no page is to be had.
 pub(crate) fn arm() -> bool {
@@ -50,13 +54,32 @@ fn own_mark() -> u32 {
     if IS_WIPED.load(Ordering::Relaxed) { ARMED } else { std::process::id() }
 }
 
-/// Has these called around every `fork` that the C library makes. Once per process; `_Fork` and raw `clone` skip them.
-pub(crate) fn around(before: extern "C" fn(), after: extern "C" fn()) {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    if !DONE.swap(true, Ordering::SeqCst) {
-        // SAFETY: functions that live as long as the program.
-        unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
+/// Makes the child that asks a process of its own, after `work`, which one thread does. False where it can't be told from
+/// what shares its parent's memory, and while another is at it, or what this call interrupted.
+pub(crate) fn take_over(work: impl FnOnce()) -> bool {
+    let mark = MARK.load(Ordering::Acquire);
+    if mark == nobodys() || !IS_WIPED.load(Ordering::Relaxed) {
+        return false;
     }
+    // SAFETY: the page is never unmapped.
+    let mark = unsafe { &*mark };
+    // Acquire: who finds it done sees what was done.
+    match mark.compare_exchange(0, TAKING, Ordering::Acquire, Ordering::Acquire) {
+        Ok(_) => {
+            work();
+            // Release: pairs with the Acquire above.
+            mark.store(ARMED, Ordering::Release);
+            true
+        }
+        Err(seen) => seen == ARMED,
+    }
+}
+
+/// Has these called around every `fork` that the C library makes: before it, and after it in parent and child. For good; `_Fork`
+/// and raw `clone` skip them.
+pub(crate) fn around(before: extern "C" fn(), in_parent: extern "C" fn(), in_child: extern "C" fn()) {
+    // SAFETY: functions that live as long as the program.
+    unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
 }
 
 /// True in a forked child of the process that armed the mark. Two loads.
@@ -64,7 +87,7 @@ pub(crate) fn around(before: extern "C" fn(), after: extern "C" fn()) {
 pub(crate) fn in_child() -> bool {
     let mark = MARK.load(Ordering::Acquire);
     // SAFETY: the page is never unmapped; in a child it reads as zero.
-    // Relaxed: the value can't change while this process runs, but by its own `arm`.
+    // Relaxed: the value can't change while this process runs, but by its own `arm` and `take_over`.
     match unsafe { &*mark }.load(Ordering::Relaxed) {
         ARMED => false,
         other => is_another(other),

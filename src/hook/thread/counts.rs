@@ -61,7 +61,7 @@ impl Shared {
         self.set(ZERO);
     }
 
-    fn set(&self, c: Counters) {
+    pub(super) fn set(&self, c: Counters) {
         for (field, value) in self.fields.iter().zip(values(c)) {
             // Relaxed: published by what comes after, a profile's number or the registry's lock.
             field.store(value, Ordering::Relaxed);

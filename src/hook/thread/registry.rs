@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::ptr::null_mut;
+use std::time::Duration;
 
 use super::block::ThreadBlock;
 use super::totals::Sums;
@@ -49,6 +50,11 @@ pub(super) struct Registry {
 /// Locks it. `None` where the calling thread holds the lock already.
 pub(super) fn lock() -> Option<Registry> {
     GUARDED.lock.take().map(|held| Registry { _held: held })
+}
+
+/// The same, waiting for at most `limit`.
+pub(super) fn lock_within(limit: Duration) -> Option<Registry> {
+    GUARDED.lock.take_within(limit).map(|held| Registry { _held: held })
 }
 
 /// The same in a forked child, whoever held the lock.

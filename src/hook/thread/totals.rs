@@ -8,9 +8,10 @@ use std::cell::Cell;
 
 use super::block::ThreadBlock;
 use super::counts::{Shared, Truncated, ZERO};
-use super::registry;
+use super::registry::{self, Registry};
 use crate::hook::hot::{Counters, Hot};
 use crate::hook::session;
+use crate::sys::thread;
 
 /// What is counted where the thread's own counters are not at hand, after its end most of all; since the process's start.
 pub(in crate::hook) static LATE: Shared = Shared::new();
@@ -26,8 +27,11 @@ pub(super) struct Sums {
     profile: Cell<u32>,
     /// Truncated stacks, since the profile's start.
     truncated: Truncated,
-    /// The process's sum when it was last made.
+    /// The process's sum when it was last made, and what was `LATE`'s part.
     latest: Cell<Counters>,
+    late: Cell<Counters>,
+    /// Of the thread that forks: its number, and what the others had counted before. 0: nobody forks.
+    forking: Cell<(u32, Counters)>,
 }
 
 impl Sums {
@@ -38,6 +42,8 @@ impl Sums {
             profile: Cell::new(0),
             truncated: Truncated::new(),
             latest: Cell::new(ZERO),
+            late: Cell::new(ZERO),
+            forking: Cell::new((0, ZERO)),
         }
     }
 
@@ -59,11 +65,27 @@ impl Sums {
         LATE_IN_PROFILE.zero();
     }
 
+    /// Right after a sum, by the thread with these words, which forks: what is not its own.
+    pub(super) fn keep_for_child(&self, hot: &Hot) {
+        self.forking.set((thread::id(), self.latest.get().minus(hot.counters())));
+    }
+
+    /// In the parent, after the fork.
+    pub(super) fn forget_child(&self) {
+        self.forking.set((0, ZERO));
+    }
+
     /// In a forked child, of the thread with these words, which goes on counting. The other threads' words may be gone with their
-    /// stacks: their sum is as the parent's last look had it.
+    /// stacks: their sum is as it was before the fork; where nobody was there to make it, as the parent's last look had it.
     pub(super) fn reset_in_child(&self, hot: &Hot) {
-        self.ended.set(self.latest.get().minus(hot.counters()));
-        LATE.zero();
+        let (forking, others) = self.forking.replace((0, ZERO));
+        let latest = self.latest.get();
+        if forking == thread::id() {
+            self.ended.set(others);
+        } else if latest != ZERO {
+            self.ended.set(latest.minus(hot.counters()));
+        }
+        LATE.set(LATE.read().minus(self.late.get()));
     }
 }
 
@@ -78,7 +100,11 @@ pub(crate) struct AllCounters {
 /// registry's lock: 20 ns a thread.
 /// `None` where the calling thread holds that lock already.
 pub(crate) fn totals() -> Option<AllCounters> {
-    let registry = registry::lock()?;
+    Some(sum(&registry::lock()?))
+}
+
+/// The same, by who holds the lock.
+pub(super) fn sum(registry: &Registry) -> AllCounters {
     let sums = registry.sums();
     let profile = sums.profile.get();
     // All frees before all allocations.
@@ -107,8 +133,9 @@ pub(crate) fn totals() -> Option<AllCounters> {
         }
     });
     sums.latest.set(process);
+    sums.late.set(late);
     if let Some(sink) = session::sink() {
         sink.truncated(sums.truncated.untold(truncated));
     }
-    Some(AllCounters { process, profile: in_profile })
+    AllCounters { process, profile: in_profile }
 }
