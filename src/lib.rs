@@ -25,7 +25,8 @@
 //!
 //! What it does not do: it sees Rust's global allocator alone, not `mmap` or C's `malloc`; it profiles Linux on
 //! x86-64 and aarch64 alone: on other targets a program that uses it builds and is served as without it, and starting a
-//! profile says [`Error::Unsupported`]; and a pointer from Rust's allocator that is given to C's `free`, which was never allowed, aborts (`UNFREED_SLOTS=off` avoids that).
+//! profile says [`Error::Unsupported`]; and a pointer from Rust's allocator that is given to C's `free`, which was never allowed, ends
+//! the program by an abort or a SIGSEGV (`UNFREED_SLOTS=off` avoids that).
 
 #![deny(unsafe_code)]
 #![cfg_attr(

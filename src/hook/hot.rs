@@ -38,6 +38,10 @@ const NO_BUDGET: i64 = -1;
 /// What others subtract from a budget to call its thread. Far beyond any budget, and far from overflow.
 const CALL: i64 = 1 << 61;
 
+/// The furthest below zero that a budget goes by blocks that there are: exact mode's lean way counts by it, and grants nothing. What is
+/// further off is a request that the hot path has just subtracted, and that may be refused.
+const OVERDRAFT: i64 = 1 << 30;
+
 /// Below this a budget holds a call.
 const CALLED: i64 = -(CALL / 2);
 
@@ -176,6 +180,12 @@ impl Hot {
         self.budget.load(Ordering::SeqCst) < CALLED && self.frees_are_cold()
     }
 
+    /// Is the budget to be drawn anew, or called? By the owner, on the lean way.
+    #[inline(always)]
+    pub(super) fn is_overdrawn(&self) -> bool {
+        self.budget.load(Ordering::Relaxed) < -OVERDRAFT
+    }
+
     /// Do all frees go cold?
     pub(super) fn frees_are_cold(&self) -> bool {
         self.range_span.load(Ordering::SeqCst) == usize::MAX
@@ -269,7 +279,8 @@ impl Hot {
         }
     }
 
-    /// Reads the allocations alone. Retries while the owner changes the pair; a stopped owner is not waited for long.
+    /// Reads the allocations alone. Retries while the owner changes the pair, or is in the first instructions of a request that is larger
+    /// than any overdraft: it is not known yet whether that will be served. A stopped owner is not waited for long.
     pub(crate) fn allocs(&self) -> Counters {
         let mut alloc_bytes = 0;
         for round in 0..10_000u32 {
@@ -277,10 +288,13 @@ impl Hot {
             let before = self.sequence.load(Ordering::Acquire);
             let granted = self.granted.load(Ordering::Acquire);
             let budget = self.budget.load(Ordering::Acquire);
-            alloc_bytes = granted.wrapping_sub(uncalled(budget).cast_unsigned());
+            let budget = uncalled(budget);
+            alloc_bytes = granted.wrapping_sub(budget.cast_unsigned());
+            // The lean way lets one small block pass before it draws anew.
+            let is_settled = (-2 * OVERDRAFT..=INSTALMENT_BYTES).contains(&budget);
             // Acquire: pairs with the Release fence in `change_budget`.
             fence(Ordering::Acquire);
-            if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
+            if is_settled && before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
                 break;
             }
             if round > 100 {
@@ -347,5 +361,36 @@ mod tests {
             is_over.store(true, Ordering::Relaxed);
         });
         assert_eq!(called.0.allocs().alloc_bytes, 0);
+    }
+
+    /// Nothing is served here, and nothing is granted: whatever is read is a request before it was refused.
+    #[test]
+    fn requests_that_are_refused_are_never_counted() {
+        let (words, is_over) = (std::sync::mpsc::channel(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let is_over = &is_over;
+            scope.spawn(move || {
+                HOT.with(|hot| {
+                    words.0.send(std::ptr::from_ref(hot).expose_provenance()).expect("waits");
+                    while !is_over.load(Ordering::Relaxed) {
+                        for size in [1 << 40, 1_000_000_000_000_000, 1 << 61, isize::MAX.cast_unsigned()] {
+                            assert!(!Hot::admit_alloc(size));
+                            hot.undo(size);
+                        }
+                    }
+                });
+            });
+            let hot: *const Hot = std::ptr::with_exposed_provenance(words.1.recv().expect("sends"));
+            // SAFETY: the thread's words, which are there until it ends, in this scope.
+            let hot = unsafe { &*hot };
+            for _ in 0..2_000_000 {
+                let found = hot.allocs().alloc_bytes;
+                if found != 0 {
+                    is_over.store(true, Ordering::Relaxed);
+                }
+                assert_eq!(found, 0);
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
     }
 }

@@ -22,13 +22,13 @@ mod registry;
 mod totals;
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::hot::{HOT, Hot};
 use super::session::{self, State};
 use crate::slots::RANGE;
 use crate::sys::thread::ExitKey;
-use crate::sys::{clock, fork, refusal, thread};
+use crate::sys::{clock, fork, process, refusal, thread};
 pub(super) use block::{Own, ThreadBlock};
 pub(super) use call::call_all_soon;
 pub(crate) use call::{anyone_behind, call_all};
@@ -68,7 +68,7 @@ fn register(hot: &Hot) -> Option<*mut ThreadBlock> {
         return None;
     }
     refusal::look_first();
-    forked::look_out();
+    look_out();
     let id = thread::id();
     let registry = registry::lock()?;
     let (fresh, kept) = registry.take_memory()?;
@@ -99,6 +99,21 @@ fn seed(id: u32) -> u64 {
 }
 
 static EXIT: ExitKey = ExitKey::new();
+
+/// Before the process's first thread is registered: forks are seen from now on, and the end of the library that this is in.
+fn look_out() {
+    static LOOKED: AtomicBool = AtomicBool::new(false);
+    // Relaxed: done once, whoever does it.
+    if !LOOKED.load(Ordering::Relaxed) && !LOOKED.swap(true, Ordering::Relaxed) {
+        forked::look_out();
+        process::at_unload(let_go);
+    }
+}
+
+/// No thread's end comes here any more.
+extern "C" fn let_go() {
+    EXIT.close();
+}
 
 /// The round of key destructors in which we let go of the thread, so that other libraries' destructors are mostly done. By glibc
 /// the standard library's are run before the first round, by others in the second. Each round takes some 350 instructions;

@@ -15,7 +15,7 @@ use crate::hook::sink::Sink;
 use crate::ring::record::Record;
 use crate::ring::{Producer, RingId};
 use crate::store::Store;
-use crate::sys::fork;
+use crate::sys::{fork, thread};
 use crate::tree::Tree;
 use crate::units::StackId;
 
@@ -106,6 +106,11 @@ pub(crate) fn given_up() -> u64 {
     GIVEN_UP.load(Ordering::Relaxed)
 }
 
+/// Helpers may attribute to more new sites between two ticks than the drain thread laid out. To grow a file is a cancellation point.
+fn lay_out_ahead() {
+    thread::uncancelled(|| using(Store::lay_out_ahead));
+}
+
 impl Sink for Link {
     fn tree(&self) -> Option<Tree<'static>> {
         store().map(|store| store.tables().tree())
@@ -127,8 +132,7 @@ impl Sink for Link {
     }
 
     fn help(&self, own: RingId) -> bool {
-        // Helpers may attribute to more new sites between two ticks than the drain thread laid out.
-        using(Store::lay_out_ahead);
+        lay_out_ahead();
         let before = AGGREGATOR.filled();
         let helped = patiently(|| AGGREGATOR.help(own, LONGEST_STALL).is_some());
         if AGGREGATOR.filled().wrapping_sub(before) >= WORTH_HANDING_OVER {
@@ -139,7 +143,7 @@ impl Sink for Link {
 
     fn due(&self, own: RingId) {
         if AGGREGATOR.is_crowded() {
-            using(Store::lay_out_ahead);
+            lay_out_ahead();
             AGGREGATOR.help(own, Duration::ZERO);
         }
     }

@@ -78,6 +78,8 @@ pub(crate) fn begin(budget: Option<f64>, ns_per_tick: f64) {
     NS_PER_TICK.store((ns_per_tick * 4_294_967_296.0) as u64, Ordering::Relaxed);
     LONGEST_CHARGE.store(ticks(LONGEST_CHARGE_NS), Ordering::Relaxed);
     UNSEEN.store(ticks(UNSEEN_NS), Ordering::Relaxed);
+    // In a forked child: whoever was looking does not exist there.
+    LOOKING.store(false, Ordering::Relaxed);
     EVENTS.store(0, Ordering::Relaxed);
     SPENT.store(0, Ordering::Relaxed);
     TICK_SPENT_NS.store(0, Ordering::Relaxed);

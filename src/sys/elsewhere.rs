@@ -281,6 +281,8 @@ pub(crate) mod process {
         0
     }
 
+    pub(crate) fn at_unload(_: extern "C" fn()) {}
+
     pub(crate) fn say(text: &str) {
         // Nobody is told where stderr is closed.
         let _ = std::io::stderr().write_all(text.as_bytes());
@@ -328,6 +330,10 @@ pub(crate) mod thread {
     use std::ffi::{CStr, c_void};
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    pub(crate) fn uncancelled<T>(f: impl FnOnce() -> T) -> T {
+        f()
+    }
+
     /// Left as it is.
     pub(crate) fn set_timer_slack(_slack: std::time::Duration) {}
 
@@ -366,6 +372,8 @@ pub(crate) mod thread {
         pub(crate) const fn new() -> ExitKey {
             ExitKey
         }
+
+        pub(crate) fn close(&self) {}
 
         pub(crate) fn arm(&self, _: unsafe extern "C" fn(*mut c_void), _: *mut c_void) -> bool {
             false

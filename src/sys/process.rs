@@ -22,7 +22,7 @@ pub(crate) fn resident_bytes() -> u64 {
 
 /// Writes to stderr without the standard library's lock, which a thread that was interrupted by a signal may hold.
 pub(crate) fn say(text: &str) {
-    without_write_signals(|| write_all(text));
+    super::thread::uncancelled(|| without_write_signals(|| write_all(text)));
 }
 
 fn write_all(text: &str) {
@@ -49,6 +49,13 @@ pub(crate) fn at_exit(f: extern "C" fn()) {
         // SAFETY: registers a function that lives as long as the program.
         unsafe { libc::atexit(f) };
     }
+}
+
+/// Has `let_go` called when the library that this code is in is closed (`dlclose`), or the process ends by `exit`. For good.
+pub(crate) fn at_unload(let_go: extern "C" fn()) {
+    // By glibc the function is noted with the library that it is registered from; musl closes none.
+    // SAFETY: registers a function that lives as long as the library.
+    unsafe { libc::atexit(let_go) };
 }
 
 /// The signals that ask a service to end.

@@ -43,6 +43,23 @@ pub(crate) fn keeping_errno<T>(f: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Runs `f`, in which no request to cancel the calling thread is acted upon: an allocator is no cancellation point
+/// (pthreads(7)), and some of the system calls that it may make are. No system call.
+pub(crate) fn uncancelled<T>(f: impl FnOnce() -> T) -> T {
+    // In neither libc's declarations. `PTHREAD_CANCEL_DISABLE` is 1 by glibc and by musl.
+    unsafe extern "C" {
+        fn pthread_setcancelstate(state: libc::c_int, before: *mut libc::c_int) -> libc::c_int;
+    }
+    let mut before = 0;
+    // SAFETY: a place for the answer.
+    unsafe { pthread_setcancelstate(1, &raw mut before) };
+    let result = f();
+    let mut disabled = 0;
+    // SAFETY: as above; what was in force.
+    unsafe { pthread_setcancelstate(before, &raw mut disabled) };
+    result
+}
+
 /// The calling thread's errno.
 #[inline]
 pub(crate) fn errno() -> i32 {
@@ -77,8 +94,20 @@ impl ExitKey {
     /// key left. The destructor may arm again, to run in a later round.
     pub(crate) fn arm(&self, at_exit: unsafe extern "C" fn(*mut c_void), value: *mut c_void) -> bool {
         let Some(key) = self.key_for(at_exit) else { return false };
-        // SAFETY: the key was made by pthread_key_create and is never deleted.
+        // SAFETY: the key was made by pthread_key_create, and is deleted by `close` alone, when nobody comes here.
         unsafe { libc::pthread_setspecific(key, value) == 0 }
+    }
+
+    /// Runs no destructor any more, and makes no key: the code that they are of is about to be unmapped, or the process to end.
+    pub(crate) fn close(&self) {
+        let key = self.key.swap(u64::MAX, Ordering::AcqRel);
+        if let Some(made) = key.checked_sub(1)
+            && key != u64::MAX
+            && let Ok(key) = libc::pthread_key_t::try_from(made)
+        {
+            // SAFETY: our own key, which `key` names to nobody any more.
+            unsafe { libc::pthread_key_delete(key) };
+        }
     }
 
     fn key_for(&self, at_exit: unsafe extern "C" fn(*mut c_void)) -> Option<libc::pthread_key_t> {
@@ -178,5 +207,36 @@ impl OwnThread {
     pub(crate) fn detach(self) {
         // SAFETY: neither joined nor detached before, since `self` is consumed.
         unsafe { libc::pthread_detach(self.id) };
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    static ENDED: AtomicU32 = AtomicU32::new(0);
+
+    unsafe extern "C" fn count(_: *mut c_void) {
+        ENDED.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn arm_in_a_thread(key: &'static ExitKey, then: impl FnOnce() + Send + 'static) -> bool {
+        let body = move || {
+            let armed = key.arm(count, std::ptr::dangling_mut());
+            then();
+            armed
+        };
+        std::thread::spawn(body).join().expect("no panic")
+    }
+
+    /// The library that it is in may be closed in a thread that goes on.
+    #[test]
+    fn a_key_that_was_closed_calls_nobody_back() {
+        static KEY: ExitKey = ExitKey::new();
+        assert!(arm_in_a_thread(&KEY, || {}));
+        assert_eq!(ENDED.load(Ordering::SeqCst), 1);
+        assert!(arm_in_a_thread(&KEY, || KEY.close()));
+        assert!(!arm_in_a_thread(&KEY, || {}), "no key is made any more");
+        assert_eq!(ENDED.load(Ordering::SeqCst), 1);
     }
 }

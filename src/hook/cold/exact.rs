@@ -5,7 +5,7 @@
 //! for blocks beyond the slots and for those of other profiles.
 //!
 //! Why it is short: the inner allocator is not asked, so nothing can fail behind our back; the bytes are counted by the
-//! budget that the hot path subtracted already (`Hot::charge`), so nothing is granted; free slots are the thread's own;
+//! budget that the hot path subtracted already (`Hot::charge`), so nothing is granted, until a gigabyte is overdrawn; free slots are the thread's own;
 //! errno is saved only where a system call can be made; and a stack that is remembered needs no tree.
 
 use std::alloc::Layout;
@@ -153,6 +153,9 @@ fn small(bytes: usize) -> u32 {
 #[inline(always)]
 pub(super) fn alloc(hot: &Hot, layout: Layout, zeroed: bool, registers: Registers) -> Option<*mut u8> {
     let class = SmallClass::of(layout)?;
+    if hot.is_overdrawn() {
+        return None;
+    }
     let mut stay = Stay::enter(hot)?;
     let Some(stack) = stack_of(registers, &mut stay) else {
         stay.leave();
@@ -212,6 +215,9 @@ pub(super) unsafe fn realloc(hot: &Hot, ptr: *mut u8, layout: Layout, new: usize
     let class = SmallClass::of(unsafe { Layout::from_size_align_unchecked(new, layout.align()) })?;
     // SAFETY: the caller's block.
     let (slot, entry) = unsafe { RANGE.sampled(ptr) }?;
+    if hot.is_overdrawn() {
+        return None;
+    }
     let mut stay = Stay::enter(hot)?;
     let moved = stay.current(entry).and_then(|(birth, stack)| {
         let grows = new > layout.size();

@@ -200,7 +200,14 @@ unsafe fn move_block(
         if slot.is_none()
             && let Some(identity) = before
         {
-            LIVE.insert(LargeBlock { address: ptr.expose_provenance(), identity });
+            let is_listed = LIVE.insert(LargeBlock { address: ptr.expose_provenance(), identity });
+            if !is_listed && before_current.is_some() {
+                // Another took its place, and there is no memory for one more: its free will not be seen.
+                cold.death(Kind::Forget, &identity, layout.size(), clock::now());
+                if let Some(sink) = session::sink() {
+                    sink.untracked(identity.stack);
+                }
+            }
         }
         return null_mut();
     };

@@ -23,14 +23,10 @@ use crate::sys::thread::keeping_errno;
 /// The longest that a fork waits for whoever holds the registry.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
-/// Before the process's first thread is registered: its forks are seen from now on.
+/// The process's forks are seen from now on. Once.
 pub(super) fn look_out() {
-    static LOOKED: AtomicBool = AtomicBool::new(false);
-    // Relaxed: done once, whoever does it.
-    if !LOOKED.load(Ordering::Relaxed) && !LOOKED.swap(true, Ordering::Relaxed) {
-        fork::arm();
-        fork::around(before, in_parent, after);
-    }
+    fork::arm();
+    fork::around(before, in_parent, after);
 }
 
 extern "C" fn before() {

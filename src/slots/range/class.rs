@@ -143,6 +143,10 @@ impl Range {
     pub(super) fn class_of(half: Half, layout: Layout) -> Option<usize> {
         match half {
             Half::Own => {
+                if layout.align() > SLOT_MAX_BYTES {
+                    // The range is aligned to no more.
+                    return None;
+                }
                 let granules = layout.size().max(layout.align()).div_ceil(GRANULE);
                 let class = granules.next_power_of_two().trailing_zeros() as usize;
                 (class < OWN_CLASSES).then_some(class)
@@ -195,6 +199,14 @@ mod tests {
         }
         let beyond = Layout::from_size_align(1, 2 * SLOT_MAX_BYTES).expect("valid");
         assert!(SmallClass::of(beyond).is_none());
+    }
+
+    /// A user's writer may ask for anything while the profiler is entered.
+    #[test]
+    fn nothing_of_ours_is_aligned_to_more_than_the_range() {
+        let class = |align| Range::class_of(Half::Own, Layout::from_size_align(100, align).expect("valid"));
+        assert_eq!(class(SLOT_MAX_BYTES), Some(11));
+        assert_eq!(class(2 * SLOT_MAX_BYTES), None);
     }
 
     /// The first and the last byte of slots all over a span of 2^34 bytes, the longest.

@@ -121,7 +121,8 @@ impl Span {
         }
         while index >= self.opened() {
             if !self.open_more(bytes) {
-                // The index is lost until the process ends, as its memory could not be opened anyway.
+                // Given back, but where another took the next one meanwhile: then it is lost until the process ends.
+                let _ = self.state.bumped.compare_exchange(index + 1, index, Ordering::Relaxed, Ordering::Relaxed);
                 return None;
             }
         }
