@@ -138,6 +138,32 @@ fn refused_system_calls() {
     }
 }
 
+/// The store's descriptor is the program's to close, and its number the program's to use.
+#[test]
+fn all_descriptors_closed() {
+    for mode in MODES {
+        for fallocate in ["granted", "refused"] {
+            let place = place(&format!("descriptors_{mode}_{fallocate}"));
+            let stores = place.join("stores");
+            std::fs::create_dir(&stores).expect("made");
+            let mut program = program(mode, &["descriptors", fallocate], &place);
+            let outcome = run(program.env("UNFREED_DIR", &stores), 60).expect_success();
+            let is_bounded =
+                outcome.stdout.contains("folded_stacks: 0,") && outcome.stdout.contains("folded_sites: 0,");
+            assert!(!is_bounded || mode != "exact", "it could not grow: {outcome}");
+            let left: Vec<_> = std::fs::read_dir(&stores).expect("made").flatten().map(|file| file.path()).collect();
+            assert!(left.is_empty(), "removed without its descriptor: {left:?} {outcome}");
+        }
+    }
+}
+
+#[test]
+fn no_stdout() {
+    for mode in MODES {
+        limited(mode, &["no-stdout"]);
+    }
+}
+
 #[test]
 fn without_slots() {
     for mode in MODES {

@@ -6,10 +6,11 @@
 //! restart. Paths are absolute: they mean the same when the program has changed its directory.
 
 use crate::store::error::StoreError;
+use crate::store::held::HeldFile;
 use crate::store::identity::Identity;
 use crate::store::reader::{self, Summary};
 use crate::sys::file;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -34,7 +35,7 @@ const SUFFIX: &str = ".unfreed";
 const SHARED_MEMORY: &str = "/dev/shm";
 
 /// A new file and its name; `None` where the store is to be in memory only.
-pub(super) fn create(place: &Place, executable: &str) -> Result<Option<(File, PathBuf)>, StoreError> {
+pub(super) fn create(place: &Place, executable: &str) -> Result<Option<(HeldFile, PathBuf)>, StoreError> {
     match place {
         Place::Memory => Ok(None),
         Place::Path(path) => named(&lasting(path), executable).map(Some),
@@ -51,8 +52,12 @@ fn lasting(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-fn named(path: &Path, executable: &str) -> Result<(File, PathBuf), StoreError> {
-    match file::create_private(path) {
+fn create_new(path: &Path) -> io::Result<HeldFile> {
+    file::create_private(path).and_then(HeldFile::new)
+}
+
+fn named(path: &Path, executable: &str) -> Result<(HeldFile, PathBuf), StoreError> {
+    match create_new(path) {
         Ok(file) => return Ok((file, path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(failed("creating the store", path, error)),
@@ -62,7 +67,7 @@ fn named(path: &Path, executable: &str) -> Result<(File, PathBuf), StoreError> {
             let mut aside = path.as_os_str().to_owned();
             aside.push(".old");
             fs::rename(path, &aside).map_err(|error| failed("moving aside the old store", path, error))?;
-            let file = file::create_private(path).map_err(|error| failed("creating the store", path, error))?;
+            let file = create_new(path).map_err(|error| failed("creating the store", path, error))?;
             Ok((file, path.to_owned()))
         }
         Old::Running(pid) => Err(StoreError::Exists { path: path.to_owned(), writer: Some(pid) }),
@@ -70,7 +75,7 @@ fn named(path: &Path, executable: &str) -> Result<(File, PathBuf), StoreError> {
     }
 }
 
-fn random(directory: &Path, executable: &str) -> Result<(File, PathBuf), StoreError> {
+fn random(directory: &Path, executable: &str) -> Result<(HeldFile, PathBuf), StoreError> {
     clear_old(directory, executable);
     let program = Path::new(executable).file_name().map(|name| name.to_string_lossy().into_owned());
     let program: String = program.unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(32).collect();
@@ -78,7 +83,7 @@ fn random(directory: &Path, executable: &str) -> Result<(File, PathBuf), StoreEr
     for _ in 0..8 {
         let name = format!("{PREFIX}{program}-{}-{:016x}{SUFFIX}", std::process::id(), random_number());
         let path = directory.join(name);
-        match file::create_private(&path) {
+        match create_new(&path) {
             Ok(file) => return Ok((file, path)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
             Err(error) => return Err(failed("creating the store", &path, error)),

@@ -1,14 +1,14 @@
 //! The store's growth: space is allocated on the file system, in steps, before anyone touches it.
 //!
 //! Promises: what `laid_out` says exists can be touched without a bus error; where the file system, a quota or a limit
-//! gives no more, the stock stays what it is, which is counted, and rows fold (`attribution`). Makes system calls, so
+//! gives no more, the stock stays what it is, which is counted, and rows fold (`attribution`). So it is where the program has
+//! closed our descriptor (`held`). Makes system calls, so
 //! it is never called under the aggregator's lock.
 
 use crate::ring::RingId;
 use crate::store::layout::{PAGE_BYTES, REGIONS, Region};
 use crate::store::words::get;
 use crate::store::writer::Store;
-use crate::sys::file;
 use crate::sys::sync::Ordering;
 
 impl Store {
@@ -90,7 +90,7 @@ impl Store {
             && to > from
         {
             // The page below `from` was allocated with the rows before; regions begin on pages of their own.
-            file::allocate(file, from, to - from)?;
+            file.allocate(from, to - from)?;
         }
         // Release pairs with `Tables::laid_out` and the tree: memory before its use.
         cells.laid_out.store(rows, Ordering::Release);

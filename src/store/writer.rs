@@ -15,6 +15,7 @@ use crate::ring::registry::Registry;
 use crate::ring::{Ring, RingId};
 use crate::sampler::weight::IntervalCode;
 use crate::store::error::StoreError;
+use crate::store::held::HeldFile;
 use crate::store::identity::{self, Identity};
 use crate::store::layout::{
     BYTE_ORDER, Header, Layout, MAGIC, MAX_STORE_BYTES, PAGE_BYTES, REGIONS, Region, SIZE_CLASSES, TEXT_BYTES, VERSION,
@@ -27,7 +28,6 @@ use crate::sys::file::{self, Reserved};
 use crate::sys::map;
 use crate::sys::sync::{AtomicU64, Ordering};
 use crate::units::Ticks;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -93,7 +93,7 @@ pub(crate) struct Store {
     pub(super) layout: Layout,
     range: Reserved,
     /// `None`: anonymous memory.
-    pub(super) file: Option<File>,
+    pub(super) file: Option<HeldFile>,
     path: Option<PathBuf>,
     pid: u32,
     /// Bytes that a region keeps laid out ahead of its use.
@@ -111,7 +111,7 @@ impl Store {
         let executable = identity::executable();
         let (mut file, path) = match place::create(&options.place, &executable)? {
             Some((file, path)) => (Some(file), Some(path)),
-            None => (file::memory_file(c"unfreed").ok(), None),
+            None => (file::memory_file(c"unfreed").and_then(HeldFile::new).ok(), None),
         };
         let result = Store::create_in(options, &mut file, path.as_deref(), &executable);
         if let (Err(_), Some(path)) = (&result, &path) {
@@ -122,7 +122,7 @@ impl Store {
 
     fn create_in(
         options: &StoreOptions,
-        file: &mut Option<File>,
+        file: &mut Option<HeldFile>,
         path: Option<&Path>,
         executable: &str,
     ) -> Result<Store, StoreError> {
@@ -142,8 +142,8 @@ impl Store {
                 give_back_range(range);
                 return Err(StoreError::NoSpace { path: shown.to_owned(), source });
             }
-            let prepared = opened.set_len(layout.file_bytes).and_then(|()| file::allocate(opened, 0, PAGE_BYTES));
-            match prepared {
+            let sized = opened.file().and_then(|file| file.set_len(layout.file_bytes));
+            match sized.and_then(|()| opened.allocate(0, PAGE_BYTES)) {
                 Ok(()) => {}
                 // In memory only, then in memory without a file.
                 Err(_) if path.is_none() => *file = None,
@@ -155,8 +155,10 @@ impl Store {
         }
         #[expect(clippy::cast_possible_truncation, reason = "at most 2 GiB")]
         let bytes = layout.file_bytes as usize;
+        let opened = file.as_ref().map(HeldFile::file).transpose();
         // SAFETY: a range that no store uses; threads that still hold references from an earlier one use atomics.
-        if let Err(error) = unsafe { range.lay_over(bytes, file.as_ref()) } {
+        let mapped = opened.and_then(|opened| unsafe { range.lay_over(bytes, opened) });
+        if let Err(error) = mapped {
             give_back_range(range);
             return Err(failed("mapping the store", shown, error));
         }
@@ -332,10 +334,10 @@ impl Store {
         }
     }
 
-    /// Removes the file, if what has its name now is this store still.
+    /// Removes the file, if what has its name now is this store still. Before its mapping ends, which keeps its number its own.
     pub(crate) fn remove_file(&self) {
         if let (Some(path), Some(file)) = (&self.path, &self.file)
-            && file::is_named(file, path)
+            && file.is_named(path)
         {
             let _ = std::fs::remove_file(path);
         }

@@ -1,10 +1,10 @@
 //! Files that are mapped: made privately, given space before they are touched, laid over reserved addresses.
 //!
 //! Promises: no call here raises a signal that kills (a file size limit is looked up before it is met), none follows a
-//! symbolic link when it creates, and space that `allocate` granted can be touched without a bus error. Nothing here
-//! is called from within an allocation.
+//! symbolic link when it creates, no descriptor that is made here is one of the first three, which programs print to without
+//! asking, and space that `allocate` granted can be touched without a bus error.
 
-#![allow(unsafe_code, reason = "mmap, fallocate, statfs, getrlimit, memfd_create")]
+#![allow(unsafe_code, reason = "mmap, fallocate, fcntl, statfs, getrlimit, memfd_create")]
 
 use std::ffi::CStr;
 use std::fs::{File, Metadata, OpenOptions};
@@ -17,13 +17,69 @@ use std::ptr::NonNull;
 
 /// Creates a file that only this user may open; fails if the name exists, be it as a dangling link.
 pub(crate) fn create_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path)
+        .open(path)?;
+    let raised = raise(file);
+    if raised.is_err() {
+        // Made just now, by us.
+        let _ = std::fs::remove_file(path);
+    }
+    raised
+}
+
+/// Above the numbers that a program's own files soon get: one that closes 'all' descriptors, or all but the first few, has
+/// its next file there, and shells and daemons use these numbers by name.
+const RAISED: i32 = 64;
+
+/// The same file at a higher descriptor, where the limit on their number allows it; at none of the first three in any case.
+fn raise(file: File) -> io::Result<File> {
+    let at_least = |lowest: i32| {
+        // SAFETY: an open descriptor and plain numbers.
+        let descriptor = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) };
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new and nobody else's.
+        Ok(unsafe { File::from_raw_fd(descriptor) })
+    };
+    match at_least(RAISED) {
+        Err(_) if file.as_raw_fd() > libc::STDERR_FILENO => Ok(file),
+        Err(_) => at_least(libc::STDERR_FILENO + 1),
+        raised => raised,
+    }
+}
+
+/// Which file it is, among all that exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl From<&Metadata> for FileId {
+    fn from(found: &Metadata) -> FileId {
+        FileId { device: found.dev(), inode: found.ino() }
+    }
+}
+
+/// Which file a descriptor leads to.
+pub(crate) fn id(file: &File) -> io::Result<FileId> {
+    file.metadata().map(|found| FileId::from(&found))
+}
+
+/// Which file has this name; a symbolic link is one itself.
+pub(crate) fn id_at(path: &Path) -> io::Result<FileId> {
+    std::fs::symlink_metadata(path).map(|found| FileId::from(&found))
+}
+
+/// The error of a descriptor that leads elsewhere.
+pub(crate) fn lost() -> io::Error {
+    io::Error::from_raw_os_error(libc::EBADF)
 }
 
 /// Opens a file for reading; never waits (a FIFO would).
@@ -44,12 +100,6 @@ pub(crate) fn is_own(found: &Metadata) -> bool {
 /// The file's number in its file system; 0 where it has none.
 pub(crate) fn inode(found: &Metadata) -> u64 {
     found.ino()
-}
-
-/// Is `path` a name of this file, and no link to it?
-pub(crate) fn is_named(file: &File, path: &Path) -> bool {
-    let (Ok(open), Ok(named)) = (file.metadata(), std::fs::symlink_metadata(path)) else { return false };
-    (open.dev(), open.ino()) == (named.dev(), named.ino())
 }
 
 /// Does this process have the file open? `None`: that cannot be seen.
@@ -73,7 +123,7 @@ pub(crate) fn memory_file(name: &CStr) -> io::Result<File> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the descriptor is new and nobody else's.
-    Ok(unsafe { File::from_raw_fd(descriptor) })
+    raise(unsafe { File::from_raw_fd(descriptor) })
 }
 
 /// Does `path` lie on a tmpfs? On anything else write-back stalls stores into a shared mapping.
@@ -104,17 +154,19 @@ pub(crate) fn size_limit() -> u64 {
     if result == 0 { limit.rlim_cur } else { 0 }
 }
 
-/// Gives `bytes` from `offset` of `file` their space, so that touching them cannot fail later. New space reads zero;
+/// Gives `bytes` from `offset` of a file their space, so that touching them cannot fail later. New space reads zero;
 /// what was there stays, but on file systems without `fallocate` the range must be unused: zeros are written over it.
-pub(crate) fn allocate(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+/// `file` is asked before each use, and says where the descriptor is no longer the file's.
+pub(crate) fn allocate<'a>(file: impl Fn() -> io::Result<&'a File>, offset: u64, bytes: u64) -> io::Result<()> {
     let end = offset.checked_add(bytes).ok_or(io::ErrorKind::InvalidInput)?;
     if end > size_limit() {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
     }
     let (from, length) = (signed(offset)?, signed(bytes)?);
     loop {
+        let descriptor = file()?.as_raw_fd();
         // SAFETY: plain numbers and an open descriptor.
-        let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, from, length) };
+        let result = unsafe { libc::fallocate(descriptor, 0, from, length) };
         if result == 0 {
             return Ok(());
         }
@@ -130,7 +182,7 @@ pub(crate) fn allocate(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     let mut at = offset;
     while at < end {
         let length = usize::try_from(end - at).unwrap_or(zeros.len()).min(zeros.len());
-        file.write_all_at(&zeros[..length], at)?;
+        file()?.write_all_at(&zeros[..length], at)?;
         at += length as u64;
     }
     Ok(())
@@ -208,7 +260,7 @@ mod tests {
     fn memory_files_hold_what_was_allocated_and_laid_over() {
         let file = memory_file(c"unfreed-test").expect("memfd");
         file.set_len(1 << 20).expect("a length");
-        allocate(&file, 4096, 8192).expect("space");
+        allocate(|| Ok(&file), 4096, 8192).expect("space");
         let range = Reserved::new(1 << 20).expect("addresses");
         // SAFETY: nobody has references into the range.
         unsafe { range.lay_over(1 << 20, Some(&file)) }.expect("a mapping");
@@ -231,6 +283,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("unfreed-file-{}", std::process::id()));
         let file = create_private(&path).expect("a new file");
         assert_eq!(file.metadata().expect("metadata").permissions().mode() & 0o777, 0o600);
+        assert!(file.as_raw_fd() >= RAISED, "{file:?}");
         assert!(create_private(&path).is_err(), "exists");
         std::fs::remove_file(&path).expect("ours");
         std::os::unix::fs::symlink("/nonexistent", &path).expect("a link");

@@ -341,6 +341,18 @@ fn main() {
         }
         // The store's directory and the output are as the test made them.
         "places" => drop(profile(mode, 1)),
+        "descriptors" => descriptors_closed(mode, arguments[3] == "refused"),
+        // Who prints without a stdout writes into no file of the profiler's.
+        "no-stdout" => {
+            // SAFETY: nobody prints from here on.
+            unsafe { libc::close(libc::STDOUT_FILENO) };
+            let profiler = builder(mode).start().expect("starts");
+            // SAFETY: a question about a number.
+            let taken = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+            assert_eq!(taken, -1, "descriptor 1 is the profiler's");
+            work(1, 10);
+            drop(profiler);
+        }
         // Stacks by the thousand in a directory that is soon full.
         "full" => {
             let profiler = builder(mode).start().expect("starts");
@@ -361,6 +373,35 @@ fn main() {
         other => panic!("no case {other}"),
     }
     assert!(Path::new(".").exists());
+}
+
+/// A program that closes all descriptors, as daemons do, and has files of its own at these numbers then.
+/// With `is_refused` the store's space is made by writing zeros.
+fn descriptors_closed(mode: &str, is_refused: bool) {
+    if is_refused {
+        refuse(&[libc::SYS_fallocate], libc::ENOSYS);
+    }
+    let profiler = builder(mode).start().expect("starts");
+    // SAFETY: nobody in this program uses a descriptor from here on that it had before.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    assert_eq!(closed, 0, "close_range: {}", std::io::Error::last_os_error());
+    std::fs::write("own", "ten bytes.").expect("written");
+    let file = std::fs::OpenOptions::new().append(true).open("own").expect("there");
+    let copies: Vec<_> = std::iter::repeat_with(|| file.try_clone().expect("a descriptor")).take(200).collect();
+    let mut kept = Vec::new();
+    for n in 0..60_000u64 {
+        spread(n, 18, &mut kept);
+    }
+    profiler.flush();
+    let losses = profiler.snapshot().losses();
+    println!("started, then {losses:?}");
+    drop(kept);
+    exact_totals(&profiler);
+    drop(profiler);
+    assert_eq!(std::fs::metadata("own").expect("there").len(), 10, "the program's file is as it was");
+    for mut copy in copies {
+        std::io::Write::write_all(&mut copy, b".").expect("still open");
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
