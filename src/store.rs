@@ -6,7 +6,7 @@
 //! | `words`, `figures`, `row`, `tables` | numbers that one writer changes; a row's figures made of them; one row; typed views over a mapping or a copy |
 //! | `attribution`, `exact`, `streak`, `merge`, `abreast` | one record applied to the row of its stack; one of exact mode; equal ones at once; all rings drained in order of time, or pairs ring by ring |
 //! | `weights`, `observer`, `epoch`, `fill` | what a block counts for; whoever sees the records that were applied; the end of an epoch; how full a drain found the rings |
-//! | `writer`, `held`, `space`, `telling`, `version`, `place`, `identity`, `text` | the store of this process: the file, its descriptor, its growth, what it is told, where it lies, whose it is |
+//! | `writer`, `held`, `space`, `telling`, `version`, `place`, `identity`, `text` | the store of this process: the file, its descriptor, its growth, what it is told, where it lies (`place/old`: which old ones go; `place/aside`: how it takes a name), whose it is |
 //! | `source`, `image`, `reader`, `copy`, `decode` | somebody's store, or our own, read in bounded memory, into a `picture` |
 //! | `error` | what can be wrong |
 

@@ -77,7 +77,11 @@ impl fmt::Display for StoreError {
                 write!(f, "{} is the store of process {pid}, which is running; name another file", path.display())
             }
             StoreError::Exists { path, writer: None } => {
-                write!(f, "{} exists and is no old store; name another file or remove it", path.display())
+                write!(
+                    f,
+                    "{} exists and is no old store of this program, or one that is just being made; name another file or remove it",
+                    path.display()
+                )
             }
             StoreError::NoAddresses { source } => {
                 write!(f, "no address range for the store: {source}; raise the limit on virtual memory (ulimit -v)")

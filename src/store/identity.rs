@@ -43,18 +43,20 @@ impl Identity {
         if here.1 == 0 || here.1 != self.pid_namespace {
             return false;
         }
-        if fs::metadata("/proc/self").is_err() {
-            return false;
-        }
         match beginning(self.pid) {
             Some(found) => {
                 let is_moved = |before: u64, now: u64| before != 0 && now != 0 && now != before;
                 self.start_time != 0 && found.start_time != self.start_time
                     || is_moved(self.stack_start, found.stack_start)
             }
-            None => !fs::exists(format!("/proc/{}", self.pid)).unwrap_or(true),
+            None => is_free(self.pid),
         }
     }
+}
+
+/// Is there no process of this number, as far as can be seen from here?
+pub(super) fn is_free(pid: u32) -> bool {
+    fs::metadata("/proc/self").is_ok() && !fs::exists(format!("/proc/{pid}")).unwrap_or(true)
 }
 
 fn boot_id() -> String {

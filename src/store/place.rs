@@ -1,14 +1,16 @@
-//! Where a store's file lies, what it is called, and which old ones are cleared away.
+//! Where a store's file lies and what it is called.
 //!
-//! Promises: no file is overwritten and no link followed; a file is removed only if it is a store of the same user and
-//! the same program whose process is proved to be gone, or to be this one before an `exec`, and the newest two of those stay. A
-//! named path that holds such an old store, or one whose profile has ended, is moved aside to `NAME.old`, never lost to a
-//! restart. Paths are absolute: they mean the same when the program has changed its directory.
+//! Promises: no file is overwritten and no link followed. A named path is given to a store whose header is whole, in one step that
+//! fails if anybody has the name: of several that start at once with one path one gets it, and who is killed before leaves no
+//! file there. What lies there already is moved aside if it is an old store (`aside`), never lost to a restart, and is the
+//! reason to refuse if it is anything else. What others left is cleared by the rules of `old`. Paths are absolute: they mean
+//! the same when the program has changed its directory.
+
+mod aside;
+mod old;
 
 use crate::store::error::StoreError;
 use crate::store::held::HeldFile;
-use crate::store::identity::Identity;
-use crate::store::reader::{self, Summary};
 use crate::sys::file;
 use std::fs;
 use std::io;
@@ -28,14 +30,44 @@ pub(crate) enum Place {
     Memory,
 }
 
-/// Old stores that stay.
-const KEPT: usize = 2;
 const PREFIX: &str = "unfreed-";
 const SUFFIX: &str = ".unfreed";
+/// What a file is called that is to have a name of the user's, until its header is whole: hidden, and no store.
+const MAKING_PREFIX: &str = ".unfreed-";
+const MAKING_SUFFIX: &str = ".tmp";
 const SHARED_MEMORY: &str = "/dev/shm";
 
+/// The names of a new file.
+#[derive(Debug)]
+pub(super) struct Name {
+    /// Where the store is to lie.
+    path: PathBuf,
+    /// Where it lies until its header is whole; `None`: there.
+    making: Option<PathBuf>,
+}
+
+impl Name {
+    /// Where the store is to lie.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives a store whose header is whole its name.
+    pub(super) fn settle(&self, executable: &str) -> Result<(), StoreError> {
+        match &self.making {
+            Some(making) => aside::settle(making, &self.path, executable),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what could not be made or named.
+    pub(super) fn remove(&self) {
+        let _ = fs::remove_file(self.making.as_ref().unwrap_or(&self.path));
+    }
+}
+
 /// A new file and its name; `None` where the store is to be in memory only.
-pub(super) fn create(place: &Place, executable: &str) -> Result<Option<(HeldFile, PathBuf)>, StoreError> {
+pub(super) fn create(place: &Place, executable: &str) -> Result<Option<(HeldFile, Name)>, StoreError> {
     match place {
         Place::Memory => Ok(None),
         Place::Path(path) => named(&lasting(path), executable).map(Some),
@@ -52,44 +84,46 @@ fn lasting(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-fn create_new(path: &Path) -> io::Result<HeldFile> {
-    file::create_private(path).and_then(HeldFile::new)
+fn named(path: &Path, executable: &str) -> Result<(HeldFile, Name), StoreError> {
+    // Refused before anything is made.
+    old::occupant(path, executable)?;
+    if let Some(directory) = path.parent() {
+        old::clear_unfinished(directory, executable);
+    }
+    let making = || path.with_file_name(random_name(MAKING_PREFIX, executable, MAKING_SUFFIX));
+    let (file, making) = create_as(making, path)?;
+    Ok((file, Name { path: path.to_owned(), making: Some(making) }))
 }
 
-fn named(path: &Path, executable: &str) -> Result<(HeldFile, PathBuf), StoreError> {
-    match create_new(path) {
-        Ok(file) => return Ok((file, path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(failed("creating the store", path, error)),
-    }
-    match old_store(path, executable) {
-        Old::Gone(_) | Old::Finished => {
-            let mut aside = path.as_os_str().to_owned();
-            aside.push(".old");
-            fs::rename(path, &aside).map_err(|error| failed("moving aside the old store", path, error))?;
-            let file = create_new(path).map_err(|error| failed("creating the store", path, error))?;
-            Ok((file, path.to_owned()))
-        }
-        Old::Running(pid) => Err(StoreError::Exists { path: path.to_owned(), writer: Some(pid) }),
-        Old::Foreign => Err(StoreError::Exists { path: path.to_owned(), writer: None }),
-    }
+fn random(directory: &Path, executable: &str) -> Result<(HeldFile, Name), StoreError> {
+    old::clear(directory, executable);
+    let (file, path) = create_as(|| directory.join(random_name(PREFIX, executable, SUFFIX)), directory)?;
+    Ok((file, Name { path, making: None }))
 }
 
-fn random(directory: &Path, executable: &str) -> Result<(HeldFile, PathBuf), StoreError> {
-    clear_old(directory, executable);
-    let program = Path::new(executable).file_name().map(|name| name.to_string_lossy().into_owned());
-    let program: String = program.unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(32).collect();
+/// A new file of the first name that nobody has, of a few.
+fn create_as(name: impl Fn() -> PathBuf, shown: &Path) -> Result<(HeldFile, PathBuf), StoreError> {
     let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
     for _ in 0..8 {
-        let name = format!("{PREFIX}{program}-{}-{:016x}{SUFFIX}", std::process::id(), random_number());
-        let path = directory.join(name);
-        match create_new(&path) {
+        let path = name();
+        match file::create_private(&path).and_then(HeldFile::new) {
             Ok(file) => return Ok((file, path)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
-            Err(error) => return Err(failed("creating the store", &path, error)),
+            Err(error) => return Err(failed("creating the store", shown, error)),
         }
     }
-    Err(failed("creating the store", directory, last))
+    Err(failed("creating the store", shown, last))
+}
+
+/// A name that nobody can guess, and that says whose it is.
+fn random_name(prefix: &str, executable: &str, suffix: &str) -> String {
+    format!("{prefix}{}-{}-{:016x}{suffix}", program(executable), std::process::id(), random_number())
+}
+
+/// The program's name as it appears in its files'.
+fn program(executable: &str) -> String {
+    let name = Path::new(executable).file_name().map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(32).collect()
 }
 
 /// A number that other processes cannot guess: std seeds this hasher from the system's random source.
@@ -106,61 +140,5 @@ pub(super) fn failed(doing: &'static str, path: &Path, source: io::Error) -> Sto
         StoreError::NoSpace { path: path.to_owned(), source }
     } else {
         StoreError::Io { doing, path: path.to_owned(), source }
-    }
-}
-
-enum Old {
-    /// Ours, and its process is gone: when it started, nanoseconds since 1970.
-    Gone(u64),
-    /// Ours; its profile has ended, its process has not.
-    Finished,
-    /// A store whose process lives, or may live.
-    Running(u32),
-    /// Not a store, not this user's, or not this program's.
-    Foreign,
-}
-
-fn old_store(path: &Path, executable: &str) -> Old {
-    let ours = fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && file::is_own(&found));
-    match reader::summary(path) {
-        Ok(Summary { executable: found, identity, started_unix_ns, is_finished }) if ours && found == executable => {
-            if identity.is_gone() || !is_finished && is_left_by_exec(&identity, path) {
-                Old::Gone(started_unix_ns)
-            } else if is_finished {
-                Old::Finished
-            } else {
-                Old::Running(identity.pid)
-            }
-        }
-        Ok(Summary { identity, .. }) if !identity.is_gone() => Old::Running(identity.pid),
-        _ => Old::Foreign,
-    }
-}
-
-/// Is it of this process, before it called `exec`? That keeps what tells a process from others, and closes our files.
-/// Another copy of this library in this process has its store open.
-fn is_left_by_exec(identity: &Identity, path: &Path) -> bool {
-    *identity == Identity::own() && fs::symlink_metadata(path).is_ok_and(|found| file::has_open(&found) == Some(false))
-}
-
-/// Removes old stores of this user and program from `directory`, but for the newest. Errors don't matter: what cannot
-/// be removed stays.
-fn clear_old(directory: &Path, executable: &str) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    let mut old = Vec::new();
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if !(name.starts_with(PREFIX) && name.ends_with(SUFFIX)) {
-            continue;
-        }
-        let path = entry.path();
-        if let Old::Gone(started) = old_store(&path, executable) {
-            old.push((started, path));
-        }
-    }
-    old.sort_unstable_by(|a, b| b.cmp(a));
-    for (_, path) in old.iter().skip(KEPT) {
-        let _ = fs::remove_file(path);
     }
 }

@@ -6,6 +6,7 @@ mod abreast;
 mod corruption;
 mod dead;
 mod live;
+mod names;
 mod round_trip;
 mod space;
 mod speed;

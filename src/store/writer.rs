@@ -20,7 +20,7 @@ use crate::store::identity::{self, Identity};
 use crate::store::layout::{
     BYTE_ORDER, Header, Layout, MAGIC, MAX_STORE_BYTES, PAGE_BYTES, REGIONS, Region, SIZE_CLASSES, TEXT_BYTES, VERSION,
 };
-use crate::store::place::{self, Place, failed};
+use crate::store::place::{self, Name, Place, failed};
 use crate::store::tables::Tables;
 use crate::store::text;
 use crate::store::words::set;
@@ -109,15 +109,15 @@ impl Store {
     /// Makes a store. In memory only if the place says so, or if `Place::Default` finds no tmpfs; see `path`.
     pub(crate) fn create(options: &StoreOptions) -> Result<Store, StoreError> {
         let executable = identity::executable();
-        let (mut file, path) = match place::create(&options.place, &executable)? {
-            Some((file, path)) => (Some(file), Some(path)),
+        let (mut file, name) = match place::create(&options.place, &executable)? {
+            Some((file, name)) => (Some(file), Some(name)),
             None => (file::memory_file(c"unfreed").and_then(HeldFile::new).ok(), None),
         };
-        let result = Store::create_in(options, &mut file, path.as_deref(), &executable);
-        if let (Err(_), Some(path)) = (&result, &path) {
-            let _ = std::fs::remove_file(path);
-        }
-        result
+        let made = Store::create_in(options, &mut file, name.as_ref().map(Name::path), &executable);
+        let Some(name) = name else { return made };
+        // Named when it is whole: whoever finds a store by its name can read it.
+        let named = made.and_then(|store| name.settle(&executable).map(|()| store));
+        named.inspect_err(|_| name.remove())
     }
 
     fn create_in(

@@ -102,8 +102,62 @@ pub(crate) fn inode(found: &Metadata) -> u64 {
     found.ino()
 }
 
-/// Does this process have the file open? `None`: that cannot be seen.
+/// Gives the file at `from` the name `to`, in the same directory; fails if anything has that name already.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    let text = |path: &Path| std::ffi::CString::new(path.as_os_str().as_bytes());
+    let (old, new) = (text(from)?, text(to)?);
+    let (here, flags) = (libc::AT_FDCWD, libc::RENAME_NOREPLACE);
+    // SAFETY: plain numbers and two C strings that outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_renameat2, here, old.as_ptr(), here, new.as_ptr(), flags) };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // The kernel or the file system does not know it; a filter of system calls.
+        Some(libc::EINVAL | libc::ENOSYS | libc::EPERM) => rename_new_in_steps(from, to),
+        _ => Err(error),
+    }
+}
+
+/// The same by a second name for the file; where files have but one, by an empty file that holds the name until it is
+/// replaced.
+fn rename_new_in_steps(from: &Path, to: &Path) -> io::Result<()> {
+    let undo = |_: &io::Error| {
+        // Ours: made just now.
+        let _ = std::fs::remove_file(to);
+    };
+    match std::fs::hard_link(from, to) {
+        Ok(()) => std::fs::remove_file(from).inspect_err(undo),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS | libc::EMLINK) => {
+                // What is not there must not cost a name.
+                id_at(from)?;
+                drop(create_private(to)?);
+                std::fs::rename(from, to).inspect_err(undo)
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+/// Takes the file's lock, for as long as it is open; false where another has it. Granted where there are no locks.
+pub(crate) fn try_lock(file: &File) -> bool {
+    // SAFETY: plain numbers and an open descriptor.
+    let result = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EWOULDBLOCK)
+}
+
+/// Does this process have the file open or mapped? `None`: that cannot be seen. Some file systems show mappings under another device:
+/// there an open descriptor tells alone.
 pub(crate) fn has_open(found: &Metadata) -> Option<bool> {
+    // A program may have closed our descriptor. Lines: addresses, rights, offset, device, inode, name.
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let (major, minor) = (libc::major(found.dev()), libc::minor(found.dev()));
+    let shown = format!(" {major:02x}:{minor:02x} {} ", found.ino());
+    if maps.lines().any(|line| line.contains(&shown)) {
+        return Some(true);
+    }
     for entry in std::fs::read_dir("/proc/self/fd").ok()? {
         // Some lead nowhere: the one of this listing, and those of files that are gone.
         if let Ok(open) = std::fs::metadata(entry.ok()?.path())
@@ -275,6 +329,27 @@ mod tests {
         unsafe { range.lay_over(1 << 20, None) }.expect("fresh memory");
         // SAFETY: mapped just now.
         assert_eq!(unsafe { place.read() }, 0);
+    }
+
+    #[test]
+    fn a_new_name_replaces_nothing() {
+        let directory = std::env::temp_dir().join(format!("unfreed-names-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let (from, to) = (directory.join("from"), directory.join("to"));
+        for rename in [rename_new, rename_new_in_steps] {
+            assert_eq!(rename(&from, &to).expect_err("nothing").kind(), io::ErrorKind::NotFound);
+            assert!(!to.exists());
+            std::fs::write(&from, "new").expect("written");
+            std::fs::write(&to, "old").expect("written");
+            assert_eq!(rename(&from, &to).expect_err("taken").kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(std::fs::read(&to).expect("there"), b"old");
+            std::fs::remove_file(&to).expect("ours");
+            rename(&from, &to).expect("free");
+            assert!(!from.exists());
+            assert_eq!(std::fs::read(&to).expect("there"), b"new");
+            std::fs::remove_file(&to).expect("ours");
+        }
+        std::fs::remove_dir_all(directory).expect("ours");
     }
 
     #[test]

@@ -267,7 +267,7 @@ fn the_end_removes_its_own_file_and_no_other() {
 }
 
 /// Changes one word of a file.
-fn rewrite(path: &Path, word: usize, change: impl Fn(u64) -> u64) {
+pub(super) fn rewrite(path: &Path, word: usize, change: impl Fn(u64) -> u64) {
     use std::os::unix::fs::FileExt;
     let file = std::fs::OpenOptions::new().read(true).write(true).open(path).expect("a file");
     let mut bytes = [0; 8];

@@ -50,6 +50,14 @@ pub(crate) fn lost() -> io::Error {
     ErrorKind::Unsupported.into()
 }
 
+pub(crate) fn rename_new(_: &Path, _: &Path) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn try_lock(_: &File) -> bool {
+    false
+}
+
 pub(crate) fn has_open(_: &Metadata) -> Option<bool> {
     None
 }
