@@ -68,7 +68,8 @@ pub(super) fn memory_line(f: &mut fmt::Formatter<'_>, memory: &Memory) -> fmt::R
         _ => format!("usable not asked ({})", memory.not_asked.unwrap_or("nobody did")),
     });
     if let Some(resident) = memory.resident_bytes {
-        let ours = match memory.profiler_bytes {
+        // It is the most that ours may be, and what was given back is not resident: a part is no more than the whole.
+        let ours = match memory.profiler_bytes.min(resident) {
             0 => String::new(),
             ours => format!(" (up to {} unfreed's own)", bytes(ours)),
         };
@@ -139,6 +140,9 @@ mod tests {
         assert!(line(&memory).contains("338 MB usable (glibc malloc, 12.0 s ago)"), "{}", line(&memory));
         memory.answer_age_seconds = Some(3600.0);
         assert!(line(&memory).contains("usable not asked (of locks)"), "{}", line(&memory));
+        // What is its own at most may have been given back, or never come to be resident.
+        memory.resident_bytes = Some(6_100_000);
+        assert!(line(&memory).contains("6.1 MB resident (up to 6.1 MB unfreed's own)"), "{}", line(&memory));
         let little = Memory { requested_bytes: 5, not_asked: Some("a file"), ..Memory::default() };
         assert_eq!(line(&little), "unfreed: Memory:    5 bytes requested, usable not asked (a file), limit unknown\n");
     }
