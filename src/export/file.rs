@@ -1,9 +1,12 @@
-//! A file that is there as a whole or not at all.
+//! A file that is there as a whole or not at all, with one exception that is said when it matters.
 //!
 //! What is written goes to a new file beside the named one, which then takes its name: a crash leaves the old file,
-//! or none. A symbolic link keeps its place and its target is replaced; a pipe or device (`/dev/stdout`) is written
-//! to as it is. Where the directory takes no new file, or the name cannot be taken over (a file mounted on its
-//! own), an existing file is rewritten in place as the last resort.
+//! or none. A symbolic link keeps its place and its target is replaced, or made; the old file's permissions are the new
+//! one's. A pipe or device (`/dev/stdout`) is written to as it is.
+//!
+//! The exception: where the directory takes no new file, or the name or the permissions cannot be taken over (a file
+//! mounted on its own), an existing file is rewritten in place as the last resort. What fails then, as on a full disk,
+//! leaves neither the old file nor the whole new one, and the error says so.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -24,6 +27,8 @@ enum What {
     NoParent(PathBuf),
     Create(io::Error),
     Write(io::Error),
+    /// In place, so that the old file is gone.
+    Rewrite(io::Error),
 }
 
 impl FileError {
@@ -44,6 +49,11 @@ impl fmt::Display for FileError {
             }
             What::Create(error) => write!(f, "cannot create '{path}': {error}"),
             What::Write(error) => write!(f, "cannot write '{path}': {error}"),
+            What::Rewrite(error) => write!(
+                f,
+                "cannot write '{path}': {error}; it was rewritten in place, since its directory takes no new file, and \
+                 is not whole: remove it"
+            ),
         }
     }
 }
@@ -51,7 +61,7 @@ impl fmt::Display for FileError {
 impl error::Error for FileError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match &self.what {
-            What::Create(error) | What::Write(error) => Some(error),
+            What::Create(error) | What::Write(error) | What::Rewrite(error) => Some(error),
             What::NoName | What::IsDirectory | What::NoParent(_) => None,
         }
     }
@@ -60,15 +70,22 @@ impl error::Error for FileError {
 /// Names tried beside the file before giving up; another writer of the same process number is rare already.
 const NAMES_MAX: u32 = 16;
 
+/// Symbolic links followed to a file that is not there yet: as many as Linux follows.
+const LINKS_MAX: u32 = 40;
+
 /// Puts what `write` writes at `path`.
 pub(crate) fn replace(path: &Path, write: impl Fn(&mut File) -> io::Result<()>) -> Result<(), FileError> {
     let fail = |what| FileError { path: path.to_owned(), what };
-    let target = match fs::metadata(path) {
+    let (target, permissions) = match fs::metadata(path) {
         Ok(found) if found.is_dir() => return Err(fail(What::IsDirectory)),
-        Ok(found) if !found.is_file() => return rewrite(path, write).map_err(fail),
+        Ok(found) if !found.is_file() => return write_into(path, write).map_err(fail),
         // Through symbolic links, to where the bytes are.
-        Ok(_) => fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
-        Err(_) => path.to_owned(),
+        Ok(found) => (fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), Some(found.permissions())),
+        // The same, to where they are to be.
+        Err(error) => match end_of_links(path) {
+            Some(target) => (target, None),
+            None => return Err(fail(What::Create(error))),
+        },
     };
     if target.file_name().is_none() {
         return Err(fail(What::NoName));
@@ -82,9 +99,15 @@ pub(crate) fn replace(path: &Path, write: impl Fn(&mut File) -> io::Result<()>) 
         Err(_) if target.is_file() => return rewrite(&target, write).map_err(fail),
         Err(error) => return Err(fail(What::Create(error))),
     };
-    let mut written = write(&mut file).and_then(|()| file.sync_data()).map_err(What::Write);
+    // Before it holds anything: who may not read the old file may not read this.
+    let is_as_open = permissions.is_none_or(|old| file.set_permissions(old).is_ok());
+    let mut written = if is_as_open {
+        write(&mut file).and_then(|()| file.sync_data()).map_err(What::Write)
+    } else {
+        rewrite(&target, &write)
+    };
     drop(file);
-    if written.is_ok() {
+    if written.is_ok() && is_as_open {
         match fs::rename(&new, &target) {
             Ok(()) => return Ok(()),
             Err(_) if target.is_file() => written = rewrite(&target, write),
@@ -96,7 +119,28 @@ pub(crate) fn replace(path: &Path, write: impl Fn(&mut File) -> io::Result<()>) 
     written.map_err(fail)
 }
 
+/// Where a file is made that `path` is a name of, or a symbolic link to. `None`: they lead nowhere.
+fn end_of_links(path: &Path) -> Option<PathBuf> {
+    let mut target = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&target) {
+            // From the link's own directory on.
+            Ok(next) => target = target.parent().unwrap_or(Path::new("")).join(next),
+            Err(_) => return Some(target),
+        }
+    }
+    None
+}
+
+/// In place of a file's old bytes.
 fn rewrite(path: &Path, write: impl Fn(&mut File) -> io::Result<()>) -> Result<(), What> {
+    write_into(path, write).map_err(|what| match what {
+        What::Write(error) => What::Rewrite(error),
+        before => before,
+    })
+}
+
+fn write_into(path: &Path, write: impl Fn(&mut File) -> io::Result<()>) -> Result<(), What> {
     let mut file = OpenOptions::new().write(true).truncate(true).open(path).map_err(What::Create)?;
     write(&mut file).map_err(What::Write)
 }
@@ -188,6 +232,64 @@ mod tests {
         std::os::unix::fs::symlink("/dev/null", &null).expect("linked");
         put(&null, "gone").expect("swallowed");
         assert!(fs::symlink_metadata(&null).expect("there").is_symlink());
+        let _ = fs::remove_dir_all(directory);
+    }
+
+    #[test]
+    fn a_link_to_nothing_keeps_its_place() {
+        let directory = directory("dangling");
+        let (first, second, target) = (directory.join("a"), directory.join("b"), directory.join("target.json"));
+        // One by a path of its own directory, one by a whole path.
+        std::os::unix::fs::symlink("b", &first).expect("linked");
+        std::os::unix::fs::symlink(&target, &second).expect("linked");
+        put(&first, "new").expect("written");
+        assert!([&first, &second].iter().all(|link| fs::symlink_metadata(link).expect("there").is_symlink()));
+        assert_eq!(fs::read_to_string(&target).expect("read"), "new");
+        let round = directory.join("round");
+        std::os::unix::fs::symlink("round", &round).expect("linked");
+        let text = put(&round, "x").expect_err("a loop").to_string();
+        assert!(text.starts_with(&format!("cannot create '{}': ", round.display())), "{text}");
+        assert!(fs::symlink_metadata(&round).expect("there").is_symlink());
+        let _ = fs::remove_dir_all(directory);
+    }
+
+    #[test]
+    fn the_old_files_permissions_stay() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = directory("mode");
+        let path = directory.join("out.json");
+        for mode in [0o600, 0o640, 0o604] {
+            fs::write(&path, "old").expect("written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set");
+            // Before a byte of the new one is there.
+            let while_written = |file: &mut File| {
+                assert_eq!(file.metadata()?.permissions().mode() & 0o777, mode);
+                file.write_all(b"new")
+            };
+            replace(&path, while_written).expect("replaced");
+            assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, mode);
+            assert_eq!(fs::read_to_string(&path).expect("read"), "new");
+        }
+        let _ = fs::remove_dir_all(directory);
+    }
+
+    /// No new file can be made beside it, since all names are taken.
+    #[test]
+    fn what_is_broken_in_place_is_said_to_be() {
+        let directory = directory("in-place");
+        let path = directory.join("out.json");
+        fs::write(&path, "a long old text").expect("written");
+        for attempt in 0..=NAMES_MAX {
+            fs::write(directory.join(format!(".unfreed.{}.{attempt}.new", std::process::id())), "").expect("taken");
+        }
+        put(&path, "new").expect("rewritten");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "new");
+        let error = replace(&path, |file| {
+            file.write_all(b"ha")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        let text = error.expect_err("full").to_string();
+        assert!(text.contains("rewritten in place") && text.contains("not whole"), "{text}");
         let _ = fs::remove_dir_all(directory);
     }
 
