@@ -157,12 +157,13 @@ impl Config {
                     allowed: "a number of bytes from 1 to 1024G, with an optional suffix K, M or G: 512K",
                 });
             };
-            if config.sampling != Sampling::Exact {
-                config.sampling = Sampling::Fixed(bytes);
+            if config.sampling == Sampling::Exact {
+                return Err(Error::Value { name: "UNFREED_SAMPLE_INTERVAL", value, allowed: NOT_IF_EXACT });
             }
+            config.sampling = Sampling::Fixed(bytes);
         }
         if let Some(value) = get("UNFREED_OVERHEAD") {
-            let percent = value.trim().trim_end_matches('%').parse::<f64>().ok();
+            let percent = number(&value, '%');
             let Some(percent) = percent.filter(|percent| *percent > 0.0 && *percent <= 100.0) else {
                 return Err(Error::Value {
                     name: "UNFREED_OVERHEAD",
@@ -170,9 +171,17 @@ impl Config {
                     allowed: "a percentage of CPU time above 0 and up to 100: 1",
                 });
             };
-            if let Sampling::Governed(budget) = &mut config.sampling {
-                *budget = percent / 100.0;
+            let allowed = match config.sampling {
+                Sampling::Governed(_) => "",
+                Sampling::Fixed(_) => {
+                    "nothing beside UNFREED_SAMPLE_INTERVAL: what is fixed is not chosen within a budget"
+                }
+                Sampling::Exact => NOT_IF_EXACT,
+            };
+            if !allowed.is_empty() {
+                return Err(Error::Value { name: "UNFREED_OVERHEAD", value, allowed });
             }
+            config.sampling = Sampling::Governed(percent / 100.0);
         }
         if let Some(value) = os("UNFREED_OUTPUT") {
             config.output = match value.to_str() {
@@ -186,7 +195,7 @@ impl Config {
             };
         }
         if let Some(value) = get("UNFREED_EPOCH") {
-            let seconds = value.trim().trim_end_matches('s').parse::<f64>().ok();
+            let seconds = number(&value, 's');
             let Some(seconds) = seconds.filter(|seconds| (0.01..=86_400.0).contains(seconds)) else {
                 return Err(Error::Value { name: "UNFREED_EPOCH", value, allowed: "seconds from 0.01 to 86400: 5" });
             };
@@ -217,6 +226,15 @@ fn slots_off_by(value: Option<OsString>) -> Result<bool, Error> {
 
 fn variable(name: &str) -> Option<OsString> {
     if crate::sys::process::is_privileged() { None } else { std::env::var_os(name) }
+}
+
+/// What is allowed of samples' variables in exact mode.
+const NOT_IF_EXACT: &str = "nothing beside UNFREED=exact, which records every block; for a sample use UNFREED=sampled";
+
+/// `2.5`, or `2.5%` where that is the unit.
+fn number(text: &str, unit: char) -> Option<f64> {
+    let text = text.trim();
+    text.strip_suffix(unit).unwrap_or(text).parse().ok()
 }
 
 /// `512K` and the like; binary multiples.
@@ -295,7 +313,9 @@ mod tests {
             ("UNFREED_SAMPLE_INTERVAL", "12Q", "suffix"),
             ("UNFREED_SAMPLE_INTERVAL", "0", "from 1"),
             ("UNFREED_OVERHEAD", "-1", "percentage"),
+            ("UNFREED_OVERHEAD", "1%%%", "percentage"),
             ("UNFREED_EPOCH", "never", "seconds"),
+            ("UNFREED_EPOCH", "5sss", "seconds"),
             ("UNFREED_OUTPUT", "", "path"),
         ] {
             let mut pairs = vec![(name, value)];
@@ -305,6 +325,28 @@ mod tests {
             let text = config(&pairs).expect_err("bad").to_string();
             assert!(text.contains(name) && text.contains(value) && text.contains(word), "{text}");
         }
+    }
+
+    #[test]
+    fn units_may_stand_behind_numbers() {
+        let c = config(&[("UNFREED", "sampled"), ("UNFREED_OVERHEAD", "2.5%"), ("UNFREED_EPOCH", " 5s ")]);
+        let c = c.expect("ok").expect("some");
+        assert_eq!((c.sampling, c.epochs), (Sampling::Governed(0.025), Epochs::Every(Duration::from_secs(5))));
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused_by_both_names() {
+        let (interval, overhead) = (("UNFREED_SAMPLE_INTERVAL", "64K"), ("UNFREED_OVERHEAD", "2"));
+        for (mode, pairs, names) in [
+            ("sampled", &[interval, overhead][..], ["UNFREED_SAMPLE_INTERVAL", "UNFREED_OVERHEAD"]),
+            ("exact", &[interval], ["UNFREED_SAMPLE_INTERVAL", "UNFREED=exact"]),
+            ("exact", &[overhead], ["UNFREED_OVERHEAD", "UNFREED=exact"]),
+        ] {
+            let pairs: Vec<_> = [("UNFREED", mode)].iter().chain(pairs).copied().collect();
+            let text = config(&pairs).expect_err("a contradiction").to_string();
+            assert!(names.iter().all(|name| text.contains(name)), "{text}");
+        }
+        assert!(config(&[("UNFREED", "off"), interval, overhead]).expect("ok").is_none());
     }
 
     #[test]

@@ -91,7 +91,8 @@ impl Profiler {
     ///
     /// `UNFREED=off|sampled|exact`, `UNFREED_SAMPLE_INTERVAL` (bytes; K, M, G), `UNFREED_OVERHEAD` (percent of CPU
     /// time), `UNFREED_OUTPUT` (a path, or `none`), `UNFREED_DIR` (where the store goes), `UNFREED_EPOCH` (seconds),
-    /// `UNFREED_SLOTS` (`on` or `off`; also heeded by other starts).
+    /// `UNFREED_SLOTS` (`on` or `off`; also heeded by other starts). An interval, a share of CPU time and `exact` exclude
+    /// each other.
     ///
     /// # Errors
     /// A bad value, by the variable's name, the value and what is allowed; and those of [`Profiler::start`].
