@@ -2,8 +2,8 @@
 //!
 //! Promises: the same names and signatures, the same figures on a single-threaded program, the same panics where the
 //! dhat crate panics (a second profiler, statistics without a profiler, an assertion outside testing mode). What is
-//! better than there is not hidden: the file is written on `process::exit` and on SIGINT and SIGTERM too, lifetimes do
-//! not restart at a realloc, and backtraces are trimmed by source path.
+//! better than there is not hidden: a heap profile's file is written on `process::exit` and on SIGINT and SIGTERM too (an ad
+//! hoc profile's is not, as there), lifetimes do not restart at a realloc, and backtraces are trimmed by source path.
 //!
 //! ```
 //! use unfreed::dhat;
