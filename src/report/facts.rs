@@ -20,7 +20,8 @@ pub struct Totals {
     pub total_bytes: u64,
     /// Blocks ever allocated; a reallocation counts as a block of the new size.
     pub total_blocks: u64,
-    /// The largest `live_bytes` (sampled mode: the largest seen at a tick).
+    /// The largest `live_bytes`; never less than `live_bytes`. Sampled mode: the largest seen at a tick, every 100 ms, so a
+    /// peak between two ticks is not in it; sites' figures at the peak are estimates of the whole one.
     pub max_live_bytes: u64,
     /// `live_blocks` at that moment.
     pub max_live_blocks: u64,

@@ -2,9 +2,10 @@
 //! what that rests on, and where the rest is.
 //!
 //! Its first lines are those of the dhat crate's. In sampled mode totals are exact and say so, and what the sites
-//! account for stands beside them with its interval. A site takes two lines: figures, then the user's own functions
-//! from the allocating one outwards, then the library's that they allocated through. Names are cut to what tells
-//! them apart (`Email::from`), consecutive repeats are one.
+//! account for stands beside them with its interval; the peak is the largest that a tick or the sample saw, and says
+//! which. A site takes two lines: figures, then the user's own functions from the allocating one outwards, then the
+//! library's that they allocated through. Names are cut to what tells them apart (`Email::from`), consecutive repeats
+//! are one.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -44,13 +45,10 @@ impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let totals = self.snapshot.totals();
         let exact = if self.snapshot.mode() == Mode::Sampled { " (exact)" } else { "" };
-        for (what, bytes, blocks) in [
-            ("Total:    ", totals.total_bytes, totals.total_blocks),
-            ("At t-gmax:", totals.max_live_bytes, totals.max_live_blocks),
-            ("At t-end: ", totals.live_bytes, totals.live_blocks),
-        ] {
-            writeln!(f, "unfreed: {what} {} bytes in {} blocks{exact}", grouped(bytes), grouped(blocks))?;
-        }
+        let figures = |bytes, blocks| format!("{} bytes in {} blocks", grouped(bytes), grouped(blocks));
+        writeln!(f, "unfreed: Total:     {}{exact}", figures(totals.total_bytes, totals.total_blocks))?;
+        writeln!(f, "unfreed: At t-gmax: {}", self.peak(&figures(totals.max_live_bytes, totals.max_live_blocks)))?;
+        writeln!(f, "unfreed: At t-end:  {}{exact}", figures(totals.live_bytes, totals.live_blocks))?;
         if totals.older_freed_blocks > 0 {
             writeln!(
                 f,
@@ -60,8 +58,10 @@ impl fmt::Display for Summary<'_> {
             )?;
         }
         if self.snapshot.process_state() == ProcessState::Killed {
-            let age = self.snapshot.totals_age().as_secs_f64();
-            writeln!(f, "unfreed: The process was killed; its totals may be {age:.1} s older than its end")?;
+            match self.snapshot.totals_age().as_secs_f64() {
+                0.0 => writeln!(f, "unfreed: The process was killed; all that it had recorded is here")?,
+                age => writeln!(f, "unfreed: The process was killed; its totals may be {age:.1} s older than its end")?,
+            }
         }
         write_losses(f, &self.snapshot.losses())?;
         match &self.snapshot.leaks {
@@ -97,6 +97,24 @@ impl fmt::Display for Summary<'_> {
 }
 
 impl Summary<'_> {
+    /// The peak, of which `counted` is the exact counters'. Those of all threads are summed at ticks alone, where a sample's records
+    /// are in the order of time: what lies between two ticks only the sample has seen.
+    #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+    fn peak(&self, counted: &str) -> String {
+        let (bytes, blocks) = self.snapshot.picture.peak_whole();
+        if self.snapshot.mode() == Mode::Exact {
+            counted.into()
+        } else if bytes > self.snapshot.totals().max_live_bytes {
+            format!(
+                "{} in {} blocks by the sample ({counted} were the most at a tick)",
+                size(bytes as f64),
+                grouped(blocks)
+            )
+        } else {
+            format!("{counted} (the most at a tick)")
+        }
+    }
+
     fn sampling(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (live, total) = self.snapshot.attributed();
         writeln!(
@@ -425,6 +443,31 @@ unfreed:   (Valgrind's, or https://nnethercote.github.io/dh_view/dh_view.html)
         has(", UNKNOWN: records were lost");
         assert_eq!(text.matches(" of live)").count(), SITES_SHOWN, "{text}");
         assert!(text.lines().all(|line| line.starts_with("unfreed: ")), "{text}");
+    }
+
+    /// The maximum of the exact counters is taken at ticks: what lies between two of them the sample alone has seen.
+    #[test]
+    fn a_sampled_peak_is_not_called_exact() {
+        let mut builder = Builder::new(1000);
+        let module = builder.module("/opt/mail", &[1; 20], 0, 0x9000);
+        builder.site(&[FrameKey::new(module, 10)], 100_000, 20, 0);
+        let page = |builder: &Builder| {
+            let snapshot = Snapshot::from_picture(builder.picture.clone());
+            snapshot.name_frames(|_| None);
+            Summary { snapshot: &snapshot, points: &Points::of(&snapshot), saved: None }.to_string()
+        };
+        let line = |page: &str| page.lines().find(|line| line.contains("t-gmax")).expect("a line").to_owned();
+        builder.picture.exact.max_live_bytes = 2_100_000;
+        builder.picture.exact.max_live_blocks = 21;
+        let seen = page(&builder);
+        assert_eq!(line(&seen), "unfreed: At t-gmax: 2,100,000 bytes in 21 blocks (the most at a tick)");
+        assert_eq!(seen.matches(" blocks (exact)").count(), 2, "{seen}");
+        builder.picture.exact.max_live_bytes = 678;
+        builder.picture.exact.max_live_blocks = 6;
+        assert_eq!(
+            line(&page(&builder)),
+            "unfreed: At t-gmax: 2.0 MB in 20 blocks by the sample (678 bytes in 6 blocks were the most at a tick)"
+        );
     }
 
     #[test]
