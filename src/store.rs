@@ -8,6 +8,7 @@
 //! | `weights`, `observer`, `epoch`, `fill` | what a block counts for; whoever sees the records that were applied; the end of an epoch; how full a drain found the rings |
 //! | `writer`, `held`, `space`, `telling`, `version`, `place`, `identity`, `text` | the store of this process: the file, its descriptor, its growth, what it is told, where it lies (`place/old`: which old ones go; `place/aside`: how it takes a name), whose it is |
 //! | `source`, `image`, `reader`, `copy`, `decode` | somebody's store, or our own, read in bounded memory, into a `picture` |
+//! | `totals` | the totals that go with a picture's sites |
 //! | `error` | what can be wrong |
 
 mod abreast;
@@ -37,6 +38,7 @@ mod telling;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod text;
+pub(crate) mod totals;
 mod version;
 pub(crate) mod weights;
 mod words;

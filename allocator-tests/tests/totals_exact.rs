@@ -179,6 +179,13 @@ fn check_sites(profiler: &Profiler, when: &str) {
     );
 }
 
+/// While threads run: what the totals and the sites say is of one moment.
+fn check_moment(profiler: &Profiler) {
+    check_sites(profiler, "in the middle");
+    let totals = profiler.snapshot().totals();
+    assert!(totals.max_live_bytes >= totals.live_bytes, "{totals:?}");
+}
+
 /// Blocks that any thread may take over.
 static SHARED: Mutex<Vec<(usize, Layout)>> = Mutex::new(Vec::new());
 
@@ -397,6 +404,11 @@ fn in_the_middle(mode: &str, builder: &Builder, is_exact: bool) {
         let begun = STORMS.load(Ordering::Relaxed);
         while STORMS.load(Ordering::Relaxed) < begun + 6 {
             std::thread::yield_now();
+        }
+        if is_exact {
+            for _ in 0..20 {
+                check_moment(last.as_ref().expect("runs"));
+            }
         }
     }
     ENDS.store(true, Ordering::Relaxed);

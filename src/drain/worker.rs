@@ -17,6 +17,7 @@ use crate::leak::state::Change;
 use crate::sampler::interval;
 use crate::sampler::weight::IntervalCode;
 use crate::store::picture::{ExactTotals, HistoryPoint, Picture};
+use crate::store::totals::of_moment;
 use crate::store::{PictureCopy, Store};
 use crate::sys::{clock, process, refusal, thread};
 use crate::units::Ticks;
@@ -219,8 +220,7 @@ impl Worker {
         let ends = self.epoch.is_some_and(|length| memory.epoch_began.elapsed() >= length);
         let totals = self.settle(memory, ends);
         let drained = std::mem::take(&mut memory.drained_ns);
-        let live = totals.total_bytes.saturating_sub(totals.freed_bytes);
-        (self.surroundings.govern)(live, drained);
+        (self.surroundings.govern)(totals.live().0, drained);
         self.tell(memory);
         self.note_interval(memory, &totals);
         self.calibrate();
@@ -233,35 +233,30 @@ impl Worker {
             memory.epoch_began = Instant::now();
         }
         let resident = if ends_epoch { process::resident_bytes() } else { 0 };
-        let mut totals = ExactTotals::default();
-        if let Some(read) = (self.surroundings.totals)(self.exact_mode) {
-            totals = read;
-            let live_bytes = totals.total_bytes.saturating_sub(totals.freed_bytes);
-            let live_blocks = totals.total_blocks.saturating_sub(totals.freed_blocks);
-            if live_bytes >= memory.max_live.0 {
-                memory.max_live = (live_bytes, live_blocks);
-            }
+        let mut totals = (self.surroundings.totals)(self.exact_mode).unwrap_or_default();
+        let live = totals.live();
+        if live.0 >= memory.max_live.0 {
+            memory.max_live = live;
         }
-        let (store, exact_mode, seen) = (self.store, self.exact_mode, memory.max_live);
-        let point = self.history_point(&totals, resident);
-        let bench = &mut self.bench;
+        (totals.max_live_bytes, totals.max_live_blocks) = memory.max_live;
+        let (store, base, bench) = (self.store, self.base, &mut self.bench);
         let began = clock::thread_cpu_ns();
         store.lay_out_ahead();
         AGGREGATOR.watched(|tables, watch, now| {
-            (totals.max_live_bytes, totals.max_live_blocks) = if exact_mode { tables.peak_whole() } else { seen };
+            totals = of_moment(tables, totals);
             store.set_exact_totals(&totals, now);
             // The store's epochs are for its readers, who see the last one that was closed: every settling closes one.
             Aggregator::end_epoch(tables, now);
             if ends_epoch {
                 watch.taint(tables);
                 bench.end_epoch(watch, &totals, now);
-                store.push_history(&point);
+                store.push_history(&history_point(base, &totals, resident));
             }
         });
         memory.drained_ns += clock::thread_cpu_ns().saturating_sub(began);
         self.note_interval(memory, &totals);
         if ends_epoch {
-            self.judge(memory, &totals, &point);
+            self.judge(memory, &totals, resident);
         }
         totals
     }
@@ -270,7 +265,7 @@ impl Worker {
     /// ticks, and a profile may end before the next one.
     fn note_interval(&self, memory: &mut Memory, totals: &ExactTotals) {
         let (held, interval) = (interval::take_coarsest().0.max(memory.interval.0), interval::get().0);
-        let point = |interval| HistoryPoint { interval, ..self.history_point(totals, 0) };
+        let point = |interval| HistoryPoint { interval, ..history_point(self.base, totals, 0) };
         // What was not seen is bounded by the coarsest that ever held, for however short a time.
         if held > interval.0.max(memory.coarsest) {
             memory.coarsest = held;
@@ -284,8 +279,8 @@ impl Worker {
     }
 
     /// After an epoch: the process's course, pools of thin sites, and news for whoever listens.
-    fn judge(&mut self, memory: &mut Memory, totals: &ExactTotals, point: &HistoryPoint) {
-        self.bench.after_epoch(totals, self.moment(point.resident_bytes));
+    fn judge(&mut self, memory: &mut Memory, totals: &ExactTotals, resident: u64) {
+        self.bench.after_epoch(totals, self.moment(resident));
         if self.bench.regroups_now() {
             let store = self.store;
             self.bench.regroup(|| copy(store));
@@ -324,10 +319,11 @@ impl Worker {
 
     /// Everything that a report of leaks needs.
     fn evidence(&mut self, memory: &mut Memory) -> Option<Evidence> {
-        let totals = self.settle(memory, false);
         // Before the picture, which is ours and adds to it.
         let now = self.moment(process::resident_bytes());
         let picture = self.picture(memory)?;
+        // Of one moment with its sites.
+        let totals = picture.exact;
         self.bench.evidence(&totals, &now, picture)
     }
 
@@ -341,18 +337,6 @@ impl Worker {
             resident: resident_bytes,
             own: own + self.store.memory_bytes() + histories,
             slots,
-        }
-    }
-
-    fn history_point(&self, totals: &ExactTotals, resident_bytes: u64) -> HistoryPoint {
-        HistoryPoint {
-            at_ns: clock::monotonic_ns().saturating_sub(self.base.1),
-            live_bytes: totals.total_bytes.saturating_sub(totals.freed_bytes),
-            live_blocks: totals.total_blocks.saturating_sub(totals.freed_blocks),
-            total_bytes: totals.total_bytes,
-            total_blocks: totals.total_blocks,
-            resident_bytes,
-            interval: interval::get().0,
         }
     }
 
@@ -371,6 +355,20 @@ impl Worker {
             #[expect(clippy::cast_precision_loss, reason = "a ratio")]
             self.store.set_ns_per_tick(ns as f64 / ticks as f64);
         }
+    }
+}
+
+/// The totals as a point of history of a profile that began at `base` by the event clock and the monotonic one.
+fn history_point(base: (Ticks, u64), totals: &ExactTotals, resident_bytes: u64) -> HistoryPoint {
+    let (live_bytes, live_blocks) = totals.live();
+    HistoryPoint {
+        at_ns: clock::monotonic_ns().saturating_sub(base.1),
+        live_bytes,
+        live_blocks,
+        total_bytes: totals.total_bytes,
+        total_blocks: totals.total_blocks,
+        resident_bytes,
+        interval: interval::get().0,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::store::picture::{
 };
 use crate::store::tables::Tables;
 use crate::store::text;
+use crate::store::totals;
 use crate::store::version::newest;
 use crate::store::words::{get, not_negative};
 use crate::sys::sync::Ordering;
@@ -77,7 +78,7 @@ pub(super) fn decode(tables: &Tables<'_>, moment: &Moment) -> Result<Picture, St
         ns_per_tick: f64::from_bits(get(&state.ns_per_tick)),
         totals_stale_ns: moment.totals_stale_ns,
         epoch: get(&state.epoch).saturating_sub(1),
-        exact: exact(tables),
+        exact: totals::of_moment(tables, counted(tables)),
         gmax_bytes: not_negative(get(&header.global.max_bytes)),
         gmax_blocks: not_negative(get(&header.global.max_blocks)),
         loss: loss(tables, moment),
@@ -89,7 +90,8 @@ pub(super) fn decode(tables: &Tables<'_>, moment: &Moment) -> Result<Picture, St
     })
 }
 
-fn exact(tables: &Tables<'_>) -> ExactTotals {
+/// The totals as they were last copied.
+fn counted(tables: &Tables<'_>) -> ExactTotals {
     let [total_bytes, total_blocks, freed_bytes, freed_blocks, max_bytes, max_blocks, older_bytes, older_blocks] =
         newest(&tables.header.exact).totals.each_ref().map(get);
     ExactTotals {

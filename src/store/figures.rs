@@ -45,8 +45,8 @@ impl SampledCells {
 pub(crate) struct FigureCells {
     pub(crate) live_bytes: AtomicU64,
     pub(crate) live_blocks: AtomicU64,
-    total_bytes: AtomicU64,
-    total_blocks: AtomicU64,
+    pub(crate) total_bytes: AtomicU64,
+    pub(crate) total_blocks: AtomicU64,
     max_bytes: AtomicU64,
     max_blocks: AtomicU64,
     gmax_bytes: AtomicU64,

@@ -153,6 +153,13 @@ pub(crate) struct ExactTotals {
     pub(crate) older_freed_blocks: u64,
 }
 
+impl ExactTotals {
+    /// Live bytes and blocks.
+    pub(crate) fn live(&self) -> (u64, u64) {
+        (self.total_bytes.saturating_sub(self.freed_bytes), self.total_blocks.saturating_sub(self.freed_blocks))
+    }
+}
+
 /// In which state the source was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Life {

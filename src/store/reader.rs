@@ -25,6 +25,7 @@ use crate::store::source::{FileSource, Source};
 use crate::store::streak::MOST_RECORDS;
 use crate::store::tables::Tables;
 use crate::store::text;
+use crate::store::totals;
 use crate::store::version::{Versioned, newest};
 use crate::store::words::{get, set};
 use crate::store::writer::FINISHED;
@@ -213,8 +214,8 @@ fn read_still<S: Source + ?Sized>(source: &S) -> Result<Picture, StoreError> {
         .into_iter()
         .max()
         .unwrap_or(0);
-    let stale =
-        decode::nanoseconds(&tables, now).saturating_sub(decode::nanoseconds(&tables, get(&newest(&header.exact).at)));
+    let copied = if totals::are_attributed(&tables) { now } else { get(&newest(&header.exact).at) };
+    let stale = decode::nanoseconds(&tables, now).saturating_sub(decode::nanoseconds(&tables, copied));
     decode::decode(&tables, &Moment { life, now: Ticks(now), totals_stale_ns: stale, rows_in_doubt })
 }
 

@@ -11,6 +11,7 @@ mod round_trip;
 mod space;
 mod speed;
 mod streaks;
+mod totals;
 
 use crate::ring::record::{Kind, Record};
 use crate::sampler::weight::{IntervalCode, Weight};

@@ -161,6 +161,8 @@ fn the_header_tells_what_it_was_told() {
         ns_per_tick: 0.5,
         started_unix_ns: 77,
         interval: IntervalCode(10),
+        // In exact mode totals are those of the sites.
+        exact_mode: false,
         ..options(Place::Path(path.clone()))
     })
     .expect("a store");
@@ -222,7 +224,7 @@ fn the_header_tells_what_it_was_told() {
         assert_eq!((picture.started_unix_ns, picture.ns_per_tick), (77, 0.5));
         assert_eq!(picture.loss.truncated_stacks, 9);
         assert_eq!(picture.pid, std::process::id());
-        assert!(picture.exact_mode && picture.fixed_interval_bytes == 3_000);
+        assert!(!picture.exact_mode && picture.fixed_interval_bytes == 3_000);
         assert!(!picture.command.is_empty());
     }
     std::fs::remove_file(path).expect("kept");
