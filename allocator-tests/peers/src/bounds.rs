@@ -25,6 +25,8 @@ pub enum Verdict {
     Kept,
     /// By how much it was missed, in the row's own figure, and whether the interval leaves it open.
     Missed { by: f64, unit: &'static str, open: bool },
+    /// The bound is not for this workload, and why. Not counted.
+    NotAsked(&'static str),
     /// Nothing could keep it on this workload, and why.
     Beyond(String),
     /// No figure, and why.
@@ -41,6 +43,7 @@ impl Verdict {
                 let open = if *open { " (the interval reaches into the bound)" } else { "" };
                 format!("**missed by {by:.digits$}{unit}**{open}")
             }
+            Verdict::NotAsked(why) => format!("does not apply: {why}"),
             Verdict::Beyond(why) => format!("nothing could: {why}"),
             Verdict::Unknown(why) => format!("no figure: {why}"),
         }
@@ -143,14 +146,19 @@ fn interval(rows: &mut Vec<Row>, results: &Results, work: &Work) {
     let Some((rate, interval)) = governed(results, work) else { return };
     let kib = interval / 1024.0;
     let measured = format!("{kib:.0} KiB at {rate:.0} MB/s");
-    let verdict = if kib <= 64.0 {
-        Verdict::Aim
-    } else if rate >= 500.0 {
+    let verdict = interval_verdict(rate, kib);
+    rows.push(row(GOVERNED_INTERVAL, what, "\u{2013}".to_owned(), "64 KiB".to_owned(), measured, verdict));
+}
+
+/// Of an interval in KiB, at so many MB/s. There is no aim.
+fn interval_verdict(rate: f64, kib: f64) -> Verdict {
+    if rate >= 500.0 {
+        Verdict::NotAsked("500 MB/s or more")
+    } else if kib <= 64.0 {
         Verdict::Kept
     } else {
         Verdict::Missed { by: kib - 64.0, unit: " KiB", open: false }
-    };
-    rows.push(row(GOVERNED_INTERVAL, what, "\u{2013}".to_owned(), "64 KiB".to_owned(), measured, verdict));
+    }
 }
 
 fn instructions(rows: &mut Vec<Row>, results: &Results, work: &Work) {
@@ -273,7 +281,7 @@ fn threads(rows: &mut Vec<Row>, results: &Results, works: &[Work]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Verdict, judge};
+    use super::{Verdict, interval_verdict, judge};
     use crate::statistics::Middle;
 
     #[test]
@@ -286,5 +294,17 @@ mod tests {
         assert_eq!(verdict(1.03), Verdict::Missed { by: 0.01, unit: "", open: true });
         assert_eq!(verdict(1.10), Verdict::Missed { by: 0.08, unit: "", open: false });
         assert_eq!(judge(None, 1.0, 1.0, || "x".to_owned()).1, Verdict::Unknown("x".to_owned()));
+    }
+
+    #[test]
+    fn the_bound_on_the_interval_is_for_programs_below_its_rate_alone() {
+        let not_asked = Verdict::NotAsked("500 MB/s or more");
+        assert_eq!(interval_verdict(6059.0, 256.0), not_asked);
+        assert_eq!(interval_verdict(8758.0, 2.0), not_asked);
+        assert_eq!(interval_verdict(500.0, 64.0), not_asked);
+        assert_eq!(not_asked.text(), "does not apply: 500 MB/s or more");
+        assert_eq!(interval_verdict(206.0, 32.0), Verdict::Kept);
+        assert_eq!(interval_verdict(499.9, 64.0), Verdict::Kept);
+        assert_eq!(interval_verdict(499.9, 128.0), Verdict::Missed { by: 64.0, unit: " KiB", open: false });
     }
 }

@@ -30,9 +30,14 @@ fn short_row(promise: &str, first: &Row, of: &[&Row]) -> String {
     let worst = of.iter().max_by(|a, b| far(a).total_cmp(&far(b))).filter(|row| far(row) > 0.0);
     let mut told: Vec<String> =
         worst.iter().map(|row| format!("{}: {}", row.verdict.text().replace("missed by ", ""), row.what)).collect();
+    let not_asked = count(&|verdict| matches!(verdict, Verdict::NotAsked(_)));
     let beyond = count(&|verdict| matches!(verdict, Verdict::Beyond(_)));
     let unknown = count(&|verdict| matches!(verdict, Verdict::Unknown(_)));
-    for (count, what) in [(beyond, "that nothing could keep"), (unknown, "without a figure")] {
+    for (count, what) in [
+        (not_asked, "more that it does not apply to"),
+        (beyond, "that nothing could keep"),
+        (unknown, "without a figure"),
+    ] {
         if count > 0 {
             told.push(format!("{count} {what}"));
         }
@@ -41,7 +46,7 @@ fn short_row(promise: &str, first: &Row, of: &[&Row]) -> String {
         "| {promise} | {} | {} | {} | {} | {} | {} | {} |\n",
         first.aim,
         first.at_most,
-        of.len(),
+        of.len() - not_asked,
         count(&|verdict| *verdict == Verdict::Aim),
         count(&|verdict| *verdict == Verdict::Kept),
         count(&|verdict| matches!(verdict, Verdict::Missed { .. })),
@@ -61,12 +66,28 @@ pub fn with_table(readme: &str, table: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BEGIN, END, with_table};
+    use super::{BEGIN, END, short_row, with_table};
+    use crate::bounds::{GOVERNED_INTERVAL, Row, Verdict};
 
     #[test]
     fn only_what_stands_between_the_markers_is_replaced() {
         let readme = format!("a\n{BEGIN}\nold\n{END}\nb\n");
         assert_eq!(with_table(&readme, "new\n"), Some(format!("a\n{BEGIN}\nnew\n{END}\nb\n")));
         assert_eq!(with_table("no markers", "new"), None);
+    }
+
+    #[test]
+    fn rows_that_a_bound_does_not_apply_to_are_not_counted() {
+        let row = |verdict| Row {
+            what: "a workload".to_owned(),
+            aim: "none".to_owned(),
+            at_most: "64 KiB".to_owned(),
+            measured: String::new(),
+            verdict,
+            promise: GOVERNED_INTERVAL,
+        };
+        let rows = [row(Verdict::NotAsked("x")), row(Verdict::Kept), row(Verdict::NotAsked("x"))];
+        let line = short_row("p", &rows[0], &rows.iter().collect::<Vec<_>>());
+        assert_eq!(line, "| p | none | 64 KiB | 1 | 0 | 1 | 0 | 2 more that it does not apply to |\n");
     }
 }
