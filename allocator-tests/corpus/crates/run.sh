@@ -2,7 +2,7 @@
 # Six real crates that leaked, each in the leaking and the mended version: builds the programs, runs them, says whether the
 # leaking were named and the mended left alone. `docs/benchmarks/leak-crates.md` is its table.
 #
-#   bash allocator-tests/corpus/crates/run.sh [--modes exact,16K,64K] [--seeds N] [--rounds N] [--write] [NAME...]
+#   bash allocator-tests/corpus/crates/run.sh [--modes exact,16K,64K] [--seeds N] [--rounds N] [--write] [--help] [NAME...]
 #
 # All twelve are built into one directory, so that what they have in common is compiled once.
 

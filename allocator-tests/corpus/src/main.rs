@@ -1,7 +1,8 @@
 //! Runs the corpus: `cargo run --release -p corpus -- [--cases a,b] [--modes exact,16K,64K] [--seeds N] [--short]
 //! [--no-rivals] [--write]`. Without arguments: every case, the three samplings, three seeds.
 //!
-//! Ends with status 1, and says which, if a bound is missed. `--write` writes `docs/benchmarks/leak-corpus.md`. `--run` and
+//! Ends with status 1, and says which, if a bound is missed. `--write` writes `docs/benchmarks/leak-corpus.md`, of a whole run
+//! alone. `--run` and
 //! `--rivals CASE SAMPLING SEED` are what it calls itself with; with `CORPUS_REPORT` in the environment `--run` also prints every
 //! judged site with its evidence.
 
@@ -18,11 +19,19 @@ static ALLOC: rivals::Watched<unfreed::Alloc> = rivals::Watched(unfreed::Alloc::
 
 /// Where the table goes, below the repository's root.
 const PAGE: &str = "docs/benchmarks/leak-corpus.md";
-const USAGE: &str = "corpus [--cases a,b] [--modes exact,16K,64K] [--seeds N] [--short] [--no-rivals] [--write]";
+const USAGE: &str =
+    "corpus [--cases a,b] [--modes exact,16K,64K] [--seeds N] [--short] [--no-rivals] [--write] [--help]";
+/// With fewer a run is a part.
+const SEEDS: u64 = 3;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ref given if given.contains(&"--help") || given.contains(&"-h") => {
+            let names: Vec<&str> = cases::all().map(|case| case.name).collect();
+            println!("usage: {USAGE}\n\ncases: {}\n--write: {PAGE}, of a whole run alone", names.join(", "));
+            Ok(true)
+        }
         [what @ ("--run" | "--rivals"), case, sampling, seed] => one(what, case, sampling, seed).map(|()| true),
         _ => Wanted::read(&arguments).and_then(|wanted| wanted.sweep()),
     };
@@ -70,11 +79,13 @@ impl Wanted {
         let mut wanted = Wanted {
             cases: cases::all().collect(),
             samplings: Sampling::SCORED.to_vec(),
-            seeds: 3,
+            seeds: SEEDS,
             short: false,
             rivals: true,
             write: false,
         };
+        // What leaves something out, as it was given: the page is of all.
+        let mut parts = Vec::new();
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value; {USAGE}"));
@@ -91,9 +102,20 @@ impl Wanted {
                 "--write" => wanted.write = true,
                 other => return Err(format!("'{other}' is no argument; {USAGE}")),
             }
+            let leaves_out = match argument.as_str() {
+                "--cases" | "--modes" | "--short" | "--no-rivals" => true,
+                "--seeds" => wanted.seeds < SEEDS,
+                _ => false,
+            };
+            if leaves_out {
+                parts.push(argument.as_str());
+            }
         }
-        if wanted.short && wanted.write {
-            return Err("--write is for a whole run: leave out --short".to_owned());
+        if wanted.write && !parts.is_empty() {
+            return Err(format!(
+                "--write is for a whole run, of {SEEDS} seeds or more, and replaces {PAGE}: leave out {}",
+                parts.join(", ")
+            ));
         }
         Ok(wanted)
     }

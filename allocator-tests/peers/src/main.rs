@@ -33,7 +33,7 @@ use results::Results;
 use round::Round;
 
 const USAGE: &str = "usage: peers [--quick | --long] [--rounds N] [--only WORKLOAD,…] [--profilers NAME,…] [--no-callgrind]
-             [--no-build] [--out DIRECTORY] [--slices N] [--slices-to FILE]
+             [--no-build] [--out DIRECTORY] [--slices N] [--slices-to FILE] [--help]
 
   --quick, --long   about 5 minutes and about 110, where the default is about 35 on two cores; building not counted
   --rounds N        rounds of all profilers, and no more of those whose cost is promised
@@ -159,6 +159,10 @@ impl Options {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().skip(1).any(|argument| argument == "--help" || argument == "-h") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     match Options::read().and_then(|options| bench(&options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

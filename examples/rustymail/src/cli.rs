@@ -8,6 +8,9 @@ use clap::error::ErrorKind;
 use crate::store::StoreConfig;
 use crate::sync::Mode;
 
+/// Where there are as many emails.
+const FOLDERS: u32 = 7;
+
 /// A mail service that leaks as the RustyMail report describes.
 ///
 /// Syncs generated mailboxes from an IMAP server of its own, in memory. Build it with `--features heap-profile` to see where
@@ -19,9 +22,9 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = whole::<1, 10_000_000>)]
     pub emails: u32,
 
-    /// Folders that hold them; at most as many as emails
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = whole::<1, 1000>)]
-    pub folders: u32,
+    /// Folders that hold them; at most as many as emails [default: 7, or as many as emails]
+    #[arg(long, value_name = "N", value_parser = whole::<1, 1000>)]
+    pub folders: Option<u32>,
 
     /// Decides every message: the same seed, the same mail
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<0, { u32::MAX }>)]
@@ -55,10 +58,10 @@ fn whole<const FIRST: u32, const LAST: u32>(text: &str) -> Result<u32, String> {
 impl Args {
     /// What clap cannot check by itself: options that constrain each other.
     pub fn validate(&self) -> Result<(), clap::Error> {
-        if self.folders > self.emails {
+        if let Some(folders) = self.folders.filter(|folders| *folders > self.emails) {
             let text = format!(
-                "invalid value '{}' for '--folders <N>': no folder may be empty, so at most as many as '--emails {}'\n",
-                self.folders, self.emails
+                "invalid value '{folders}' for '--folders <N>': no folder may be empty, so at most as many as '--emails {}'\n",
+                self.emails
             );
             return Err(clap::Error::raw(ErrorKind::ValueValidation, text));
         }
@@ -69,7 +72,7 @@ impl Args {
     pub fn store_config(&self) -> StoreConfig {
         StoreConfig {
             emails: self.emails,
-            folders: self.folders,
+            folders: self.folders.unwrap_or(FOLDERS.min(self.emails)),
             seed: u64::from(self.seed),
             attachment_kib: self.attachment_kib,
         }
@@ -108,5 +111,17 @@ mod tests {
             message.contains("--folders") && message.contains("'4'") && message.contains("--emails 3"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn few_emails_have_as_many_folders() {
+        for (emails, folders) in [("1", 1), ("5", 5), ("7", 7), ("8", 7), ("1000", 7)] {
+            let args = Args::try_parse_from(["rustymail", "--emails", emails]).unwrap();
+            args.validate().unwrap();
+            assert_eq!(args.store_config().folders, folders, "{emails} emails");
+        }
+        let args = Args::try_parse_from(["rustymail", "--emails=9", "--folders=8"]).unwrap();
+        args.validate().unwrap();
+        assert_eq!(args.store_config().folders, 8);
     }
 }

@@ -12,11 +12,15 @@ mod table;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use options::Options;
+use options::{Options, USAGE};
 use programs::{CASES, Kind, Programs};
 use table::Row;
 
 fn main() -> ExitCode {
+    if std::env::args().skip(1).any(|argument| argument == "--help" || argument == "-h") {
+        println!("usage: {USAGE}\n\nnames: {}", CASES.map(|case| case.name).join(" "));
+        return ExitCode::SUCCESS;
+    }
     match run() {
         Ok(failures) if failures.is_empty() => ExitCode::SUCCESS,
         Ok(failures) => {

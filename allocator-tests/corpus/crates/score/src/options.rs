@@ -2,7 +2,10 @@
 
 use crate::programs::CASES;
 
-const USAGE: &str = "run.sh [--modes exact,16K,64K] [--seeds N] [--rounds N] [--write] [NAME...]";
+pub const USAGE: &str = "run.sh [--modes exact,16K,64K] [--seeds N] [--rounds N] [--write] [--help] [NAME...]";
+/// With fewer seeds or rounds, or a mode or crate left out, a run is a part.
+const SEEDS: u64 = 3;
+const ROUNDS: u32 = 400;
 
 /// Growth must last 180 epochs to be called a leak, and 24 of the last 32 must have held: with fewer rounds none can be.
 const FEWEST_ROUNDS: u32 = 240;
@@ -19,7 +22,7 @@ pub struct Options {
 impl Options {
     /// Refuses what it does not know, by what is allowed.
     pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-        let mut options = Options { cases: Vec::new(), modes: Vec::new(), seeds: 3, rounds: 400, write: false };
+        let mut options = Options { cases: Vec::new(), modes: Vec::new(), seeds: SEEDS, rounds: ROUNDS, write: false };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} takes a value: {USAGE}"));
             match argument.as_str() {
@@ -34,6 +37,13 @@ impl Options {
                     options.cases.push(known.name);
                 }
             }
+        }
+        let is_part =
+            !options.cases.is_empty() || !options.modes.is_empty() || options.seeds < SEEDS || options.rounds < ROUNDS;
+        if options.write && is_part {
+            return Err(format!(
+                "--write is for a whole run, and replaces its page: without --modes and names, with {SEEDS} seeds and {ROUNDS} rounds or more"
+            ));
         }
         if options.cases.is_empty() {
             options.cases = CASES.iter().map(|case| case.name).collect();
