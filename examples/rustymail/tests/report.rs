@@ -57,6 +57,14 @@ fn live_bytes(sites: &[Site], name: &str) -> u64 {
     sites.iter().filter(|site| site.name == name).map(|site| site.live_bytes).sum()
 }
 
+/// As the README writes them: 1,234,567.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
+    groups.join(",")
+}
+
 /// One test, since dhat profiles one thing at a time.
 #[test]
 fn the_largest_sites_are_the_report_s_and_the_fixed_service_leaves_the_byte_pool_alone() {
@@ -75,6 +83,11 @@ fn the_largest_sites_are_the_report_s_and_the_fixed_service_leaves_the_byte_pool
         let (bytes, base64) = (live_bytes(&sites, name), live_bytes(&sites, "base64 decoding"));
         assert!(bytes <= base64, "{name} holds {bytes} bytes in all, base64 decoding {base64}");
     }
+    let [base64, objects, parsing] =
+        ["base64 decoding", "Email objects", "MIME parsing"].map(|name| grouped(live_bytes(&sites, name)));
+    let figures =
+        format!("{base64} bytes of base64 decoding, {objects} of Email objects and {parsing} of MIME parsing");
+    assert!(include_str!("../README.md").contains(&figures), "README.md has not: {figures}");
     let total: u64 = sites.iter().map(|site| site.live_bytes).sum();
     assert!(live_bytes(&sites, "other") * 20 < total, "more than a twentieth of the memory has no name in the report");
 
