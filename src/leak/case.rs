@@ -29,6 +29,8 @@ pub(crate) struct Case {
     pub(crate) cleanups: u16,
     tier: u8,
     withdrawal: u8,
+    /// The table gave the verdict, and the ages of blocks don't.
+    by_table: bool,
 }
 
 impl Case {
@@ -44,6 +46,7 @@ impl Case {
         cleanups: 0,
         tier: 0,
         withdrawal: 0,
+        by_table: false,
     };
 
     /// Takes one epoch's events in.
@@ -117,12 +120,12 @@ impl Case {
         self.passes <<= 1;
     }
 
-    /// Judges the case. `spine`: what its table's growth amounts to; `filled`: that growth ended just now.
+    /// Judges the case. `spine`: what its table's growth amounts to; `table_ended`: why that would be no verdict's ground any more.
     pub(crate) fn judge(
         &mut self,
         survivors: &dyn Fn() -> Survivors,
         spine: Tier,
-        filled: bool,
+        table_ended: Withdrawal,
         at: Moment<'_>,
     ) -> Option<Change> {
         let held = self.tier();
@@ -137,10 +140,11 @@ impl Case {
             reached
         };
         let why = match best {
+            _ if self.by_table => table_ended,
             Some((_, reading)) => reading.shut.unwrap_or(Withdrawal::Restarted),
-            None if filled => Withdrawal::TableFilled,
             None => Withdrawal::Freed,
         };
+        self.by_table = spine >= Tier::Suspected && spine > tier;
         self.set_tier(at.now, tier.max(spine), why)
     }
 

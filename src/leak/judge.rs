@@ -138,7 +138,7 @@ impl Judge {
             return None;
         }
         let History { case, live, born, origin, width_shift, spine: table, .. } = history;
-        case.judge(&|| Survivors::new(live, born, *origin, *width_shift), spine, table.filled(at.now), at)
+        case.judge(&|| Survivors::new(live, born, *origin, *width_shift), spine, table.why_withdrawn(at.now), at)
     }
 
     fn end_groups(&mut self, histories: &[History], on_change: &mut dyn FnMut(Subject, Change)) {

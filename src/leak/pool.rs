@@ -14,7 +14,7 @@ use super::gates::{Moment, Survivors};
 use super::history::{COHORTS_U32, History, REFERENCE_HOLD_EPOCHS};
 use super::judge::Judge;
 use super::ladder::{RUNGS, Step};
-use super::state::{Change, Tier};
+use super::state::{Change, Tier, Withdrawal};
 
 /// At most so many groups; then thin sites stay unjudged.
 const MOST_GROUPS: usize = 4096;
@@ -112,7 +112,7 @@ impl Group {
         self.case.advance(at.now, &steps, self.idle);
         self.measure(at.now, histories);
         let (members, reference) = (&self.members, self.reference_interval);
-        self.case.judge(&|| survivors(members, histories, reference), Tier::None, false, at)
+        self.case.judge(&|| survivors(members, histories, reference), Tier::None, Withdrawal::TableFilled, at)
     }
 
     /// Members are measured by the interval of their own last births, and most have none for long: their sum is measured

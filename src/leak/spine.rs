@@ -16,7 +16,7 @@
 
 use super::config::LeakConfig;
 use super::history::Block;
-use super::state::Tier;
+use super::state::{Tier, Withdrawal};
 use super::tally;
 
 /// Growths in the profile's first epochs are start-up.
@@ -128,7 +128,7 @@ impl Spine {
             self.grew(size, new, now);
         } else if size == self.capacity_bytes && self.chained != 0 {
             // The table itself is gone, without a successor: its size was no growth that stays.
-            *self = Spine { capacity_bytes: size, ..Spine::NONE };
+            *self = Spine { capacity_bytes: size, last_epoch: now, ..Spine::NONE };
         }
     }
 
@@ -152,7 +152,8 @@ impl Spine {
 
     /// Does this growth leave the table as it is?
     pub(crate) fn is_deaf_to_growth(&self, old: u64, new: u64) -> bool {
-        new <= self.capacity_bytes || (new as f32) < old as f32 * LEAST_GROWTH
+        // Among many tables of unequal size another one that became a little larger is no growth of the largest.
+        new <= self.capacity_bytes || (new as f32) < self.capacity_bytes.max(old) as f32 * LEAST_GROWTH
     }
 
     /// A block of this site, or the table itself, went from `old` to `new` bytes.
@@ -224,6 +225,17 @@ impl Spine {
     /// Did a chain of growths end in this very epoch?
     pub(crate) fn filled(&self, now: u32) -> bool {
         self.chained == 0 && self.last_epoch == now
+    }
+
+    /// Why a verdict that this table gave is withdrawn.
+    pub(crate) fn why_withdrawn(&self, now: u32) -> Withdrawal {
+        match self.chained {
+            _ if self.filled(now) => Withdrawal::TableFilled,
+            // Another table than the one that was growing, or hardly anything is known of this one.
+            0 | SIGHTED => Withdrawal::Restarted,
+            _ if self.growths < LEAST_GROWTHS => Withdrawal::Restarted,
+            _ => Withdrawal::Slowed,
+        }
     }
 
     /// Is a chain of growths under way?

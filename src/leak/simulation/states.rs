@@ -6,7 +6,7 @@ use super::whole::report_of;
 use super::world::{Held, World};
 use crate::leak::assemble::Course;
 use crate::leak::classify::classify;
-use crate::leak::state::State;
+use crate::leak::state::{Change, State, Withdrawal};
 
 fn keep(_: Held) {}
 
@@ -73,4 +73,32 @@ fn what_could_hide_in_many_sites_is_bounded_for_their_sum() {
     assert!((unjudged.bytes - expected).abs() < 0.02 * expected, "{} is not {expected}", unjudged.bytes);
     // And no more than there is.
     assert_eq!(report_of(&world, live(1_000_000), None).unjudged().bytes, 1_000_000.0);
+}
+
+/// Fifty buffers of one line that grow evenly, each from another size: what is told of them.
+#[test]
+fn many_tables_of_unequal_size_make_no_verdict_flap() {
+    for seed in 1..=10 {
+        let mut world = World::new(seed, 0.0, 800, 1);
+        let mut tables: Vec<(Option<Held>, u64, u64)> = vec![(None, 0, 0); 50];
+        let mut told = Vec::new();
+        for now in 0..800u32 {
+            world.begin_epoch(now);
+            for (held, length, capacity) in tables.iter_mut().filter(|_| now < 400) {
+                *length += 20 + world.random.below(80) as u64;
+                if *length > *capacity {
+                    *capacity = (*capacity * 2).max(*length);
+                    match *held {
+                        Some(held) => world.resize(held, *capacity),
+                        None => *held = Some(world.alloc(0, *capacity)),
+                    }
+                }
+            }
+            world.end_epoch_told(&mut |_, change| told.push((now, change)));
+        }
+        // Two verdicts are right. Which buffer is the largest changes, and with it the rate: a few are withdrawn for a while.
+        assert!((1..=10).contains(&told.len()), "seed {seed}: {told:?}");
+        let freed = |&(_, change): &(u32, Change)| change == Change::Withdrawn(Withdrawal::Freed);
+        assert!(!told.iter().any(freed), "seed {seed}: {told:?}");
+    }
 }
