@@ -7,9 +7,9 @@ use std::cmp::Ordering;
 
 use super::advice::advise;
 use super::case::Case;
-use super::classify::{classify, is_backlog, is_undecided};
+use super::classify::{classify, is_hardly_freed, is_undecided, mature_live, may_be_backlog};
 use super::clues::Function;
-use super::gates::Reading;
+use super::gates::{Moment, Reading};
 use super::habits::Ways;
 use super::history::{History, bytes};
 use super::judge::{Judge, Subject};
@@ -300,6 +300,16 @@ fn of_site(judge: &Judge, histories: &[History], index: usize, process: &Process
     )
 }
 
+/// Is it what too few members have left, which still allocate and hardly free?
+fn is_thin(group: &Group, histories: &[History], at: Moment<'_>) -> bool {
+    let members = || group.members.iter().filter_map(|&member| histories.get(member));
+    let age = at.now.saturating_sub(members().map(|history| history.origin).min().unwrap_or(at.now));
+    let silent = at.now.saturating_sub(members().map(|history| history.last_birth).max().unwrap_or(0));
+    let live = members().map(History::live_samples).sum();
+    let mature = members().map(|history| mature_live(history, at.now)).sum();
+    silent <= (age / 2).max(at.config.suspect_after_epochs / 2) && is_hardly_freed(live, mature, group.matured)
+}
+
 fn of_group<F>(
     judge: &Judge,
     histories: &[History],
@@ -312,7 +322,7 @@ fn of_group<F>(
     let reading = group.case.read(&|| group.survivors(histories), at).map(|(_, reading)| reading);
     let live = |backlog: bool| -> f32 {
         let members = group.members.iter().filter_map(|&member| histories.get(member));
-        members.filter(|history| is_backlog(history, at.now) == backlog).map(History::live_samples).sum()
+        members.filter(|history| may_be_backlog(history, at.now) == backlog).map(History::live_samples).sum()
     };
     let state = match group.case.tier() {
         Tier::Leak | Tier::Suspected if live(true) > live(false) => State::Backlog,
@@ -320,6 +330,7 @@ fn of_group<F>(
         Tier::Suspected => State::Suspected,
         Tier::Growing => State::Growing,
         Tier::None if is_undecided(&group.case, live(true) + live(false)) => State::Unknown,
+        Tier::None if is_thin(group, histories, at) => State::Unknown,
         // A tenth of what grew old is still there: a steady stock.
         Tier::None if live(true) + live(false) >= 0.1 * group.matured => State::Plateau,
         Tier::None => State::Churn,

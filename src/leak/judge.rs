@@ -88,18 +88,20 @@ impl Judge {
                 continue;
             }
             self.admit(history);
-            // A group has the evidence of its members' ages; a table that grows is a site's own, and judged as such.
-            match (history.group as usize).checked_sub(1).and_then(|g| self.groups.get_mut(g)) {
-                Some(group) => group.add(history, &steps, idle),
-                None => history.case.advance(now, &steps, idle),
+            // A group has the evidence of its members' ages, and each of its own, should it leave: each is a test with a share of
+            // the error of its own. A table that grows is a site's own, and judged as such.
+            if let Some(group) = (history.group as usize).checked_sub(1).and_then(|g| self.groups.get_mut(g)) {
+                group.add(history, &steps, idle);
             }
+            history.case.advance(now, &steps, idle);
             let change = self.judge_site(history);
             tell(change, Subject::Site(index), on_change);
         }
         self.end_groups(histories, on_change);
     }
 
-    /// Gives a site its order once it has enough samples; out of its group, if it was in one that lets it go.
+    /// Gives a site its order once it has enough samples; out of its group, if it was in one that lets it go. It keeps what its own
+    /// events gave; the group gathers its evidence anew, from those that stay.
     fn admit(&mut self, history: &mut History) {
         #[expect(clippy::cast_precision_loss, reason = "at most 1,000")]
         if history.case.order != 0 || history.matured < self.config.minimum_samples as f32 {
@@ -118,7 +120,6 @@ impl Judge {
                 group.matured -= history.matured;
             }
             history.group = 0;
-            history.case.restart(history.case.order);
         }
     }
 

@@ -238,6 +238,12 @@ impl Spine {
         }
     }
 
+    /// Bytes that its last growth added, if that was counted in epoch `since` or later.
+    pub(crate) fn last_step(&self, since: u32) -> f32 {
+        let counts = self.chained != 0 && self.last_epoch >= since;
+        if counts { (self.capacity_bytes as f32 - self.fill_bytes).max(0.0) } else { 0.0 }
+    }
+
     /// Is a chain of growths under way?
     pub(crate) fn is_growing(&self) -> bool {
         self.chained != 0 && self.growths >= 2
