@@ -366,12 +366,12 @@ mod tests {
     /// Nothing is served here, and nothing is granted: whatever is read is a request before it was refused.
     #[test]
     fn requests_that_are_refused_are_never_counted() {
-        let (words, is_over) = (std::sync::mpsc::channel(), AtomicBool::new(false));
+        let (words, is_over) = (AtomicPtr::new(std::ptr::null_mut()), AtomicBool::new(false));
         std::thread::scope(|scope| {
-            let is_over = &is_over;
+            let (words, is_over) = (&words, &is_over);
             scope.spawn(move || {
                 HOT.with(|hot| {
-                    words.0.send(std::ptr::from_ref(hot).expose_provenance()).expect("waits");
+                    words.store(std::ptr::from_ref(hot).cast_mut(), Ordering::Release);
                     while !is_over.load(Ordering::Relaxed) {
                         for size in [1 << 40, 1_000_000_000_000_000, 1 << 61, isize::MAX.cast_unsigned()] {
                             assert!(!Hot::admit_alloc(size));
@@ -380,9 +380,13 @@ mod tests {
                     }
                 });
             });
-            let hot: *const Hot = std::ptr::with_exposed_provenance(words.1.recv().expect("sends"));
-            // SAFETY: the thread's words, which are there until it ends, in this scope.
-            let hot = unsafe { &*hot };
+            let hot = loop {
+                // SAFETY: null, or the thread's words, which are there until it ends, in this scope.
+                if let Some(hot) = unsafe { words.load(Ordering::Acquire).as_ref() } {
+                    break hot;
+                }
+                std::thread::yield_now();
+            };
             for _ in 0..2_000_000 {
                 let found = hot.allocs().alloc_bytes;
                 if found != 0 {
