@@ -232,11 +232,12 @@ pub(crate) fn allocate<'a>(file: impl Fn() -> io::Result<&'a File>, offset: u64,
             _ => return Err(error),
         }
     }
-    let zeros = [0u8; 4096];
+    // Not on the stack: this may be a program's thread, on a small one.
+    static ZEROS: [u8; 4096] = [0; 4096];
     let mut at = offset;
     while at < end {
-        let length = usize::try_from(end - at).unwrap_or(zeros.len()).min(zeros.len());
-        file()?.write_all_at(&zeros[..length], at)?;
+        let length = usize::try_from(end - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
+        file()?.write_all_at(&ZEROS[..length], at)?;
         at += length as u64;
     }
     Ok(())
