@@ -167,9 +167,9 @@ impl Hot {
 
     /// Calls the thread: its next event, alloc or free, is to go cold. By whoever holds the registry's lock; see [`Hot::is_called`].
     pub(crate) fn call(&self) {
-        self.range_base.store(0, Ordering::Relaxed);
+        // One word alone, with which every address lies in the range: of several some could meet the owner's, who sets them at the same
+        // time, and a base that was changed with a length that was not would let frees of slots pass.
         self.range_span.store(usize::MAX, Ordering::Relaxed);
-        self.look_above.store(0, Ordering::Relaxed);
         if self.budget.load(Ordering::Relaxed) >= CALLED {
             self.budget.fetch_sub(CALL, Ordering::SeqCst);
         }
@@ -193,10 +193,15 @@ impl Hot {
 
     /// Sets what frees look at. By the owner; `None`: every one goes cold.
     pub(super) fn set_words(&self, words: Option<((usize, usize), usize)>) {
-        let ((base, span), look_above) = words.unwrap_or(((0, usize::MAX), 0));
-        self.range_base.store(base, Ordering::Relaxed);
-        self.range_span.store(span, Ordering::Relaxed);
-        self.look_above.store(look_above, Ordering::Relaxed);
+        if let Some(((base, span), look_above)) = words {
+            self.range_base.store(base, Ordering::Relaxed);
+            self.look_above.store(look_above, Ordering::Relaxed);
+            // Release: after the others also for a handler on this thread.
+            self.range_span.store(span, Ordering::Release);
+        } else {
+            // The base stays: a signal's handler may free a block between two stores.
+            self.range_span.store(usize::MAX, Ordering::Relaxed);
+        }
     }
 
     /// Takes the budget away, so that whatever allocates while we are inside goes cold. Returns what was left.
@@ -361,6 +366,32 @@ mod tests {
             is_over.store(true, Ordering::Relaxed);
         });
         assert_eq!(called.0.allocs().alloc_bytes, 0);
+    }
+
+    /// A call that met the setting of these words left the base of no range with the length of one: frees of slots were not looked at.
+    #[test]
+    fn a_call_that_meets_the_setting_of_words_leaves_all_frees_cold_or_none() {
+        let (called, is_over) = (Called(Hot::new()), AtomicBool::new(false));
+        let (base, span) = (1 << 40, 1 << 30);
+        let mut mixed = 0;
+        std::thread::scope(|scope| {
+            let called = &called;
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let Called(hot) = called;
+                    hot.call();
+                }
+            });
+            let Called(hot) = called;
+            for round in 0..60_000_000u64 {
+                hot.set_words((round % 4 != 0).then_some(((base, span), 1000)));
+                let found = (hot.range_base.load(Ordering::Relaxed), hot.range_span.load(Ordering::Relaxed));
+                mixed += u32::from(found.1 != usize::MAX && found != (base, span));
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(mixed, 0);
     }
 
     /// Nothing is served here, and nothing is granted: whatever is read is a request before it was refused.
