@@ -344,52 +344,43 @@ mod tests {
     // SAFETY: `depth` alone is not to be shared, and nobody touches it here.
     unsafe impl Sync for Called {}
 
-    /// A thread that ended while a start or a stop called it had counted 2^61 bytes too many.
-    #[test]
-    fn a_call_that_meets_the_threads_end_is_subtracted_once() {
+    /// Runs `own` as the owner of words that another thread calls all the time, `rounds` times.
+    fn while_called(rounds: u64, mut own: impl FnMut(&Hot, u64)) -> Hot {
         let (called, is_over) = (Called(Hot::new()), AtomicBool::new(false));
         std::thread::scope(|scope| {
-            let called = &called;
-            let is_over = &is_over;
+            let (called, is_over) = (&called, &is_over);
             scope.spawn(move || {
+                let Called(hot) = called;
                 while !is_over.load(Ordering::Relaxed) {
-                    let Called(hot) = called;
                     hot.call();
                 }
             });
-            let Called(hot) = called;
-            for _ in 0..1_000_000 {
-                // All that is granted is left.
-                hot.grant_budget(Some(1000), 0);
-                hot.close();
-            }
+            (0..rounds).for_each(|round| own(&called.0, round));
             is_over.store(true, Ordering::Relaxed);
         });
-        assert_eq!(called.0.allocs().alloc_bytes, 0);
+        called.0
+    }
+
+    /// A thread that ended while a start or a stop called it had counted 2^61 bytes too many.
+    #[test]
+    fn a_call_that_meets_the_threads_end_is_subtracted_once() {
+        let hot = while_called(1_000_000, |hot, _| {
+            // All that is granted is left.
+            hot.grant_budget(Some(1000), 0);
+            hot.close();
+        });
+        assert_eq!(hot.allocs().alloc_bytes, 0);
     }
 
     /// A call that met the setting of these words left the base of no range with the length of one: frees of slots were not looked at.
     #[test]
     fn a_call_that_meets_the_setting_of_words_leaves_all_frees_cold_or_none() {
-        let (called, is_over) = (Called(Hot::new()), AtomicBool::new(false));
         let (base, span) = (1 << 40, 1 << 30);
         let mut mixed = 0;
-        std::thread::scope(|scope| {
-            let called = &called;
-            let is_over = &is_over;
-            scope.spawn(move || {
-                while !is_over.load(Ordering::Relaxed) {
-                    let Called(hot) = called;
-                    hot.call();
-                }
-            });
-            let Called(hot) = called;
-            for round in 0..60_000_000u64 {
-                hot.set_words((round % 4 != 0).then_some(((base, span), 1000)));
-                let found = (hot.range_base.load(Ordering::Relaxed), hot.range_span.load(Ordering::Relaxed));
-                mixed += u32::from(found.1 != usize::MAX && found != (base, span));
-            }
-            is_over.store(true, Ordering::Relaxed);
+        while_called(60_000_000, |hot, round| {
+            hot.set_words((round % 4 != 0).then_some(((base, span), 1000)));
+            let found = (hot.range_base.load(Ordering::Relaxed), hot.range_span.load(Ordering::Relaxed));
+            mixed += u32::from(found.1 != usize::MAX && found != (base, span));
         });
         assert_eq!(mixed, 0);
     }
