@@ -114,8 +114,17 @@ impl Attribution {
         }
         row.current.stamp_peak(get(&global.peak_generation));
         let class = size_class(tables, record.size, epoch);
-        if record.interval != IntervalCode::EXACT && !matches!(record.kind, Kind::Free | Kind::Forget) {
-            row.note_size(record.size, record.kind == Kind::Resize);
+        if record.interval != IntervalCode::EXACT {
+            match record.kind {
+                Kind::Alloc => row.note_size(record.size),
+                Kind::Resize => {
+                    row.note_size(record.size);
+                    row.note_resize();
+                }
+                // Thinned out of the sample as it shrank: to what, nobody says.
+                Kind::Forget => row.note_resize(),
+                Kind::Free => {}
+            }
         }
         let cells = &row.current;
         let births =

@@ -68,16 +68,18 @@ impl Row {
         StackId(get(&self.key) as u32)
     }
 
-    /// A block of `size` bytes was recorded by sampling, by a resize or not.
+    /// A block of `size` bytes was recorded by sampling: born, or resized to that.
     #[inline]
-    pub(crate) fn note_size(&self, size: u64, resized: bool) {
+    pub(crate) fn note_size(&self, size: u64) {
         let (size, smallest) = (size.max(1), get(&self.smallest_bytes));
         if smallest == 0 || size < smallest {
             set(&self.smallest_bytes, size);
         }
-        if resized {
-            set(&self.resized, 1);
-        }
+    }
+
+    /// A block of the sample changed its size, whether or not it stayed in the sample.
+    pub(crate) fn note_resize(&self) {
+        set(&self.resized, 1);
     }
 
     /// The current figures, given how many peaks the process has had and whether it is at its peak now.

@@ -242,6 +242,8 @@ impl Oracle {
         if kind == Kind::Free {
             site.freed_blocks += weight.blocks;
             site.ended_lifetimes += u128::from(weight.blocks) * u128::from(self.now - block.birth);
+        } else {
+            site.total.resized |= block.interval != IntervalCode::EXACT;
         }
         self.live = (self.live.0 - weight.bytes, self.live.1 - weight.blocks);
         self.record(kind, &block)

@@ -50,8 +50,8 @@ static RECOGNISED: AtomicU8 = AtomicU8::new(NOT_YET);
 static MALLINFO2: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Finds out which allocator serves the global allocator's requests, by what a request changes in its statistics: names
-/// and types prove nothing where malloc may be another's. Makes a few allocations of the program's kind; once a process.
-/// Where the caller could call malloc.
+/// and types prove nothing where malloc may be another's. Makes a few allocations of the program's kind: once a process, or, while
+/// other threads change the figures all the time, again when it is asked again. Where the caller could call malloc.
 pub(crate) fn recognise() -> Option<Heap> {
     // Relaxed: the answer is the same whoever finds it.
     match RECOGNISED.load(Ordering::Relaxed) {
@@ -60,17 +60,14 @@ pub(crate) fn recognise() -> Option<Heap> {
         JEMALLOC => return Some(Heap::Jemalloc),
         _ => {}
     }
-    let found = if is_jemalloc() {
-        Some(Heap::Jemalloc)
-    } else if is_glibc() {
-        Some(Heap::Glibc)
+    let (code, found) = if is_jemalloc() {
+        (JEMALLOC, Some(Heap::Jemalloc))
     } else {
-        None
-    };
-    let code = match found {
-        None => NONE,
-        Some(Heap::Glibc) => GLIBC,
-        Some(Heap::Jemalloc) => JEMALLOC,
+        match is_glibc() {
+            Some(true) => (GLIBC, Some(Heap::Glibc)),
+            Some(false) => (NONE, None),
+            None => (NOT_YET, None),
+        }
     };
     RECOGNISED.store(code, Ordering::Relaxed);
     found
@@ -97,30 +94,34 @@ pub(crate) fn ask() -> Option<(Heap, HeapFigures)> {
 const PROBE_BYTES: usize = 40_016;
 /// What headers and rounding may add.
 const PROBE_SLACK: u64 = 8192;
-/// Other threads allocate meanwhile, so a try may fail; two that succeed are no chance.
+/// Other threads allocate meanwhile, so a try may tell nothing; two that tell the same are no chance.
 const TRIES: usize = 12;
-const SUCCESSES: usize = 2;
+const ENOUGH: usize = 2;
 
-/// Does a request to the global allocator show in glibc's figures, up and down?
-fn is_glibc() -> bool {
+/// Does a request to the global allocator show in glibc's figures, up and down? `None`: other threads changed them at each try.
+fn is_glibc() -> Option<bool> {
     if !find_mallinfo2() {
-        return false;
+        return Some(false);
     }
-    let mut seen = 0;
-    for _ in 0..TRIES {
-        let Some(before) = glibc() else { return false };
-        let Some(during) = with_block(PROBE_BYTES, glibc).flatten() else { return false };
-        let Some(after) = glibc() else { return false };
-        let shows = |less: HeapFigures| {
-            let change = during.allocated_bytes.wrapping_sub(less.allocated_bytes);
-            (PROBE_BYTES as u64..PROBE_BYTES as u64 + PROBE_SLACK).contains(&change)
-        };
-        seen += usize::from(shows(before) && shows(after));
-        if seen == SUCCESSES {
-            return true;
+    let allocated = || glibc().map(|figures| figures.allocated_bytes);
+    judged((0..TRIES).map_while(|_| Some([allocated()?, with_block(PROBE_BYTES, allocated)??, allocated()?])))
+}
+
+/// By what was allocated before a probing block, while it lived, and after.
+fn judged(tries: impl Iterator<Item = [u64; 3]>) -> Option<bool> {
+    let (mut shown, mut hidden) = (0, 0);
+    for [before, during, after] in tries {
+        let shows = |less| (PROBE_BYTES as u64..PROBE_BYTES as u64 + PROBE_SLACK).contains(&during.wrapping_sub(less));
+        if shows(before) && shows(after) {
+            shown += 1;
+        } else if before == during && during == after {
+            hidden += 1;
+        }
+        if shown == ENOUGH || hidden == ENOUGH {
+            return Some(shown == ENOUGH);
         }
     }
-    false
+    None
 }
 
 /// Runs `f` while a block of the global allocator lives.
@@ -209,8 +210,10 @@ mod tests {
 
     #[test]
     fn the_tests_own_allocator_is_recognised_and_its_figures_move() {
-        // The tests are served by the system's malloc, which is glibc's, unless something is preloaded.
-        assert_eq!(recognise(), Some(Heap::Glibc));
+        // The tests are served by the system's malloc, which is glibc's, unless something is preloaded. Those beside this one may
+        // hide it for a while.
+        let recognised = (0..10_000).find_map(|_| recognise());
+        assert_eq!(recognised, Some(Heap::Glibc));
         let (_, before) = ask().expect("recognised");
         let kept = std::hint::black_box(vec![1u8; 50_000_000]);
         let (_, during) = ask().expect("recognised");
@@ -218,5 +221,19 @@ mod tests {
         // Tests beside this one allocate less than that.
         assert!(during.allocated_bytes > before.allocated_bytes + 30_000_000, "{before:?} {during:?}");
         assert!(during.held_bytes >= during.allocated_bytes);
+    }
+    /// A program whose threads allocate all the time is asked again; one that is served by another allocator is not.
+    #[test]
+    fn figures_that_others_change_prove_nothing() {
+        const BLOCK: u64 = PROBE_BYTES as u64 + 16;
+        let judged = |tries: &[[u64; 3]]| judged(tries.iter().copied());
+        let (shown, hidden, noisy) = ([5000, 5000 + BLOCK, 5000], [5000; 3], [5000, 7000 + BLOCK, 900_000]);
+        assert_eq!(judged(&[shown, shown]), Some(true));
+        assert_eq!(judged(&[hidden, hidden]), Some(false));
+        assert_eq!(judged(&[noisy, shown, noisy, noisy, shown]), Some(true));
+        assert_eq!(judged(&[noisy, hidden, noisy, hidden]), Some(false));
+        for undecided in [&[noisy; TRIES][..], &[shown], &[hidden], &[shown, hidden, noisy], &[]] {
+            assert_eq!(judged(undecided), None, "{undecided:?}");
+        }
     }
 }

@@ -458,6 +458,8 @@ fn scenario(name: &str) -> &'static [Cell] {
                     plain("vector of 64 B to 4 KiB at 4 KiB", 12, 200, &[GROWTH]),
                     plain("vector of 1 KiB to 256 KiB at 64 KiB", 16, 100, &[LARGE_GROWTH]),
                     plain("shrunk 4 KiB to 100 B at 16 KiB", 14, 400, &[SHRUNK]),
+                    // Hardly one stays in the sample.
+                    plain("few shrunk 16,000 B to 500 B at 16 KiB", 14, 20, &[&[(16_000, 0), (500, 0)]]),
                     plain("into the table and back at 64 KiB", 16, 100, &[ACROSS]),
                     Cell {
                         name: "4K and 2K, ten times at 64 KiB",
