@@ -77,7 +77,7 @@ pub(crate) struct Worker {
 /// What a worker remembers between ticks.
 struct Memory {
     epoch_began: Instant,
-    /// CPU time of draining that the governor has not heard of. What reports and verdicts take is not among it: a
+    /// CPU time of draining that the governor has not heard of. What totals, epochs, reports and verdicts take is not among it: a
     /// coarser sample would not make those cheaper.
     drained_ns: u64,
     max_live: (u64, u64),
@@ -243,6 +243,8 @@ impl Worker {
         let began = clock::thread_cpu_ns();
         store.lay_out_ahead();
         AGGREGATOR.watched(|tables, watch, now| {
+            // What comes after takes as long however few samples there are.
+            memory.drained_ns += clock::thread_cpu_ns().saturating_sub(began);
             totals = of_moment(tables, totals);
             store.set_exact_totals(&totals, now);
             // The store's epochs are for its readers, who see the last one that was closed: every settling closes one.
@@ -253,7 +255,6 @@ impl Worker {
                 store.push_history(&history_point(base, &totals, resident));
             }
         });
-        memory.drained_ns += clock::thread_cpu_ns().saturating_sub(began);
         self.note_interval(memory, &totals);
         if ends_epoch {
             self.judge(memory, &totals, resident);
