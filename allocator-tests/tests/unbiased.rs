@@ -44,6 +44,11 @@ fn reallocated_blocks() {
 }
 
 #[test]
+fn blocks_that_grow_where_nothing_else_is_allocated() {
+    run("alone", 1000);
+}
+
+#[test]
 fn intervals_that_change() {
     run("changing", 100);
 }

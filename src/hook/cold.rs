@@ -284,14 +284,15 @@ impl<'a> Cold<'a> {
         }
     }
 
-    fn birth(&mut self, identity: &Identity, size: usize) {
+    /// A block is in the sample from here on: born, or, where `grown_from` is not 0, grown.
+    fn birth(&mut self, identity: &Identity, size: usize, grown_from: usize) {
         self.send(&Record {
             at: identity.birth,
             kind: Kind::Alloc,
             stack: identity.stack,
             interval: identity.interval,
             size: size as u64,
-            old_size: 0,
+            old_size: grown_from as u64,
             old_interval: IntervalCode::EXACT,
             birth: Ticks(0),
             carried: 0.0,

@@ -18,7 +18,7 @@
 //! is enough to go by: the figure is at least `ENOUGH`·w, or `PLENTY`·w where sizes are mixed, or the site's total is.
 //! Else the site may have blocks of any size that the process is known to use, and w is the weight of its smallest: such
 //! an interval is wide, and says by that that nobody can know. So it is for the total of a site that resizes its blocks:
-//! each counts with several sizes, of which the smallest are met least.
+//! each counts with several sizes, of which the smallest are met least, and mostly never: w is that of a block of `FIRST_BYTES`.
 //!
 //! **What holds**: at least 93% everywhere in bytes. In blocks too, but at a site whose many samples hide a kind of
 //! block much smaller than all of them, and so few that none was met: less than 3.69·R bytes together. No sample can
@@ -53,11 +53,17 @@ pub(crate) struct Unseen {
     likely: f64,
     /// One of any size that the process uses.
     possible: f64,
+    /// One of the sizes that a block may have had before it grew.
+    earlier: f64,
 }
+
+/// Blocks that grow begin with so many bytes at least, as the standard library's collections do: mostly one of their small sizes was
+/// never sampled, at this site or any.
+const FIRST_BYTES: u64 = 8;
 
 impl Unseen {
     /// Exact mode: every block was recorded.
-    pub(crate) const NONE: Unseen = Unseen { known: 0.0, likely: 0.0, possible: 0.0 };
+    pub(crate) const NONE: Unseen = Unseen { known: 0.0, likely: 0.0, possible: 0.0, earlier: 0.0 };
 
     /// At a site whose blocks over all time are `total`. The coarsest mean interval so far was `interval_bytes`, the
     /// smallest block of the process `smallest_bytes`.
@@ -71,13 +77,14 @@ impl Unseen {
         };
         let sure = known > 0.0 && !total.resized && part.sampled >= PLENTY * known;
         let possible = known.max(weight(smallest_bytes));
-        Unseen { known, likely: if sure { known } else { possible }, possible }
+        let earlier = possible.max(weight(FIRST_BYTES));
+        Unseen { known, likely: if sure { known } else { possible }, possible, earlier }
     }
 
     /// Among blocks of at least `bytes` each.
     pub(crate) fn of_class(bytes: u64, interval_bytes: f64) -> Unseen {
         let weight = 1.0 / probability(bytes, interval_bytes);
-        Unseen { known: weight, likely: weight, possible: weight }
+        Unseen { known: weight, likely: weight, possible: weight, earlier: weight }
     }
 }
 
@@ -99,7 +106,7 @@ impl Estimate {
         let alike = part.mean_weight() >= ALIKE * unseen.known;
         let enough = part.sampled > 0.0 && part.sampled >= if alike { ENOUGH } else { PLENTY } * unseen.known;
         part.estimate(match (amount.resized, enough) {
-            (true, _) => unseen.possible,
+            (true, _) => unseen.earlier,
             (false, true) => unseen.known,
             (false, false) => unseen.likely,
         })

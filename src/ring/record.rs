@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 0 | ticks of the event |
 //! | 1 | size in bytes (48 bits), kind (4), interval code (6), old interval code (6; `Resize` only) |
-//! | 2 | birth ticks (`Free`, `Forget`); old size (48) and carried weight as the upper half of `f32` bits (16) (`Resize`); 0 (`Alloc`) |
+//! | 2 | birth ticks (`Free`, `Forget`); old size (48) and carried weight as the upper half of `f32` bits (16) (`Resize`); old size (`Alloc`) |
 //! | 3 | stack (32), age in ticks as `f32` bits (32; `Resize` only) |
 //!
 //! A resize needs its birth too: the block's weight changes, and with it its part in a site's mean age. Age and carried
@@ -43,7 +43,7 @@ pub(crate) struct Record {
     pub(crate) interval: IntervalCode,
     /// The size now; for `Free` and `Forget` the size that leaves. At most 2^48 - 1.
     pub(crate) size: u64,
-    /// `Resize`: the size before. Otherwise 0.
+    /// `Resize`: the size before. `Alloc`: the same, where the block came into the sample by growing. Otherwise 0.
     pub(crate) old_size: u64,
     /// `Resize`: the interval that the block had before (`sampler::regrow`). Otherwise 0.
     pub(crate) old_interval: IntervalCode,
@@ -105,7 +105,7 @@ impl Record {
                 age_bits(self.at.0.saturating_sub(self.birth.0)),
             ),
             Kind::Free | Kind::Forget => (self.birth.0, 0),
-            Kind::Alloc => (0, 0),
+            Kind::Alloc => (self.old_size.min(SIZE_MASK), 0),
         };
         [
             self.at.0,
@@ -130,7 +130,7 @@ impl Record {
             _ => return None,
         };
         let (old_size, birth, carried) = match kind {
-            Kind::Alloc => (0, 0, 0.0),
+            Kind::Alloc => (words[2] & SIZE_MASK, 0, 0.0),
             Kind::Free | Kind::Forget => (0, words[2], 0.0),
             Kind::Resize => {
                 let age = age_of(&words);
@@ -190,7 +190,7 @@ mod tests {
                 stack: StackId(u32::MAX),
                 interval: IntervalCode(62),
                 size: SIZE_MASK,
-                old_size: if kind == Kind::Resize { SIZE_MASK - 1 } else { 0 },
+                old_size: if matches!(kind, Kind::Alloc | Kind::Resize) { SIZE_MASK - 1 } else { 0 },
                 old_interval: IntervalCode(if kind == Kind::Resize { 9 } else { 0 }),
                 birth: match kind {
                     Kind::Alloc => Ticks(0),

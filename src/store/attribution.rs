@@ -115,15 +115,12 @@ impl Attribution {
         row.current.stamp_peak(get(&global.peak_generation));
         let class = size_class(tables, record.size, epoch);
         if record.interval != IntervalCode::EXACT {
-            match record.kind {
-                Kind::Alloc => row.note_size(record.size),
-                Kind::Resize => {
-                    row.note_size(record.size);
-                    row.note_resize();
-                }
-                // Thinned out of the sample as it shrank: to what, nobody says.
-                Kind::Forget => row.note_resize(),
-                Kind::Free => {}
+            if matches!(record.kind, Kind::Alloc | Kind::Resize) {
+                row.note_size(record.size);
+            }
+            // A block that is forgotten shrank: to what, nobody says.
+            if matches!(record.kind, Kind::Resize | Kind::Forget) || record.old_size != 0 {
+                row.note_resize();
             }
         }
         let cells = &row.current;

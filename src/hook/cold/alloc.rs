@@ -129,7 +129,7 @@ unsafe fn tracked(
         }
         return ptr;
     }
-    cold.birth(&identity, layout.size());
+    cold.birth(&identity, layout.size(), 0);
     if governed && let Some((_, own)) = cold.block.as_mut() {
         let others = if is_large { identity.birth.0.saturating_sub(identified.0) } else { 0 };
         own.untold.charge(clock::now().0.saturating_sub(started.0).saturating_sub(others));

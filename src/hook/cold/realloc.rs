@@ -273,7 +273,8 @@ impl Cold<'_> {
             (Some(before), None) => self.death(Kind::Forget, &before, old, clock::now()),
             (None, Some(after)) => {
                 self.count_older(old);
-                self.birth(&after, new);
+                // In exact mode it is a new block, as in dhat.
+                self.birth(&after, new, if mode == Mode::Exact { 0 } else { old });
             }
             (None, None) => {
                 if before.is_some() || mode == Mode::Exact {
