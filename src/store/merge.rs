@@ -40,6 +40,13 @@ impl Run {
     }
 }
 
+/// Some ring begins with a record from so far ahead that its clock must have gone back since (a machine that slept or was moved). It
+/// would hide itself and all that follow it until the clock is there again: so all that there is is due.
+struct WentBack;
+
+/// Records are stamped before they are seen, and threads' clocks agree to a microsecond: no sound one is from 17 seconds ahead and more.
+const FAR_TICKS: u64 = 1 << 36;
+
 /// So many rings need no heap.
 pub(super) const FEW: usize = 8;
 
@@ -61,21 +68,40 @@ impl Attribution {
     /// Applies what the rings hold up to `until`; gives the number of records consumed. The caller holds the
     /// aggregator's lock.
     pub(crate) fn drain(&mut self, tables: &Tables<'_>, until: Ticks, observer: &mut impl Observer) -> u64 {
+        match self.drain_in_time(tables, until, observer) {
+            Ok(consumed) => consumed,
+            Err(WentBack) => self.drain_in_time(tables, Ticks(u64::MAX), observer).unwrap_or(0),
+        }
+    }
+
+    fn drain_in_time(
+        &mut self,
+        tables: &Tables<'_>,
+        until: Ticks,
+        observer: &mut impl Observer,
+    ) -> Result<u64, WentBack> {
         // Taken out of `self` so that `apply` can borrow it; an empty box allocates nothing.
         let mut runs = std::mem::take(&mut self.scratch.runs);
-        let (mut length, mut few) = (0, Turns::NONE);
+        let (mut length, mut few, mut went_back) = (0, Turns::NONE, false);
         let mut fill = Fill::default();
         let used = tables.used(Region::Rings).min(runs.len() as u64);
         #[expect(clippy::cast_possible_truncation, reason = "at most 4096")]
         for ring in 0..used as u32 {
             let Some(consumer) = self.consumer(tables, ring, None) else { continue };
-            let Some(at) = next_at(&consumer, until) else { continue };
+            let Some(at) = next_at(&consumer, until) else {
+                went_back |= consumer.peek().is_some_and(|words| words[0] > until.0.saturating_add(FAR_TICKS));
+                continue;
+            };
             fill.add(consumer.unread());
             few.push(at, ring, consumer);
             if let Some(run) = runs.get_mut(length) {
                 *run = Run { at, ring, end: consumer.index().wrapping_add(consumer.unread()) };
                 length += 1;
             }
+        }
+        if went_back {
+            self.scratch.runs = runs;
+            return Err(WentBack);
         }
         self.fill = fill;
         // After the heads were taken: what records name was laid out before.
@@ -86,7 +112,7 @@ impl Attribution {
             self.merge(tables, until, runs.get_mut(..length).unwrap_or_default(), observer)
         };
         self.scratch.runs = runs;
-        consumed
+        Ok(consumed)
     }
 
     fn merge(&mut self, tables: &Tables<'_>, until: Ticks, runs: &mut [Run], observer: &mut impl Observer) -> u64 {

@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers of the tests' own making")]
 
 mod abreast;
+mod clock;
 mod corruption;
 mod dead;
 mod live;
