@@ -2,19 +2,34 @@
 //!
 //! A program is often rebuilt, upgraded or deleted while it runs, and a container's paths mean nothing outside it.
 //! So a file counts as a module's only if it carries the same GNU build id; where the module has none, if the file
-//! has none either and its executable segment ends on the same page. Tried in order: separate debug information by
+//! has none either, its executable segment ends on the same page, and it has not been changed since the profile began: a program
+//! that was built anew ends on the same page more often than not. Tried in order: separate debug information by
 //! build id, the path itself, the process's own links to what it runs (`/proc/PID/exe`, `/proc/PID/root`).
 //! Format: System V ABI, 'Program Loading'; GNU notes as in `elf.h`.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::store::picture::ModulePicture;
 
-/// The file to read a module's symbols from.
-pub(super) fn find(module: &ModulePicture, pid: u32) -> Option<PathBuf> {
-    candidates(module, pid).into_iter().find(|path| Identity::read(path).is_some_and(|file| file.is_of(module)))
+/// The file to read a module's symbols from, of a profile that began so many nanoseconds after 1970.
+pub(super) fn find(module: &ModulePicture, pid: u32, started_unix_ns: u64) -> Option<PathBuf> {
+    let is_of = |path: &PathBuf| {
+        let is_of = Identity::read(path).is_some_and(|file| file.is_of(module));
+        is_of && (!module.build_id.is_empty() || is_unchanged(path, started_unix_ns))
+    };
+    candidates(module, pid).into_iter().find(is_of)
+}
+
+/// Was neither the file's content written nor the file put in its place since then?
+fn is_unchanged(path: &Path, since_unix_ns: u64) -> bool {
+    let ns = |seconds: i64, part: i64| i128::from(seconds) * 1_000_000_000 + i128::from(part);
+    path.metadata().is_ok_and(|file| {
+        let changed = ns(file.mtime(), file.mtime_nsec()).max(ns(file.ctime(), file.ctime_nsec()));
+        changed <= i128::from(since_unix_ns)
+    })
 }
 
 fn candidates(module: &ModulePicture, pid: u32) -> Vec<PathBuf> {
@@ -166,20 +181,48 @@ mod tests {
         assert_eq!(build_id(&[0xff; 64]), None);
     }
 
+    fn now() -> u64 {
+        crate::sys::clock::wall_ns()
+    }
+
+    /// A program without a build id, in eight lines of headers: its code ends on the same page as before when it is built anew.
+    #[test]
+    fn a_file_without_a_build_id_is_refused_once_it_was_changed() {
+        let path = std::env::temp_dir().join(format!("unfreed-module-{}", std::process::id()));
+        let mut file = [0; 64 + 56];
+        file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        // One program header, right after this one: code of 100 bytes.
+        for (at, byte) in [(32, 64), (54, 56), (56, 1), (64, 1), (68, 1), (64 + 40, 100)] {
+            file[at] = byte;
+        }
+        std::fs::write(&path, file).unwrap();
+        let built = now() + 1_000_000_000;
+        let name = path.to_str().unwrap().to_owned();
+        let module = ModulePicture { path: name, end: 100, ..ModulePicture::default() };
+        assert_eq!(find(&module, 0, built), Some(path.clone()));
+        assert_eq!(find(&module, 0, built - 3_600_000_000_000), None, "changed an hour after the start");
+        // Built before, put there afterwards.
+        let older = std::time::SystemTime::now() - std::time::Duration::from_secs(7_200);
+        File::options().write(true).open(&path).unwrap().set_modified(older).unwrap();
+        assert_eq!(find(&module, 0, built - 3_600_000_000_000), None);
+        assert_eq!(find(&module, 0, built), Some(path.clone()));
+        std::fs::remove_file(path).unwrap();
+    }
+
     #[test]
     fn a_file_of_another_build_is_refused() {
         let exe = std::env::current_exe().unwrap();
         let (build_id, code_end) = identity(&exe).unwrap();
         let path = exe.to_str().unwrap().to_owned();
         let module = ModulePicture { path, build_id: build_id.clone(), end: code_end, ..ModulePicture::default() };
-        assert_eq!(find(&module, std::process::id()), Some(exe));
+        assert_eq!(find(&module, std::process::id(), now()), Some(exe));
         let mut other = build_id;
         if other.is_empty() {
             let moved = ModulePicture { end: code_end + PAGE_BYTES, ..module };
-            assert_eq!(find(&moved, std::process::id()), None);
+            assert_eq!(find(&moved, std::process::id(), now()), None);
         } else {
             other[0] ^= 1;
-            assert_eq!(find(&ModulePicture { build_id: other, ..module }, std::process::id()), None);
+            assert_eq!(find(&ModulePicture { build_id: other, ..module }, std::process::id(), now()), None);
         }
     }
 
@@ -188,7 +231,7 @@ mod tests {
         let exe = std::env::current_exe().unwrap();
         let (build_id, end) = identity(&exe).unwrap();
         let gone = ModulePicture { path: "/nowhere/deleted".into(), build_id, end, ..ModulePicture::default() };
-        let found = find(&gone, std::process::id());
+        let found = find(&gone, std::process::id(), now());
         assert_eq!(found.is_some(), !gone.build_id.is_empty());
     }
 

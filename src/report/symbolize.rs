@@ -172,7 +172,7 @@ enum Source {
 
 impl Source {
     fn of(module: &ModulePicture, picture: &Picture) -> Source {
-        let file = module_file::find(module, picture.pid);
+        let file = module_file::find(module, picture.pid, picture.started_unix_ns);
         if let Some(loader) = file.as_ref().and_then(|path| addr2line::Loader::new(path).ok()) {
             return Source::File(Box::new(loader));
         }
