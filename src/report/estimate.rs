@@ -51,9 +51,7 @@ pub(crate) struct Unseen {
     known: f64,
     /// The same, or one of any size that the process uses, where too little is known.
     likely: f64,
-    /// One of any size that the process uses.
-    possible: f64,
-    /// One of the sizes that a block may have had before it grew.
+    /// One of any size that the process uses, and of the sizes that a block may have had before it grew.
     earlier: f64,
 }
 
@@ -63,7 +61,7 @@ const FIRST_BYTES: u64 = 8;
 
 impl Unseen {
     /// Exact mode: every block was recorded.
-    pub(crate) const NONE: Unseen = Unseen { known: 0.0, likely: 0.0, possible: 0.0, earlier: 0.0 };
+    pub(crate) const NONE: Unseen = Unseen { known: 0.0, likely: 0.0, earlier: 0.0 };
 
     /// At a site whose blocks over all time are `total`. The coarsest mean interval so far was `interval_bytes`, the
     /// smallest block of the process `smallest_bytes`.
@@ -78,13 +76,13 @@ impl Unseen {
         let sure = known > 0.0 && !total.resized && part.sampled >= PLENTY * known;
         let possible = known.max(weight(smallest_bytes));
         let earlier = possible.max(weight(FIRST_BYTES));
-        Unseen { known, likely: if sure { known } else { possible }, possible, earlier }
+        Unseen { known, likely: if sure { known } else { possible }, earlier }
     }
 
     /// Among blocks of at least `bytes` each.
     pub(crate) fn of_class(bytes: u64, interval_bytes: f64) -> Unseen {
         let weight = 1.0 / probability(bytes, interval_bytes);
-        Unseen { known: weight, likely: weight, possible: weight, earlier: weight }
+        Unseen { known: weight, likely: weight, earlier: weight }
     }
 }
 
