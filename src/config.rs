@@ -122,11 +122,20 @@ impl Config {
             });
         }
         self.leaks.validate().map_err(Error::LeakConfig)?;
-        if self.output.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+        if let Some(path) = self.output.as_deref().filter(|path| names_nothing(path)) {
             return Err(Error::Value {
                 name: "output",
-                value: String::new(),
+                value: path.display().to_string(),
                 allowed: "a file's path; or no_output()",
+            });
+        }
+        if let StorePlace::Path(path) = &self.store
+            && names_nothing(path)
+        {
+            return Err(Error::Value {
+                name: "store",
+                value: path.display().to_string(),
+                allowed: "a file's path; or store_in_memory()",
             });
         }
         Ok(())
@@ -203,6 +212,11 @@ impl Config {
         }
         Ok(Some(config))
     }
+}
+
+/// No file has such a name: none at all, or one with a zero byte in it.
+fn names_nothing(path: &Path) -> bool {
+    path.as_os_str().is_empty() || path.as_os_str().as_encoded_bytes().contains(&0)
 }
 
 /// The directory that the environment names for stores.
@@ -358,6 +372,9 @@ mod tests {
             Config { max_frames: 2, ..Config::default() },
             Config { epochs: Epochs::Every(Duration::ZERO), ..Config::default() },
             Config { output: Some(PathBuf::new().into()), ..Config::default() },
+            Config { output: Some(PathBuf::from("a\0b").into()), ..Config::default() },
+            Config { store: StorePlace::Path(PathBuf::new()), ..Config::default() },
+            Config { store: StorePlace::Path(PathBuf::from("a\0b")), ..Config::default() },
         ];
         for config in bad {
             let text = config.check().expect_err("bad").to_string();

@@ -12,6 +12,10 @@ use crate::store::picture::{Amount, Figures, SitePicture};
 
 /// One call chain that allocated. In sampled mode its figures are estimates with 95% intervals, in exact mode they
 /// are exact. Copy and cheap.
+///
+/// A block that grows by `realloc` stays with the chain of its birth in exact mode. In sampled mode it belongs to the chain in which it
+/// was first sampled, which is that of a growth where the growth was met and the block before was not: so buffers that are made small in
+/// one place and grow large in another are mostly the latter's. Over both places together the figures are unbiased alike.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a> {
     pub(crate) snapshot: &'a Snapshot,
