@@ -6,6 +6,14 @@
 use std::fmt;
 
 /// The thresholds of the leak judge. All durations are in epochs (5 s each by default, or rounds of manual epochs).
+///
+/// More may come, so it is made from the default:
+///
+/// ```
+/// let mut thresholds = unfreed::LeakConfig::default();
+/// thresholds.suspect_after_epochs = 30;
+/// let profiler = unfreed::Profiler::builder().leak_config(thresholds);
+/// ```
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct LeakConfig {
