@@ -98,8 +98,7 @@ impl Aggregator {
         let running = unsafe { &mut *self.running.get() };
         let result = running.as_mut().map(f);
         if result.is_some() {
-            // Relaxed: written under the lock; who reads it asks only whether it moved.
-            self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+            self.goes_on();
         }
         drop(held);
         result
@@ -111,7 +110,13 @@ impl Aggregator {
         self.is_crowded.load(Ordering::Relaxed)
     }
 
-    /// Grows while others get the lock and are done with it.
+    /// Whoever holds the lock is at work. Called under it.
+    pub(crate) fn goes_on(&self) {
+        // Relaxed: written under the lock; who reads it asks only whether it moved.
+        self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Grows while others get the lock and are done with it, or say that they go on.
     pub(crate) fn turns(&self) -> u64 {
         self.turns.load(Ordering::Relaxed)
     }

@@ -378,7 +378,7 @@ fn copy(store: &'static Store) -> Option<Box<Picture>> {
     // A store that outgrew its copy while it was being made is copied again; it is bounded, so this ends.
     for _ in 0..16 {
         let mut copy = PictureCopy::begin(store);
-        let taken = AGGREGATOR.drained(|_, now| copy.copy(store).then_some(now))?;
+        let taken = AGGREGATOR.drained(|_, now| copy.copy(store, || AGGREGATOR.goes_on()).then_some(now))?;
         if let Some(now) = taken {
             return copy.finish(now).ok().map(Box::new);
         }

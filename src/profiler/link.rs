@@ -72,7 +72,7 @@ fn using<T>(f: impl FnOnce(&'static Store) -> T) -> Option<T> {
 }
 
 /// Makes an `attempt` at the aggregator, which waits for `LONGEST_STALL`. In exact mode it is repeated while something is
-/// attributed: among thousands of threads that help, each waits for its turn, and loses nothing. False: nothing moved for
+/// attributed or copied: among thousands of threads that help, each waits for its turn, and loses nothing. False: nothing moved for
 /// that long, as where the lock's holder was stopped; or `LONGEST_WAIT` of it; or one attempt was all, as in sampled mode,
 /// where a service's thread is not held up for a sample.
 fn patiently(attempt: impl Fn() -> bool) -> bool {

@@ -109,7 +109,7 @@ pub(super) fn add_stacks(tables: &Tables<'_>, count: u64) -> Vec<StackId> {
 /// Our own picture of `store`.
 pub(super) fn own_picture(store: &Store, now: Ticks) -> Picture {
     let mut copy = PictureCopy::begin(store);
-    assert!(copy.copy(store), "nothing grew meanwhile");
+    assert!(copy.copy(store, || ()), "nothing grew meanwhile");
     copy.finish(now).expect("a sound store")
 }
 

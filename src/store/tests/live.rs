@@ -142,3 +142,19 @@ fn hammer(store: &Store, stacks: &[StackId], closed: &Mutex<Closed>, stop: &Atom
         store.push_history(&point);
     }
 }
+
+/// Who waits for the lock sees that its holder copies, however long that takes: every megabyte.
+#[test]
+fn a_copy_says_that_it_goes_on() {
+    let store = Store::create(&StoreOptions { bound_bytes: 256 << 20, ..options(Place::Memory) }).expect("a store");
+    let tables = store.tables();
+    for _ in 0..100 {
+        store.lay_out_ahead();
+        add_stacks(&tables, 2_000);
+    }
+    let megabytes = tables.used(crate::store::layout::Region::Nodes) * 32 >> 20;
+    let mut copy = PictureCopy::begin(&store);
+    let said = std::cell::Cell::new(0);
+    assert!(copy.copy(&store, || said.set(said.get() + 1)));
+    assert!(megabytes >= 5 && said.get() >= megabytes, "{} times for {megabytes} MB", said.get());
+}
