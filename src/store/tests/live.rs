@@ -152,7 +152,7 @@ fn a_copy_says_that_it_goes_on() {
         store.lay_out_ahead();
         add_stacks(&tables, 2_000);
     }
-    let megabytes = tables.used(crate::store::layout::Region::Nodes) * 32 >> 20;
+    let megabytes = (tables.used(crate::store::layout::Region::Nodes) * 32) >> 20;
     let mut copy = PictureCopy::begin(&store);
     let said = std::cell::Cell::new(0);
     assert!(copy.copy(&store, || said.set(said.get() + 1)));
