@@ -42,6 +42,7 @@ mod classify;
 pub(crate) mod clues;
 mod config;
 mod gates;
+mod growth;
 pub(crate) mod habits;
 pub(crate) mod history;
 pub(crate) mod judge;

@@ -10,8 +10,9 @@ use super::case::Case;
 use super::classify::{classify, is_hardly_freed, is_undecided, mature_live, may_be_backlog};
 use super::clues::Function;
 use super::gates::{Moment, Reading};
+use super::growth::{Growth, Scale, growth_of};
 use super::habits::Ways;
-use super::history::{History, bytes};
+use super::history::History;
 use super::judge::{Judge, Subject};
 use super::ladder::{RUNG_EPOCHS, log_evidence, threshold};
 use super::memory::Memory;
@@ -283,7 +284,7 @@ fn of_site(judge: &Judge, histories: &[History], index: usize, process: &Process
     evidence.bound_bytes = figures.bound.map(|bound| bound.max_bytes);
     evidence.scope_live_bytes = figures.bound.map(|bound| bound.live_bytes);
     evidence.exceeds_bound = beyond_bound;
-    let growth = growth_of(history, reading, at.now, judge.config.window_epochs, process.epoch_seconds);
+    let growth = growth_of(history, reading, scale(at, process));
     let case = &history.case;
     let oldest = f64::from(history.oldest_age(at.now).unwrap_or(0)) * process.epoch_seconds;
     finding(
@@ -298,6 +299,10 @@ fn of_site(judge: &Judge, histories: &[History], index: usize, process: &Process
         judge,
         process,
     )
+}
+
+fn scale(at: Moment<'_>, process: &Process) -> Scale {
+    Scale { now: at.now, window_epochs: at.config.window_epochs, epoch_seconds: process.epoch_seconds }
 }
 
 /// Is it what too few members have left, which still allocate and hardly free?
@@ -345,7 +350,7 @@ fn of_group<F>(
         figures.live_bytes = sum(figures.live_bytes, own.live_bytes);
         figures.live_blocks = sum(figures.live_blocks, own.live_blocks);
         figures.total_bytes += own.total_bytes;
-        let own = growth_of(history, reading, at.now, judge.config.window_epochs, process.epoch_seconds);
+        let own = growth_of(history, reading, scale(at, process));
         growth.per_minute = sum(growth.per_minute, own.per_minute);
         growth.low_percent = growth.low_percent.max(own.low_percent);
         growth.seconds = growth.seconds.max(own.seconds);
@@ -411,41 +416,6 @@ fn evidence_of(case: &Case, reading: Option<Reading>, judge: &Judge) -> Evidence
         surviving_share: f64::from(reading.spread),
         ..Evidence::default()
     }
-}
-
-/// A site's growth.
-#[derive(Clone, Copy, Debug, Default)]
-struct Growth {
-    per_minute: Interval,
-    /// The time that it was measured over.
-    seconds: f64,
-    /// Lower end over the window, in percent of what was live at its start.
-    low_percent: f64,
-}
-
-/// Growth in bytes over the run, or the window where no run is under way. The variance of what grew is its share of the
-/// site's: samples add theirs independently.
-fn growth_of(history: &History, reading: Option<Reading>, now: u32, window_epochs: u32, epoch_seconds: f64) -> Growth {
-    let length = now.saturating_sub(history.origin) + 1;
-    let live = bytes(history.live_total);
-    let grown = |epochs: u32| {
-        let start = history.trend.value(length.saturating_sub(epochs) as f32, length, live);
-        let grown = f64::from(live - start);
-        let error =
-            1.96 * (f64::from(history.live_variance) * (grown.abs() / f64::from(live.max(1.0))).min(1.0)).sqrt();
-        (Interval { value: grown, low: grown - error, high: grown + error }, f64::from(start))
-    };
-    let run = reading.map_or(window_epochs, |reading| reading.run_epochs).clamp(1, length);
-    let (over_run, _) = grown(run);
-    let minutes = (f64::from(run) * epoch_seconds / 60.0).max(1e-9);
-    let scale = |interval: Interval| Interval {
-        value: interval.value / minutes,
-        low: interval.low / minutes,
-        high: interval.high / minutes,
-    };
-    let (over_window, start) = grown(window_epochs.min(length));
-    let seconds = f64::from(run) * epoch_seconds;
-    Growth { per_minute: scale(over_run), seconds, low_percent: (100.0 * over_window.low / start.max(1.0)).min(1e4) }
 }
 
 fn freed_share(figures: &SiteFigures) -> f64 {

@@ -37,6 +37,9 @@ pub(crate) const QUEUE_COHORTS: usize = 2;
 /// Fewer old blocks freed in one epoch are no clean-up.
 const CLEAN_UP_SAMPLES: f32 = 8.0;
 
+/// One table, and what is being copied of it.
+const FEW_TABLES: f32 = 2.0;
+
 /// A sampled block as the hooks see it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block {
@@ -441,6 +444,11 @@ impl History {
         let reference = probability(block.size, f64::from(self.reference_interval));
         let own = probability(block.size, block.interval_bytes).max(f64::MIN_POSITIVE);
         to_units(narrow(reference / own) * SAMPLE as f32).max(1)
+    }
+
+    /// Is the largest table nearly all that lives here?
+    pub(crate) fn is_mostly_a_table(&self) -> bool {
+        self.live_samples() <= FEW_TABLES || self.spine.capacity_bytes.saturating_mul(2) >= self.live_total >> 8
     }
 
     /// Live samples.

@@ -16,8 +16,6 @@ use super::state::Tier;
 
 /// Of the growing tables the largest are looked at.
 const MOST_TABLES: usize = 16;
-/// One table, and what is being copied of it.
-const FEW_TABLES: f32 = 2.0;
 /// Leaking sites that are compared with each other.
 const MOST_IN_LOCKSTEP: usize = 64;
 /// Share of its births that lives where hardly any block was freed.
@@ -124,12 +122,9 @@ impl Relations {
     }
 }
 
-/// Is the growing block nearly all that lives there? Where many live, as of buffers that grow by `realloc`, it is none that
-/// holds what others allocate.
+/// Where many live, as of buffers that grow by `realloc`, the growing block is none that holds what others allocate.
 fn is_a_table(history: &History) -> bool {
-    let spine = &history.spine;
-    let is_alone = history.live_samples() <= FEW_TABLES || spine.capacity_bytes * 2 >= history.live_total >> 8;
-    spine.is_growing() && is_alone
+    history.spine.is_growing() && history.is_mostly_a_table()
 }
 
 /// Are births equal over all time?

@@ -1,6 +1,7 @@
 //! Shapes of programs as streams of births and frees, seen exactly and through a sampler, judged epoch by epoch, and
 //! scored. The whole table: `UNFREED_SIMULATION_RUNS=10 cargo test --release --lib leak::simulation -- --nocapture`.
 
+mod pace;
 mod power;
 mod rivals;
 mod shapes;

@@ -34,6 +34,8 @@ const UNSEEN_INTERVALS: f64 = 5.0;
 const LUCK_INTERVALS: f64 = 0.25;
 /// A gap ratio of 2.5 at a capacity ratio of 2.
 const LEAST_RATE_RATIO: f32 = 2.0 / 2.5;
+/// What a rate may have become, up or down, and still counts as kept.
+pub(super) const PACE_KEPT: f32 = LEAST_RATE_RATIO;
 /// What grows by less is no table.
 const LEAST_GROWTH: f32 = 1.4;
 /// Gaps are whole epochs: a rate over few of them is uncertain by 1 in so many.
@@ -244,10 +246,33 @@ impl Spine {
         if counts { (self.capacity_bytes as f32 - self.fill_bytes).max(0.0) } else { 0.0 }
     }
 
+    /// At which pace it fills, where that is known: as between its last two growths, and no faster than that what was added by
+    /// the last one is still not full.
+    pub(super) fn filling(&self, now: u32) -> Option<Filling> {
+        if !self.is_growing() || self.rate <= 0.0 {
+            return None;
+        }
+        let since = now.saturating_sub(self.last_epoch);
+        let room = (self.capacity_bytes as f32 - self.fill_bytes).max(0.0);
+        let bytes_per_epoch = self.rate.min(room / since.max(1) as f32);
+        let held_bytes = self.fill_bytes + bytes_per_epoch * since as f32;
+        Some(Filling { bytes_per_epoch, held_bytes, epochs: now.saturating_sub(self.first_epoch) })
+    }
+
     /// Is a chain of growths under way?
     pub(crate) fn is_growing(&self) -> bool {
         self.chained != 0 && self.growths >= 2
     }
+}
+
+/// How a table fills.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Filling {
+    pub(super) bytes_per_epoch: f32,
+    /// What it holds by now, at this pace.
+    pub(super) held_bytes: f32,
+    /// Since the first growth that counts.
+    pub(super) epochs: u32,
 }
 
 /// How many epochs it takes to fill so much at this rate.

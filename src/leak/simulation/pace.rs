@@ -1,0 +1,93 @@
+//! What is said of how fast a growing table grows: the same at each moment, though it grows in steps.
+
+use super::whole::report_of;
+use super::world::{GrowingMap, GrowingVec, World};
+use crate::leak::assemble::Course;
+use crate::leak::report::{Leak, LeakReport};
+use crate::leak::severity::Severity;
+use crate::leak::state::State;
+
+/// Epochs of five seconds.
+const EPOCHS_A_MINUTE: f64 = 12.0;
+/// When a steady table is called a leak, and until when the share of it that one window adds is over a fifth.
+const JUDGED: std::ops::Range<u32> = 200..570;
+
+fn reports(sites: usize, epochs: u32, mut grow: impl FnMut(&mut World), mut see: impl FnMut(u32, &LeakReport<String>)) {
+    let mut world = World::new(3, 0.0, epochs, sites);
+    for now in 0..epochs {
+        world.begin_epoch(now);
+        grow(&mut world);
+        world.end_epoch();
+        if now >= JUDGED.start {
+            see(now, &report_of(&world, Course { now_bytes: 200_000_000, before_bytes: 100_000_000 }, None));
+        }
+    }
+}
+
+fn site(report: &LeakReport<String>, name: &str) -> Leak<String> {
+    report.sites().find(|site| site.frames()[0] == name).cloned().unwrap_or_else(|| panic!("no {name} in {report:#?}"))
+}
+
+/// The pace lies in the interval, and what is said of it within a tenth.
+fn is_told(table: &Leak<String>, now: u32, bytes_per_epoch: f64) {
+    assert_eq!((table.state(), table.evidence().by_table), (State::Leak, true), "epoch {now}");
+    let (growth, truth) = (table.growth_bytes_per_minute(), bytes_per_epoch * EPOCHS_A_MINUTE);
+    assert!((0.9..1.1).contains(&(growth.value / truth)), "epoch {now}: {growth:?}, in truth {truth}");
+    assert!(growth.low <= truth && truth <= growth.high, "epoch {now}: {growth:?}, in truth {truth}");
+}
+
+/// Steps of a table fall into the window once or not at all. That changes neither its rate nor its severity, nor its place.
+#[test]
+fn a_steady_vec_grows_as_fast_at_each_moment_and_is_as_grave() {
+    let mut vec = None;
+    let grow = |world: &mut World| {
+        vec.get_or_insert_with(|| GrowingVec::new(world, 0)).push(world, 40);
+        (0..20).for_each(|_| _ = world.alloc(1, 5_000));
+    };
+    let mut before = Severity::Medium;
+    reports(2, 1000, grow, |now, report| {
+        let table = site(report, "site 0");
+        is_told(&table, now, 40.0);
+        if JUDGED.contains(&now) {
+            assert_eq!(table.severity(), Severity::Medium, "epoch {now}");
+        }
+        assert!(table.severity() <= before, "epoch {now}: graver again");
+        before = table.severity();
+        assert_eq!(report.leaks().next().map(|first| first.frames()[0].clone()), Some("site 1".into()), "epoch {now}");
+    });
+    assert_eq!(before, Severity::Low);
+}
+
+/// Of a table that is no trifle it is the percentage that counts: steadily, too.
+#[test]
+fn a_steady_map_of_some_size_is_high_while_a_window_adds_half_of_it() {
+    let mut map: Option<GrowingMap> = None;
+    let grow = |world: &mut World| {
+        let map = map.get_or_insert_with(|| GrowingMap::new(world, 0, 127));
+        (0..70).for_each(|_| map.insert(world));
+    };
+    // A bucket of 128 bytes holds an entry in seven of eight cases.
+    reports(1, 280, grow, |now, report| {
+        let table = site(report, "site 0");
+        is_told(&table, now, 80.0 * 128.0);
+        assert_eq!(table.severity(), Severity::High, "epoch {now}: {table:#?}");
+    });
+}
+
+/// Of many that double together no more is known than their mean growth: half of what there is may have been added just now.
+#[test]
+fn many_vecs_that_grow_together_are_told_within_a_factor_of_two() {
+    let mut vecs: Vec<GrowingVec> = Vec::new();
+    let grow = |world: &mut World| {
+        while vecs.len() < 10 {
+            vecs.push(GrowingVec::new(world, 0));
+        }
+        vecs.iter_mut().for_each(|vec| vec.push(world, 40));
+    };
+    reports(1, 1000, grow, |now, report| {
+        let tables = site(report, "site 0");
+        let (growth, truth) = (tables.growth_bytes_per_minute(), 400.0 * EPOCHS_A_MINUTE);
+        assert!((0.9..2.2).contains(&(growth.value / truth)), "epoch {now}: {growth:?}, in truth {truth}");
+        assert!(growth.low < 1.1 * truth && truth < 1.1 * growth.high, "epoch {now}: {growth:?}, in truth {truth}");
+    });
+}
