@@ -30,7 +30,7 @@
 //! against frees of old blocks (`ladder`); where balance is refuted the gates ask whether growth has lasted, is steady and
 //! goes on (`gates`); tables that grow while their predecessors are freed are judged by their rate (`spine`); a case keeps
 //! how far its verdict has got, and withdraws it when its grounds go (`case`). Thin sites are pooled (`pool`). A
-//! state is a word for all that (`classify`), a severity for the burden (`severity`), advice for the evidence
+//! state is a word for all that (`classify`), a severity for the burden (`severity`), of which its pace is one (`growth`), advice for the evidence
 //! (`advice`), which rests on what sites do epoch by epoch (`habits`, `activity`), have to do with each other (`relations`)
 //! and are called (`clues`). Where resident memory is that is not live, `memory` tells. `simulation` scores it on programs of known guilt; `docs/leak-detection.md` tells users what it means.
 

@@ -201,6 +201,55 @@ fn a_cycle_made_by_one_function() {
     assert!(advice.contains("this is what an `Arc` or `Rc` cycle looks like"), "{advice}");
 }
 
+#[inline(never)]
+fn remember(seen: &mut HashMap<u64, u64>, key: u64) {
+    seen.insert(key, key);
+    // The last call would take this function's place.
+    black_box(seen.len());
+}
+
+#[inline(never)]
+fn handle_and_remember(seen: &mut HashMap<u64, u64>, key: u64) {
+    remember(seen, key);
+    two_that_hold_each_other();
+    black_box(key);
+}
+
+/// Each request leaves a cycle and an entry in a table: that the same function fills it does not make the table the owner.
+#[test]
+fn a_cycle_beside_a_table_that_the_same_operation_fills() {
+    let mut seen = HashMap::new();
+    let report = report_on(120, |epoch| {
+        (0..black_box(5)).for_each(|i| handle_and_remember(&mut seen, (epoch * 5 + i) as u64));
+    });
+    assert!(report.sites().any(|site| site.evidence().by_table), "a table grows: {report:#?}");
+    let advice = leak_advice(&report, "two_that_hold_each_other");
+    assert!(advice.contains("this is what an `Arc` or `Rc` cycle looks like"), "{advice}");
+    assert!(advice.contains("A table in `remember` grows beside it; whether it holds"), "{advice}");
+    assert!(!advice.contains("a table grows with it"), "{advice}");
+}
+
+#[inline(never)]
+fn count_many_and_forget_one(seen: &mut HashMap<u64, u64>, epoch: u64) {
+    for i in 0..200 {
+        remember(seen, epoch * 200 + i);
+    }
+    forget_page();
+    black_box(epoch);
+}
+
+#[test]
+fn a_table_that_grows_at_another_rate_is_not_said_to_hold_it() {
+    let mut seen = HashMap::new();
+    let report = report_on(120, |epoch| count_many_and_forget_one(&mut seen, epoch as u64));
+    let advice = leak_advice(&report, "page");
+    assert!(
+        advice.contains("A table in `remember` grows beside it; whether it holds these blocks is not known"),
+        "{advice}"
+    );
+    assert!(advice.contains("`Box::leak`") && !advice.contains("LRU"), "{advice}");
+}
+
 /// A sample shows no lockstep, and may miss a small table: then a cycle is one of the things that it may be.
 #[test]
 fn in_a_sample_an_arc_among_what_is_kept_is_said() {

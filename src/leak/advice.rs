@@ -1,9 +1,11 @@
 //! What to do, from evidence. Each sentence says what was seen before it says what that suggests, and says of a name that it
 //! is a name. What was not seen is not suggested.
 
+use super::clues::Near;
 use super::relations::Use;
 use super::report::Evidence;
 use super::state::State;
+use crate::units::size;
 
 /// Kept blocks below this share of all are an exception to the site's rule.
 const EXCEPTION_SHARE: f64 = 0.3;
@@ -19,8 +21,8 @@ const KEPT_SHARE: f64 = 0.01;
 /// What is known beside a site's own evidence.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Surroundings {
-    /// The function that fills a table which grows beside this site.
-    pub(crate) table: Option<String>,
+    /// How near a table is that grows, and the function that fills it.
+    pub(crate) table: Option<(Near, String)>,
     /// A site of the same operation is born in lockstep with this one, and none of either is freed: what to call it.
     pub(crate) partner: Option<String>,
     /// Is this site, its partner, or else a leak of the same operation an `Arc` or `Rc`? `None`: the frames do not tell.
@@ -33,24 +35,20 @@ pub(crate) struct Surroundings {
     /// The site is within the bound that its scope declared; beyond it.
     pub(crate) within_bound: bool,
     pub(crate) beyond_bound: bool,
+    /// Every block is recorded.
+    pub(crate) is_exact: bool,
 }
 
 /// One sentence or two for a site.
 pub(crate) fn advise(state: State, evidence: &Evidence, around: &Surroundings) -> String {
     if around.beyond_bound {
         return format!(
-            "Its scope exceeds its stated bound: {:.1} MB are live of at most {:.1} MB. The bound is not kept, or was set too \
-             low.",
-            evidence.scope_live_bytes.unwrap_or_default().value / 1e6,
-            evidence.bound_bytes.unwrap_or_default() as f64 / 1e6
+            "Its scope exceeds its stated bound: {}. The bound is not kept, or was set too low.",
+            held_of_bound(evidence)
         );
     }
     if around.within_bound {
-        return format!(
-            "It grows within the bound stated for its scope: {:.1} MB are live of at most {:.1} MB. Nothing to do.",
-            evidence.scope_live_bytes.unwrap_or_default().value / 1e6,
-            evidence.bound_bytes.unwrap_or_default() as f64 / 1e6
-        );
+        return format!("It grows within the bound stated for its scope: {}. Nothing to do.", held_of_bound(evidence));
     }
     match state {
         State::Leak | State::Suspected => leak(evidence, around),
@@ -72,6 +70,9 @@ pub(crate) fn advise(state: State, evidence: &Evidence, around: &Surroundings) -
         }
         State::Warming => "Its growth slows down: a cache or table on its way to a bound. Nothing to do.".into(),
         State::Sawtooth => "It grows and is cleaned up again. If its peaks are too high, clean up more often.".into(),
+        State::Unknown if around.is_exact => {
+            "Not judged: records of it were lost, or too few blocks, or too few epochs, were seen to judge.".into()
+        }
         State::Unknown => {
             "Not judged: records of it were lost, or too few samples were seen. A smaller sampling interval \
                            shows more."
@@ -79,6 +80,13 @@ pub(crate) fn advise(state: State, evidence: &Evidence, around: &Surroundings) -
         }
         State::Constant | State::Churn | State::Plateau => "Nothing to do.".into(),
     }
+}
+
+/// What is live in its scope, and what may be.
+fn held_of_bound(evidence: &Evidence) -> String {
+    let held = size(evidence.scope_live_bytes.unwrap_or_default().value);
+    let bound = size(evidence.bound_bytes.unwrap_or_default() as f64);
+    format!("{held} are live of at most {bound}")
 }
 
 fn leak(evidence: &Evidence, around: &Surroundings) -> String {
@@ -108,13 +116,26 @@ fn leak(evidence: &Evidence, around: &Surroundings) -> String {
              map entry that is never removed, a clone held by a long-lived owner."
         );
     }
-    if let (Some(partner), None, true) = (&around.partner, &around.table, is_kept) {
-        return lockstep(partner, around.shares);
+    let (near, table) = around.table.as_ref().map_or((None, None), |(near, name)| (Some(*near), Some(name.as_str())));
+    if let (Some(partner), true) = (&around.partner, is_kept) {
+        // That an `Arc` is among what is born in lockstep says more than that a table is filled by a function's caller.
+        let most = if around.shares == Some(true) { Near::Caller } else { Near::Beside };
+        if near.is_none_or(|near| near <= most) {
+            return lockstep(partner, around.shares, table);
+        }
     }
-    if let (Some(table), None) = (&around.table, &around.pool) {
+    let asserted = table.filter(|_| near > Some(Near::Beside) && around.pool.is_none());
+    if let Some(table) = asserted {
+        let or_cycle = match (near, around.shares) {
+            (Some(Near::Caller), Some(true)) => {
+                " If the table does not hold these blocks: an `Arc` or `Rc` is among what is kept, look for a cycle (make the \
+                 reference back a `Weak`)."
+            }
+            _ => "",
+        };
         return format!(
             "Almost nothing of what this chain allocates is freed, and a table grows with it (filled in `{table}`): a \
-             collection without a limit. Keep less in each entry, remove entries, or cap it (LRU, TTL)."
+             collection without a limit. Keep less in each entry, remove entries, or cap it (LRU, TTL).{or_cycle}"
         );
     }
     if let Some(pool) = &around.pool {
@@ -127,10 +148,20 @@ fn leak(evidence: &Evidence, around: &Surroundings) -> String {
         Some(true) => "an `Arc` or `Rc` cycle (there is one among what is kept: make the reference back a `Weak`), ",
         _ => "",
     };
+    let seen = match table {
+        Some(table) => format!("Almost nothing of what this chain allocates is ever freed. {}", beside(table)),
+        None => {
+            "Almost nothing of what this chain allocates is ever freed, and no table was seen to grow with it.".into()
+        }
+    };
     format!(
-        "Almost nothing of what this chain allocates is ever freed, and no table was seen to grow with it. Find who owns it: a \
-         collection without a limit, {cycle}or a forgotten `Box::leak`, `mem::forget` or `into_raw`."
+        "{seen} Find who owns it: a collection without a limit, {cycle}or a forgotten `Box::leak`, `mem::forget` or `into_raw`."
     )
+}
+
+/// Of a table that grows near by.
+fn beside(table: &str) -> String {
+    format!("A table in `{table}` grows beside it; whether it holds these blocks is not known.")
 }
 
 /// Few sizes, and growth at new peaks of use alone.
@@ -187,22 +218,79 @@ fn endless_retry(evidence: &Evidence, around: &Surroundings) -> Option<String> {
     })
 }
 
-/// Two sites of one operation, none of either freed, and no table.
-fn lockstep(partner: &str, shares: Option<bool>) -> String {
-    let seen =
-        format!("It is born together with {partner}, none of either is ever freed, and no table grows with them");
-    match shares {
-        Some(true) => format!(
-            "{seen}; an `Arc` or `Rc` is among them: this is what an `Arc` or `Rc` cycle looks like. Make the reference back a \
-             `Weak`."
-        ),
-        None => format!(
-            "{seen}: an `Arc` or `Rc` cycle looks like this (make the reference back a `Weak`), and so does what is forgotten \
-             by `Box::leak`, `mem::forget` or `into_raw`."
-        ),
-        Some(false) => format!(
-            "{seen}; neither they nor what is born with them is an `Arc` or `Rc`: one owner that is never dropped, or forgotten \
-             by `Box::leak`, `mem::forget` or `into_raw`."
-        ),
+/// Two sites of one operation, none of either freed, and no table that is known to hold them.
+fn lockstep(partner: &str, shares: Option<bool>, table: Option<&str>) -> String {
+    let seen = match table {
+        Some(_) => format!("It is born together with {partner}, and none of either is ever freed"),
+        None => {
+            format!("It is born together with {partner}, none of either is ever freed, and no table grows with them")
+        }
+    };
+    let suggests = match shares {
+        Some(true) => {
+            "; an `Arc` or `Rc` is among them: this is what an `Arc` or `Rc` cycle looks like. Make the reference back a `Weak`."
+        }
+        None => {
+            ": an `Arc` or `Rc` cycle looks like this (make the reference back a `Weak`), and so does what is forgotten by \
+             `Box::leak`, `mem::forget` or `into_raw`."
+        }
+        Some(false) => {
+            "; neither they nor what is born with them is an `Arc` or `Rc`: one owner that is never dropped, or forgotten by \
+             `Box::leak`, `mem::forget` or `into_raw`."
+        }
+    };
+    let or_table = table.map_or_else(String::new, |table| {
+        format!(
+            " {} If it does, it is a collection without a limit: remove entries, or cap it (LRU, TTL).",
+            beside(table)
+        )
+    });
+    format!("{seen}{suggests}{or_table}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_smaller_interval_is_advised_only_where_there_is_one() {
+        let of = |is_exact| {
+            advise(State::Unknown, &Evidence::default(), &Surroundings { is_exact, ..Surroundings::default() })
+        };
+        assert!(of(false).contains("smaller sampling interval"), "{}", of(false));
+        assert!(!of(true).contains("sampling") && of(true).contains("too few epochs"), "{}", of(true));
+    }
+
+    fn kept(table: Option<Near>, partner: bool, shares: Option<bool>) -> String {
+        let around = Surroundings {
+            table: table.map(|near| (near, "remember".to_owned())),
+            partner: partner.then(|| "`start`".to_owned()),
+            shares,
+            ..Surroundings::default()
+        };
+        advise(State::Leak, &Evidence::default(), &around)
+    }
+
+    #[test]
+    fn an_arc_born_in_lockstep_says_more_than_a_table_that_the_same_function_fills() {
+        let cycle = kept(Some(Near::Caller), true, Some(true));
+        assert!(cycle.contains("this is what an `Arc` or `Rc` cycle looks like"), "{cycle}");
+        assert!(cycle.contains("A table in `remember` grows beside it; whether it holds"), "{cycle}");
+        assert!(!cycle.contains("no table"), "{cycle}");
+        // One that its own functions fill says more than lockstep; so does any where no `Arc` is seen.
+        for (near, shares) in [(Near::Filler, Some(true)), (Near::Caller, Some(false)), (Near::Caller, None)] {
+            let collection = kept(Some(near), true, shares);
+            assert!(collection.contains("a table grows with it (filled in `remember`)"), "{near:?}: {collection}");
+        }
+    }
+
+    #[test]
+    fn of_a_table_that_merely_grows_beside_it_nothing_is_concluded() {
+        let owner = kept(Some(Near::Beside), false, None);
+        assert!(owner.contains("A table in `remember` grows beside it; whether it holds these blocks is not known"));
+        assert!(owner.contains("Find who owns it") && !owner.contains("LRU"), "{owner}");
+        let two = kept(Some(Near::Beside), true, Some(false));
+        assert!(two.contains("born together with `start`") && two.contains("A table in `remember`"), "{two}");
+        assert!(kept(None, false, None).contains("no table was seen to grow with it"));
     }
 }

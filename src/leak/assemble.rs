@@ -144,7 +144,7 @@ pub(crate) fn report<F>(
         .into_iter()
         .map(|mut finding| {
             observe(&mut finding, ways, &relations);
-            let around = surroundings(&finding, &relations, &chains, source);
+            let around = surroundings(&finding, &relations, &chains, process, source);
             let advice = advise(finding.leak.state, &finding.leak.evidence, &around);
             finding.leak.explained(source.frames(finding.subject), source.scope(finding.subject), advice)
         })
@@ -206,7 +206,7 @@ pub(crate) fn one<F>(
         Subject::Group(index) => of_group(judge, histories, index, judge.groups.get(index)?, process, source),
     };
     observe(&mut found, ways, relations);
-    let around = surroundings(&found, relations, &Chains::of(relations, source), source);
+    let around = surroundings(&found, relations, &Chains::of(relations, source), process, source);
     let advice = advise(found.leak.state, &found.leak.evidence, &around);
     Some(found.leak.explained(source.frames(subject), source.scope(subject), advice))
 }

@@ -68,14 +68,34 @@ pub(crate) fn error_path(functions: &[Function]) -> Option<&str> {
     named(functions, RETRY_REACH, &RETRY_WORDS).or_else(|| named(functions, RETRY_REACH, &ERROR_WORDS))
 }
 
-/// Does what grows in `table` lie on the way of what is allocated by `site`? The function that fills the table, or that which
-/// calls it, is on the site's chain; the outermost function is on all chains and counts only where it fills the table itself.
-pub(crate) fn fills_beside<'a>(table: &'a [Function], site: &[Function]) -> Option<&'a str> {
-    let own = || table.iter().filter(|function| function.is_own);
-    let filler = own().next().or(table.first())?;
+/// How near a table that grows is to what a site allocates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Near {
+    /// They are called by one function, which is no operation, or not as often: nothing follows.
+    Beside,
+    /// The function that fills the table is called by one of the site's chain; so are others.
+    Caller,
+    /// The function that fills it is on the site's chain.
+    Filler,
+}
+
+/// Does what grows in `table` lie on the way of what is allocated by `site`, and who fills it? The function that does, or that which
+/// calls it, is on the site's chain. The outermost function is on all chains and counts only where it fills the table itself; what a
+/// library calls, as a runtime an async `main`'s body, is no operation either.
+pub(crate) fn fills_beside<'a>(table: &'a [Function], site: &[Function]) -> Option<(Near, &'a str)> {
+    let mut own = table.iter().zip(0usize..).filter(|(function, _)| function.is_own);
+    let (filler, at) = own.next().or(table.first().map(|first| (first, 0)))?;
     let is_on = |function: &Function| site.iter().any(|of_site| of_site.path == function.path);
-    let calls = own().nth(1).filter(|_| own().nth(2).is_some());
-    (is_on(filler) || calls.is_some_and(is_on)).then_some(filler.short.as_str())
+    let is_called_by_own = |at: usize| table.get(at + 1).is_some_and(|function| function.is_own);
+    let calls = own.next().filter(|_| own.next().is_some());
+    let near = match calls {
+        _ if is_on(filler) && (is_called_by_own(at) || !filler.is_own) => Near::Filler,
+        _ if is_on(filler) => Near::Caller,
+        Some((caller, at)) if is_on(caller) && is_called_by_own(at) => Near::Caller,
+        Some((caller, _)) if is_on(caller) => Near::Beside,
+        _ => return None,
+    };
+    Some((near, filler.short.as_str()))
 }
 
 /// Are both allocated in one operation? They share a function that is not the outermost of both.
@@ -119,12 +139,26 @@ mod tests {
     #[test]
     fn a_table_is_beside_what_its_filler_or_the_filler_s_caller_allocates() {
         let site = chain(&["decode", "fetch", "sync_folder", "sync_all", "main"]);
-        assert_eq!(fills_beside(&chain(&["sync_folder", "sync_all", "main"]), &site), Some("sync_folder"));
-        assert_eq!(fills_beside(&chain(&["Cache::insert", "sync_folder", "sync_all", "main"]), &site), Some("insert"));
-        assert_eq!(fills_beside(&chain(&["accept", "listen", "main"]), &site), None);
-        assert_eq!(fills_beside(&chain(&["accept", "main"]), &site), None, "all chains come from main");
-        assert_eq!(fills_beside(&chain(&["main"]), &chain(&["main"])), Some("main"));
-        assert_eq!(fills_beside(&[], &site), None);
+        let near = |table: &[&str], site: &[Function]| {
+            fills_beside(&chain(table), site).map(|(near, filler)| (near, filler.to_owned()))
+        };
+        let is = |kind, filler: &str| Some((kind, filler.to_owned()));
+        assert_eq!(near(&["sync_folder", "sync_all", "main"], &site), is(Near::Filler, "sync_folder"));
+        assert_eq!(near(&["Cache::insert", "sync_folder", "sync_all", "main"], &site), is(Near::Caller, "insert"));
+        assert_eq!(near(&["accept", "listen", "main"], &site), None);
+        assert_eq!(near(&["accept", "main"], &site), None, "all chains come from main");
+        assert_eq!(near(&["main"], &chain(&["main"])), is(Near::Caller, "main"), "and so does all else");
+        assert_eq!(near(&[], &site), None);
+    }
+
+    #[test]
+    fn what_a_runtime_calls_is_no_operation() {
+        let site = chain(&["send", "main::{{closure}}", "lib runtime::block_on", "main"]);
+        let beside = chain(&["remember", "main::{{closure}}", "lib runtime::block_on", "main"]);
+        assert_eq!(fills_beside(&beside, &site), Some((Near::Beside, "remember")));
+        let site = chain(&["send", "handle", "main::{{closure}}", "lib runtime::block_on", "main"]);
+        let within = chain(&["remember", "handle", "main::{{closure}}", "lib runtime::block_on", "main"]);
+        assert_eq!(fills_beside(&within, &site), Some((Near::Caller, "remember")));
     }
 
     #[test]

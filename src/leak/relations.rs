@@ -16,6 +16,10 @@ use super::state::Tier;
 
 /// Of the growing tables the largest are looked at.
 const MOST_TABLES: usize = 16;
+/// Bytes of a table for each block that it holds: an entry is no larger, and keeps no more blocks of one site than it has bytes, a
+/// pointer to a list of eight.
+const LEAST_ENTRY: f64 = 1.0;
+const LARGEST_ENTRY: f64 = 512.0;
 /// Leaking sites that are compared with each other.
 const MOST_IN_LOCKSTEP: usize = 64;
 /// Share of its births that lives where hardly any block was freed.
@@ -45,11 +49,28 @@ pub(crate) struct Use {
     pub(crate) without_peaks: bool,
 }
 
+/// A table that grows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table {
+    /// The history of its site.
+    pub(crate) index: usize,
+    /// What it holds by now.
+    held_bytes: f32,
+}
+
+impl Table {
+    /// May so many blocks be what its entries hold, going by their number? Where either is not known they may.
+    pub(crate) fn may_hold(&self, blocks: f64) -> bool {
+        let share = f64::from(self.held_bytes) / blocks;
+        self.held_bytes <= 0.0 || blocks <= 0.0 || (LEAST_ENTRY..=LARGEST_ENTRY).contains(&share)
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Relations {
-    /// Histories whose table grows, the largest first.
-    pub(crate) tables: Vec<usize>,
+    /// Tables that grow, the largest first.
+    pub(crate) tables: Vec<Table>,
     /// Histories of leaks of which hardly anything was freed.
     kept: Vec<usize>,
     /// Pairs of them born in lockstep.
@@ -62,9 +83,12 @@ impl Relations {
     /// Those of the last closed epoch.
     pub(crate) fn of(judge: &Judge, histories: &[History], ways: &Ways) -> Relations {
         let in_use = || histories.iter().enumerate().filter(|(_, history)| history.is_in_use());
-        let mut tables: Vec<usize> =
-            in_use().filter(|(_, history)| is_a_table(history)).map(|(index, _)| index).collect();
-        tables.sort_by_key(|&index| std::cmp::Reverse(histories[index].spine.capacity_bytes));
+        let table = |(index, history): (usize, &History)| {
+            let held_bytes = history.spine.filling(judge.now).map_or(0.0, |filling| filling.held_bytes);
+            Table { index, held_bytes }
+        };
+        let mut tables: Vec<Table> = in_use().filter(|(_, history)| is_a_table(history)).map(table).collect();
+        tables.sort_by_key(|table| std::cmp::Reverse(histories[table.index].spine.capacity_bytes));
         tables.truncate(MOST_TABLES);
         let leaks: Vec<(usize, &History)> = in_use()
             .filter(|(_, history)| history.case.tier() == Tier::Leak)
@@ -118,7 +142,7 @@ impl Relations {
             let peaks = self.use_of(index).and_then(|found| found.of);
             self.kept_beside(index).iter().copied().chain(peaks)
         });
-        self.tables.iter().copied().chain(of_site)
+        self.tables.iter().map(|table| table.index).chain(of_site)
     }
 }
 
@@ -177,6 +201,15 @@ mod tests {
 
     fn block() -> Block {
         Block { size: 64, interval_bytes: 0.0, weight: Weight::of(64, 0.0), thread: 0 }
+    }
+
+    #[test]
+    fn a_table_holds_what_it_has_entries_for() {
+        let table = Table { index: 0, held_bytes: 64_000.0 };
+        // A pointer each, or a large entry; eight blocks an entry.
+        assert!(table.may_hold(8_000.0) && table.may_hold(200.0) && table.may_hold(60_000.0));
+        assert!(!table.may_hold(100.0) && !table.may_hold(100_000.0));
+        assert!(table.may_hold(0.0) && Table { held_bytes: 0.0, ..table }.may_hold(5.0), "nothing is known");
     }
 
     /// A site that grows by one block in some of 60 epochs, and one of which so many are live at once in each.

@@ -120,7 +120,8 @@ impl<F> Leak<F> {
     pub fn live_blocks(&self) -> Interval {
         self.live_blocks
     }
-    /// Net growth over the run, or over the window where none is under way.
+    /// Net growth over the run, or over the window where none is under way; of a growing table the pace at which it fills, so that it is
+    /// the same between its growths.
     pub fn growth_bytes_per_minute(&self) -> Interval {
         self.growth_bytes_per_minute
     }

@@ -1,22 +1,22 @@
 //! What advice may say of a finding beside its own evidence: relations with other sites, by name.
 
 use super::advice::Surroundings;
-use super::assemble::{Finding, Source};
-use super::clues::{self, Function};
+use super::assemble::{Finding, Process, Source};
+use super::clues::{self, Function, Near};
 use super::judge::Subject;
-use super::relations::Relations;
+use super::relations::{Relations, Table};
 use super::state::State;
 
 /// The chains of what relations speak of, named once a report.
 pub(super) struct Chains {
-    /// Of the tables that grow, with their histories.
-    tables: Vec<(usize, Vec<Function>)>,
+    /// Of the tables that grow.
+    tables: Vec<(Table, Vec<Function>)>,
 }
 
 impl Chains {
     pub(super) fn of<F>(relations: &Relations, source: &dyn Source<F>) -> Chains {
-        let named = |&index: &usize| (index, source.functions(Subject::Site(index)));
-        let mut tables: Vec<(usize, Vec<Function>)> = relations.tables.iter().map(named).collect();
+        let named = |&table: &Table| (table, source.functions(Subject::Site(table.index)));
+        let mut tables: Vec<(Table, Vec<Function>)> = relations.tables.iter().map(named).collect();
         // The program's own before those within a library: what that keeps is seldom what the program fills.
         tables.sort_by_key(|(_, chain)| chain.first().is_none_or(|function| !function.is_own));
         Chains { tables }
@@ -28,10 +28,12 @@ pub(super) fn surroundings<F>(
     finding: &Finding,
     relations: &Relations,
     chains: &Chains,
+    process: &Process,
     source: &dyn Source<F>,
 ) -> Surroundings {
     let (within_bound, beyond_bound) = (finding.within_bound, finding.beyond_bound);
-    let mut around = Surroundings { within_bound, beyond_bound, ..Surroundings::default() };
+    let is_exact = process.interval_bytes == 0.0;
+    let mut around = Surroundings { within_bound, beyond_bound, is_exact, ..Surroundings::default() };
     if !matches!(finding.leak.state, State::Leak | State::Suspected | State::Growing | State::Sublinear) {
         return around;
     }
@@ -42,8 +44,15 @@ pub(super) fn surroundings<F>(
         Subject::Site(index) => Some(index),
         Subject::Group(_) => None,
     };
-    let others = chains.tables.iter().filter(|(index, _)| Some(*index) != own);
-    around.table = others.filter_map(|(_, table)| clues::fills_beside(table, &chain)).next().map(str::to_owned);
+    let others = chains.tables.iter().filter(|(table, _)| Some(table.index) != own);
+    let near = others.filter_map(|(table, filled_by)| {
+        let (near, filler) = clues::fills_beside(filled_by, &chain)?;
+        let holds = near == Near::Filler || table.may_hold(finding.leak.live_blocks.value);
+        Some(if holds { (near, filler) } else { (Near::Beside, filler) })
+    });
+    // The nearest, of equals the first.
+    let nearest = near.reduce(|best, other| if other.0 > best.0 { other } else { best });
+    around.table = nearest.map(|(near, filler)| (near, filler.to_owned()));
     let Some(own) = own else { return around };
     let name_of = |index: usize| innermost(&source.functions(Subject::Site(index)));
     let is_partner = |&index: &usize| {

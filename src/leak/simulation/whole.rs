@@ -126,6 +126,10 @@ fn sites_are_judged_against_a_declared_bound() {
     assert_eq!((within.state(), within.severity(), within.scope()), (State::Growing, Severity::Low, Some("cache")));
     assert_eq!((within.evidence().bound_bytes, within.evidence().exceeds_bound), (Some(30_000_000), false));
     assert!(within.advice().contains("within the bound stated for its scope: 24.0 MB"), "{}", within.advice());
+    // In the units of all other sizes: a small bound is no 0.0 MB.
+    let small = report_of(&world, flat, Some(300_000)).sites().find(|s| s.frames()[0] == "site 1").cloned();
+    let small = small.expect("site 1");
+    assert!(small.advice().contains("240 kB are live of at most 300 kB"), "{}", small.advice());
     let beyond = site(20_000_000).expect("site 0");
     assert_eq!((beyond.state(), beyond.evidence().exceeds_bound), (State::Leak, true));
     assert!(
