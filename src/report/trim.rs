@@ -107,6 +107,9 @@ pub(crate) fn role(name: Option<&str>, file: Option<&str>, module: Option<&str>)
         if is_start_name(name) {
             return Role::Start;
         }
+        if is_compiler_name(name) {
+            return Role::Std;
+        }
     }
     match (name, file) {
         // Below `main` and threads there is nothing else of it; elsewhere it is not hidden.
@@ -155,6 +158,12 @@ fn is_shim_name(name: &str) -> bool {
     let bare = bare.split(['<', ':']).next().unwrap_or(bare);
     let is_prefixed = || ["__rust_", "__rg_", "__rdl_"].iter().any(|prefix| bare.starts_with(prefix));
     bare.contains("alloc") && (in_rustc || is_prefixed())
+}
+
+/// What the compiler makes for the standard library, as the frame of `catch_unwind`: it has neither a path nor a source file, and in
+/// builds without optimisation it is a frame of its own.
+fn is_compiler_name(name: &str) -> bool {
+    ["__rust_", "__rustc::", "rust_eh_personality"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn is_start_name(name: &str) -> bool {
@@ -219,6 +228,11 @@ mod tests {
             (Some("__rustc::__rust_no_alloc_shim_is_unstable_v2"), None, Role::Shim),
             (Some("__rg_realloc"), None, Role::Shim),
             (Some("std::sys::backtrace::__rust_begin_short_backtrace"), None, Role::Std),
+            (Some("__rust_try"), None, Role::Std),
+            (Some("__rust_try.llvm.1234"), None, Role::Std),
+            (Some("__rustc::rust_begin_unwind"), None, Role::Std),
+            (Some("rust_eh_personality"), None, Role::Std),
+            (Some("app::__rust_try"), None, Role::Code),
             (Some("<unfreed::hook::Alloc<A> as core::alloc::global::GlobalAlloc>::alloc"), None, Role::Own),
             (Some("<unfreed::dhat::Alloc as core::alloc::global::GlobalAlloc>::alloc"), None, Role::Own),
             (Some("unfreed::hook::cold::capture"), None, Role::Own),
