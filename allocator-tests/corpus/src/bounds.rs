@@ -16,6 +16,9 @@ pub const SLOW_ONE_IN: usize = 20;
 pub const LATEST_SAMPLED: (u32, u32) = (100, 240);
 /// Of healthy runs, in which some site may ever be called a leak.
 pub const EVER_LEAK_SHARE: f64 = 0.05;
+/// And in which some site may be called a backlog at the end: few samples of what is freed in the order of birth look so by chance in up
+/// to 4% of simulated cases.
+pub const BACKLOG_SHARE: f64 = 0.05;
 
 /// Is the leak large enough to be named at this interval? At the end every culprit must show enough samples where the
 /// interval is coarse.
@@ -35,7 +38,7 @@ pub fn is_named(case: &Case, culprit: &Culprit) -> bool {
 #[must_use]
 pub fn breaches(outcomes: &[&Outcome]) -> Vec<String> {
     let mut found = Vec::new();
-    let (mut healthy, mut ever) = (0u32, Vec::new());
+    let (mut healthy, mut ever, mut backlogs) = (0u32, Vec::new(), Vec::new());
     for outcome in outcomes {
         let Some(case) = cases::find(&outcome.case) else {
             found.push(format!("{}: there is no such case", outcome.case));
@@ -47,6 +50,7 @@ pub fn breaches(outcomes: &[&Outcome]) -> Vec<String> {
         }
         if case.expect == Expect::Healthy {
             healthy += 1;
+            backlogs.extend(outcome.innocents.backlog_at_end.first().map(|chain| format!("{run}: {chain}")));
             ever.extend(outcome.innocents.ever_leak.first().map(|chain| format!("{run}: {chain}")));
         } else {
             of_a_leak(case, outcome, &run, &mut found);
@@ -63,9 +67,14 @@ pub fn breaches(outcomes: &[&Outcome]) -> Vec<String> {
     if slow > (sampled.len() / SLOW_ONE_IN).max(1) {
         found.push(format!("of {} steady leaks at 16 KiB {slow} took longer than {LATEST:?} epochs", sampled.len()));
     }
-    let most = (f64::from(healthy) * EVER_LEAK_SHARE).max(1.0);
-    if f64::from(u32::try_from(ever.len()).unwrap_or(u32::MAX)) > most {
+    let too_many = |runs: &Vec<String>, share: f64| {
+        f64::from(u32::try_from(runs.len()).unwrap_or(u32::MAX)) > (f64::from(healthy) * share).max(1.0)
+    };
+    if too_many(&ever, EVER_LEAK_SHARE) {
         found.push(format!("of {healthy} healthy runs so many were ever called leaks: {ever:#?}"));
+    }
+    if too_many(&backlogs, BACKLOG_SHARE) {
+        found.push(format!("of {healthy} healthy runs so many were called a backlog at the end: {backlogs:#?}"));
     }
     found
 }
@@ -150,6 +159,9 @@ mod tests {
         let mut accused = outcome("plain_churn", Sampling::Exact, Vec::new());
         accused.innocents.leak_at_end.push("somebody".to_owned());
         assert_eq!(find(accused), 1);
+        let mut waiting = outcome("plain_churn", Sampling::Exact, Vec::new());
+        waiting.innocents.backlog_at_end.push("somebody".to_owned());
+        assert_eq!((find(waiting.clone()), breaches(&[&waiting, &waiting]).len()), (0, 1));
         let mut ever = outcome("plain_churn", Sampling::Exact, Vec::new());
         ever.innocents.ever_leak.push("somebody".to_owned());
         assert_eq!((find(ever.clone()), breaches(&[&ever, &ever]).len()), (0, 1));

@@ -61,6 +61,7 @@ pub fn observe(case: &'static Case, sampling: Sampling, seed: u64, epochs: u32) 
                 match leak.state() {
                     State::Leak => innocents.leak_at_end.push(chain(leak)),
                     State::Suspected => innocents.suspected_at_end.push(chain(leak)),
+                    State::Backlog => innocents.backlog_at_end.push(chain(leak)),
                     _ => (),
                 }
             }

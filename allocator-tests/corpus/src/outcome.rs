@@ -118,6 +118,8 @@ pub struct Innocents {
     pub suspected_at_end: Vec<String>,
     /// Called a leak at the end.
     pub leak_at_end: Vec<String>,
+    /// Called a backlog at the end: no leak, but a place to look at all the same.
+    pub backlog_at_end: Vec<String>,
 }
 
 /// What the simpler rules said of the same program with the same seed.

@@ -118,6 +118,7 @@ fn summary(page: &mut String, found: &[Found]) {
         ("healthy runs ever called a leak", |o| &o.innocents.ever_leak),
         ("healthy runs suspected at the end", |o| &o.innocents.suspected_at_end),
         ("healthy runs called a leak at the end", |o| &o.innocents.leak_at_end),
+        ("healthy runs called a backlog at the end", |o| &o.innocents.backlog_at_end),
     ] {
         row(name, &|sampling| {
             Tally::of(healthy().filter(|o| o.sampling == sampling), |o| !list(o).is_empty()).to_string()
