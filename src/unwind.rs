@@ -15,7 +15,8 @@
 //! | `thread` | a thread's last stack |
 //! | `memo` | exact mode: stacks that a thread captured before the last one |
 //! | `scopes` | the scopes that a thread is in: the first nodes of its stacks |
-//! | `walk`, `step` | the walk; one step by framehop or frame pointer |
+//! | `walk`, `step` | the walk; one step by framehop, row or frame pointer |
+//! | `row`, `code` | what tables, and without them the code, say of an address: by which means its frame is left |
 //! | `rules` | what framehop does at an address, learned |
 //! | `workspace`, `region` | pooled memory: one workspace a thread that unwinds now, one region a thread |
 //! | `set` | the published modules, under hazard pointers |
@@ -27,10 +28,12 @@
 
 #[cfg(feature = "_synthetic")]
 pub(crate) mod alone;
+mod code;
 mod frame;
 mod memo;
 mod region;
 mod registry;
+mod row;
 mod rules;
 mod scopes;
 mod selftest;

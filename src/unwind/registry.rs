@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use framehop::{ExplicitModuleSectionInfo, Module, Unwinder as _};
 
 use super::selftest;
-use super::set::{self, Set, Span, Tables, Unwinder};
+use super::set::{self, Loaded, Sections, Set, Span, Tables, Unwinder};
 use super::step::Method;
 use super::{CAPACITY, METHOD, workspace};
 use crate::sys::modules::{self, Changes, View};
@@ -65,15 +65,6 @@ struct Listed {
     /// Our own copy of the tables, if it may be unloaded.
     copy: Option<Arc<Tables>>,
     sections: Sections,
-}
-
-/// The unwind tables, where they are read from and where they say they are.
-#[derive(Clone, Copy)]
-struct Sections {
-    eh_frame_hdr: &'static [u8],
-    eh_frame_hdr_address: u64,
-    eh_frame: &'static [u8],
-    eh_frame_address: u64,
 }
 
 struct Registry {
@@ -264,10 +255,19 @@ impl Registry {
             })
             .collect();
         spans.sort_by_key(|span| span.start);
+        let loaded = |listed: &Listed| Loaded {
+            start: listed.module.text.start,
+            end: listed.module.text.end,
+            bias: listed.module.bias,
+            sections: listed.sections,
+        };
+        let mut modules: Vec<Loaded> = self.listed.iter().map(loaded).collect();
+        modules.sort_by_key(|module| module.start);
         let highest = self.unwinder.max_known_code_address().max(1 << 47);
         let set = Set {
             unwinder: self.unwinder.clone(),
             spans: spans.into(),
+            modules: modules.into(),
             generation: self.generation,
             rules_generation: self.rules_generation,
             address_mask: u64::MAX >> highest.leading_zeros(),

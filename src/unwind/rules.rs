@@ -1,9 +1,9 @@
 //! What the unwinder does at a return address, learned from it: a frame whose code was seen before costs two loads.
 //!
-//! Promises: `Rules::step` answers what framehop would, or nothing, and then framehop is asked. A rule is learned only
-//! where framehop itself took it from its cache of rules, since such a rule depends on the address alone; all that is
-//! not plain (no room on the stack, a null or odd word, a frame pointer that does not lead up) is left to framehop.
-//! Never allocates; one workspace's own.
+//! Promises: `Rules::step` answers what framehop would, or by which means the frame is to be left (`row::Means`). A rule is
+//! learned only where the address's row is one of framehop's rules, and framehop itself took it from its cache of rules,
+//! since such a rule depends on the address alone; all that is not plain (no room on the stack, a null or odd word, a frame
+//! pointer that does not lead up) is left to framehop. Never allocates; one workspace's own.
 //!
 //! How: each rule that framehop caches is 'the caller's sp is sp or fp, and so many bytes; the return address is the
 //! word below it; fp stays, or is a word at so many bytes'. framehop does not say which, so it is asked twice over: `learn`
@@ -14,6 +14,7 @@
 use framehop::{FrameAddress, Unwinder as _};
 
 use super::frame::{Frame, State};
+use super::row::Means;
 use super::set::Set;
 use super::step::{Cache, registers};
 use crate::sys::stack::{self, Bounds};
@@ -44,12 +45,15 @@ pub(super) type Place = [Rule; 2];
 
 const _: () = assert!(size_of::<Place>() == 64, "two rules a cache line");
 
-/// There is a rule; else framehop has to be asked each time, and the key alone is known.
+/// There is a rule; else the step has to be taken by the address's means each time, and they and the key alone are known.
 const PLAIN: u32 = 1;
 /// The base is the frame pointer; else the stack pointer.
 const FROM_FP: u32 = 2;
 /// The caller's fp is read from the stack.
 const RESTORES_FP: u32 = 4;
+
+/// Where in the flags the means are.
+const MEANS_BITS: u32 = 8;
 
 /// The made-up stack: registers and words far apart, so that the answer says what it was made of.
 const PROBE_SP: u64 = 1 << 40;
@@ -66,9 +70,9 @@ pub(super) struct Rules<'w> {
 pub(super) enum Known {
     /// The step was taken.
     Stepped(State),
-    /// Ask framehop; nothing more can be learned.
-    Opaque,
-    /// Ask framehop, and then learn.
+    /// To be left by these means; nothing more can be learned.
+    Opaque(Means),
+    /// To be learned.
     Unknown,
 }
 
@@ -90,13 +94,21 @@ impl<'w> Rules<'w> {
         self.places[Self::place(address)].iter().find(ours)
     }
 
-    /// Steps from the return address `state` to its caller, and notes in `frame` (begun, with this state) the words read and
-    /// the key. Only on a stack with known bounds. 4 to 5 ns.
+    /// What is known of this return address, but for the step.
     #[inline]
-    pub(super) fn step(&self, state: &State, bounds: &Bounds, frame: &mut Frame) -> Known {
-        let Some(rule) = self.find(state.address) else { return Known::Unknown };
+    pub(super) fn means(&self, address: u64) -> Known {
+        self.find(address).map_or(Known::Unknown, |rule| Known::Opaque(Means::from_number(rule.flags >> MEANS_BITS)))
+    }
+
+    /// Steps from `state`, whose return address (of an instruction, the address after its first byte) is `address`, to its
+    /// caller, and notes in `frame` (begun, with this state) the words read and the key. Only on a stack with known bounds.
+    /// 4 to 5 ns.
+    #[inline]
+    pub(super) fn step(&self, address: u64, state: &State, bounds: &Bounds, frame: &mut Frame) -> Known {
+        let Some(rule) = self.find(address) else { return Known::Unknown };
+        let opaque = || Known::Opaque(Means::from_number(rule.flags >> MEANS_BITS));
         if rule.flags & PLAIN == 0 {
-            return Known::Opaque;
+            return opaque();
         }
         let base = if rule.flags & FROM_FP == 0 { state.sp } else { state.fp };
         let sp = base.wrapping_add(u64::from(rule.sp));
@@ -104,7 +116,7 @@ impl<'w> Rules<'w> {
         let above = places.map(|place| place.wrapping_sub(state.sp));
         let room = bounds.high.saturating_sub(state.sp).min(u64::from(u32::MAX));
         if above[0] >= room || above[1] >= room || (places[0] | places[1]) & 7 != 0 {
-            return Known::Opaque;
+            return opaque();
         }
         let [saved, address] = places.map(|place| {
             // SAFETY: aligned, and between a live frame's sp and the end of its stack.
@@ -112,7 +124,7 @@ impl<'w> Rules<'w> {
         });
         // The first page is no code, and null the end of the stack: framehop knows what that means.
         if address < 4096 {
-            return Known::Opaque;
+            return opaque();
         }
         let restores = rule.flags & RESTORES_FP != 0;
         #[allow(clippy::cast_possible_truncation, reason = "below `room`, which is below 2^32")]
@@ -120,14 +132,19 @@ impl<'w> Rules<'w> {
         Known::Stepped(State { address, sp, fp: if restores { saved } else { state.fp } })
     }
 
-    /// Learns what framehop does at `address`, which it was just asked for. Two of its steps.
+    /// Learns that frames at `address` are left by these means, and what framehop does there, if it was just asked for it. Two of
+    /// its steps.
     #[cold]
     #[inline(never)]
-    pub(super) fn learn(&mut self, set: &Set, cache: &mut Cache, address: u64) {
+    pub(super) fn learn(&mut self, set: &Set, cache: &mut Cache, address: u64, means: Means) {
         let key = set.key(address, &mut 0);
-        let mut rule = Rule { address, key, generation: self.generation, sp: 0, fp: 0, flags: 0 };
-        if let Some((sp, fp, flags)) = probe(set, cache, address) {
-            (rule.sp, rule.fp, rule.flags) = (sp, fp, PLAIN | flags);
+        let flags = u32::from(means as u8) << MEANS_BITS;
+        let mut rule = Rule { address, key, generation: self.generation, sp: 0, fp: 0, flags };
+        if means == Means::Rule
+            && let Some((sp, fp, flags)) = probe(set, cache, address)
+        {
+            (rule.sp, rule.fp) = (sp, fp);
+            rule.flags |= PLAIN | flags;
         }
         let place = &mut self.places[Self::place(address)];
         *place = [rule, place[0]];

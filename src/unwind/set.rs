@@ -32,11 +32,30 @@ pub(super) struct Span {
     pub(super) module: ModuleId,
 }
 
+/// Unwind tables, where they are read from and where they say they are.
+#[derive(Clone, Copy)]
+pub(super) struct Sections {
+    pub(super) eh_frame_hdr: &'static [u8],
+    pub(super) eh_frame_hdr_address: u64,
+    pub(super) eh_frame: &'static [u8],
+    pub(super) eh_frame_address: u64,
+}
+
+/// A module's code and its tables.
+pub(super) struct Loaded {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) bias: u64,
+    pub(super) sections: Sections,
+}
+
 /// All that a walk needs to know about the loaded modules.
 pub(super) struct Set {
     pub(super) unwinder: Unwinder,
     /// Sorted by start, disjoint.
     pub(super) spans: Box<[Span]>,
+    /// The same with their tables, and all that the store had no room for.
+    pub(super) modules: Box<[Loaded]>,
     /// Counts publications; remembered frames of another generation are worthless.
     pub(super) generation: u64,
     /// framehop's (wrapping 16-bit) module generation, as we count it; see `workspace`.
@@ -50,6 +69,12 @@ pub(super) struct Set {
 }
 
 impl Set {
+    /// The module whose code lies at `address`.
+    pub(super) fn module(&self, address: u64) -> Option<&Loaded> {
+        let after = self.modules.partition_point(|module| module.start <= address);
+        self.modules.get(after.checked_sub(1)?).filter(|module| address < module.end)
+    }
+
     /// The tree's key of a return address. Binary search; consecutive frames mostly lie in one module, so `hint`
     /// (an index into the spans) is tried first.
     pub(super) fn key(&self, return_address: u64, hint: &mut usize) -> FrameKey {

@@ -1,13 +1,16 @@
 //! One step of unwinding: from a frame's state to its caller's, and the reading of stack memory.
 //!
-//! Promises: a step is a pure function of its state, of the words that it notes, and of the stack's bounds; the stack
-//! pointer rises with every step, so every walk ends; memory is read only between the state's sp and the end of the
-//! thread's own stack, or, on a stack that we do not know, from pages that the system said can be read.
+//! Promises: a step is a pure function of its state, of the words that it notes, of the stack's bounds and of the code at
+//! both addresses; the stack pointer rises with every step, so every walk ends; memory is read only between the state's sp
+//! and the end of the thread's own stack, or, on a stack that we do not know, from pages that the system said can be read.
+//! A frame that can't be left by what is known of it is never left by a guess: the walk is broken off, and says so.
 #![allow(unsafe_code, reason = "bounds-checked reads of the thread's own stack")]
 
 use framehop::{CacheNative, FrameAddress, MustNotAllocateDuringUnwind, UnwindRegsNative, Unwinder as _};
 
+use super::code;
 use super::frame::{Frame, State};
+use super::row::{self, Means};
 use super::set::Set;
 use crate::sys::stack::{self, Bounds};
 
@@ -94,32 +97,49 @@ impl Memory {
     }
 }
 
-/// Takes one step from `state`, the frame's own, and notes in the frame what was read. `first`: the link register, of the first
-/// frame alone.
+/// Takes one step from `state`, the frame's own, by its address's means, and notes in the frame what was read. `first`: the link
+/// register, of the first frame alone.
 #[inline]
+#[expect(clippy::too_many_arguments, reason = "parts of a walk, borrowed apart")]
 pub(super) fn step(
     set: &Set,
     method: Method,
+    means: Means,
     cache: &mut Cache,
     memory: &mut Memory,
     state: State,
     frame: &mut Frame,
     first: Option<u64>,
 ) -> Next {
+    let high = if memory.known { memory.bounds.high } else { u64::MAX };
     let mut read = |address: u64| memory.read(address, frame);
-    let next = match method {
-        Method::Framehop => by_tables(set, cache, &mut read, state, first),
-        Method::FramePointers | Method::Backtrace => by_frame_pointer(&mut read, state),
+    let call = call(state.address, first.is_some());
+    let next = match (method, means) {
+        (Method::Framehop, Means::Rule) => by_tables(set, cache, &mut read, state, first),
+        (Method::Framehop, Means::Row) => row::step(set, call, state, &mut read),
+        (Method::Framehop, Means::FramePointer) => by_proved_frame_pointer(set, call, high, &mut read, state),
+        (Method::Framehop, Means::Bare | Means::Nothing) => Next::Broken,
+        (Method::FramePointers | Method::Backtrace, _) => by_frame_pointer(&mut read, state),
     };
+    // Code that no table tells of and no module is of may hold anything in that register.
+    let ends_by_frame_pointer = state.fp == 0
+        && (method != Method::Framehop
+            || matches!(means, Means::Bare | Means::FramePointer) && set.module(call).is_some());
     match next {
         // Addresses in the first page are no code; the sp must rise, but may stand in a leaf that stored nothing.
         Next::To(to) if to.address >= 4096 && (to.sp > state.sp || (first.is_some() && to.sp == state.sp)) => next,
         Next::To(to) if to.address == 0 => Next::End,
         Next::End => Next::End,
         // The outermost frame has frame pointer 0 by both ABIs, where it has no table that says so (musl).
-        _ if state.fp == 0 => Next::End,
+        _ if ends_by_frame_pointer => Next::End,
         _ => Next::Broken,
     }
+}
+
+/// What is looked up for a frame: its instruction, or a byte of the call before its return address.
+#[inline]
+pub(super) fn call(address: u64, first: bool) -> u64 {
+    address.wrapping_sub(u64::from(!first))
 }
 
 #[inline]
@@ -177,5 +197,34 @@ fn by_frame_pointer(read: &mut impl FnMut(u64) -> Result<u64, ()>, state: State)
     match (read(state.fp), read(sp - 8)) {
         (Ok(fp), Ok(address)) => Next::To(State { address, sp, fp }),
         _ => Next::Broken,
+    }
+}
+
+/// The same for code that has no table and keeps a frame pointer, as its own code shows (`Means::FramePointer`): believed where a call
+/// returns to, and from where the caller's frame pointer may be what was saved.
+#[cold]
+fn by_proved_frame_pointer(
+    set: &Set,
+    call: u64,
+    high: u64,
+    read: &mut impl FnMut(u64) -> Result<u64, ()>,
+    state: State,
+) -> Next {
+    let Next::To(to) = by_frame_pointer(read, state) else { return Next::Broken };
+    #[cfg(target_arch = "aarch64")]
+    let to = State { address: to.address & set.address_mask, ..to };
+    if to.address == 0 {
+        // The end of a stack that somebody made; data, where no module knows the code.
+        return if set.module(call).is_some() { Next::End } else { Next::Broken };
+    }
+    // Code with a table may use the register for anything.
+    let is_plausible = |fp: u64| fp == 0 || (fp & 7 == 0 && fp >= to.sp && fp < high);
+    if to.address >= 4096
+        && code::is_call(set, call, to.address)
+        && (is_plausible(to.fp) || row::covers(set, to.address - 1))
+    {
+        Next::To(to)
+    } else {
+        Next::Broken
     }
 }

@@ -8,6 +8,8 @@ mod programs;
 mod resources;
 mod shapes;
 mod speed;
+#[cfg(target_arch = "x86_64")]
+mod unproved;
 
 use std::cell::UnsafeCell;
 use std::sync::{Mutex, MutexGuard, OnceLock};

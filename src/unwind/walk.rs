@@ -5,9 +5,10 @@
 #![allow(unsafe_code, reason = "comparing remembered words with the stack")]
 
 use super::frame::{self, Frame, State};
+use super::row::Means;
 use super::rules::{Known, Rules};
 use super::set::Set;
-use super::step::{Cache, Memory, Method, Next, step};
+use super::step::{Cache, Memory, Method, Next, call, step};
 use super::thread::Outcome;
 use crate::sys::stack::{Bounds, Registers};
 
@@ -81,17 +82,25 @@ impl Walk<'_, '_> {
             }
             let Some(place) = self.scratch.get_mut(self.made) else { return };
             place.begin(&state, first);
+            let call = call(state.address, first);
+            let returns_to = call.wrapping_add(1);
             let known = match &self.rules {
-                Some(rules) if !first && self.known => rules.step(&state, &self.bounds, place),
-                _ => Known::Opaque,
+                Some(rules) if self.known => rules.step(returns_to, &state, &self.bounds, place),
+                Some(rules) => rules.means(returns_to),
+                None => Known::Unknown,
             };
             let next = match known {
                 Known::Stepped(to) => Next::To(to),
-                Known::Opaque => self.ask(&mut memory, state, first),
+                Known::Opaque(means) => self.ask(&mut memory, means, state, first),
                 Known::Unknown => {
-                    let next = self.ask(&mut memory, state, first);
+                    // Other methods look at no table.
+                    let means = match self.method {
+                        Method::Framehop => Means::of(self.set, call),
+                        Method::FramePointers | Method::Backtrace => Means::Nothing,
+                    };
+                    let next = self.ask(&mut memory, means, state, first);
                     if let Some(rules) = &mut self.rules {
-                        rules.learn(self.set, self.cache, state.address);
+                        rules.learn(self.set, self.cache, returns_to, means);
                     }
                     next
                 }
@@ -109,12 +118,12 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// One step by the method in force, from `state`, which the frame at `made` begins with. Apart from `run`, so that known frames
-    /// cost none of framehop's stack.
+    /// One step by the method in force and the address's means, from `state`, which the frame at `made` begins with. Apart from
+    /// `run`, so that known frames cost none of framehop's stack.
     #[inline(never)]
-    fn ask(&mut self, memory: &mut Memory, state: State, first: bool) -> Next {
+    fn ask(&mut self, memory: &mut Memory, means: Means, state: State, first: bool) -> Next {
         let Some(place) = self.scratch.get_mut(self.made) else { return Next::Broken };
-        step(self.set, self.method, self.cache, memory, state, place, first.then_some(self.registers.lr))
+        step(self.set, self.method, means, self.cache, memory, state, place, first.then_some(self.registers.lr))
     }
 
     /// The last resort: the frames that the `backtrace` crate finds, up to the room that there is.
