@@ -112,8 +112,8 @@ pub(crate) fn role(name: Option<&str>, file: Option<&str>, module: Option<&str>)
         }
     }
     match (name, file) {
-        // Below `main` and threads there is nothing else of it; elsewhere it is not hidden.
-        _ if module.is_some_and(is_libc) => Role::Start,
+        // What starts a program or a thread has no name in a stripped library; what has another name was called.
+        _ if module.is_some_and(is_libc) && name.is_none_or(is_libc_start_name) => Role::Start,
         (_, Some(file)) if is_own_file(file) => Role::Own,
         (_, Some(file)) if is_std_file(file) => Role::Std,
         (Some(name), None) if is_std_name(name) => Role::Std,
@@ -170,6 +170,12 @@ fn is_start_name(name: &str) -> bool {
     const NAMES: [&str; 9] =
         ["main", "_start", "_start_c", "start_thread", "thread_start", "clone", "__clone", "clone3", "__clone3"];
     NAMES.contains(&name) || name.contains("libc_start") || name.starts_with("std::rt::lang_start")
+}
+
+/// Of the C library's or the loader's own: glibc's names within it, and what runs constructors.
+fn is_libc_start_name(name: &str) -> bool {
+    const NAMES: [&str; 5] = ["start", "_dl_start_user", "_dl_init", "call_init", "__pthread_start"];
+    is_start_name(name.strip_prefix("__GI_").unwrap_or(name)) || NAMES.contains(&name)
 }
 
 /// The standard library's own sources: as it was built (remapped to `/rustc/<hash>/`), the crates vendored into it,
@@ -251,6 +257,10 @@ mod tests {
         }
         let libc = Some("/lib/x86_64-linux-gnu/libc.so.6");
         assert_eq!(role(None, None, libc), Role::Start);
+        assert_eq!(role(Some("getppid"), None, libc), Role::Code, "not a start, at whichever end");
+        assert_eq!(role(Some("qsort_r"), Some("stdlib/msort.c"), libc), Role::Code);
+        assert_eq!(role(Some("start"), None, Some("/lib/ld-musl-x86_64.so.1")), Role::Start);
+        assert_eq!(role(Some("start"), None, Some("/usr/bin/mail")), Role::Code);
         assert_eq!(role(Some("__GI___clone3"), Some("../sysdeps/unix/sysv/linux/x86_64/clone3.S"), libc), Role::Start);
     }
 
