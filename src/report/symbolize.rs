@@ -19,7 +19,7 @@ use super::module_file;
 use super::trim::{Role, role};
 use crate::leak::pool::Whose;
 use crate::store::picture::{Life, ModulePicture, Picture};
-use crate::units::FrameKey;
+use crate::units::{FrameKey, ModuleId};
 
 /// Functions inlined into one another at one address; compilers stop long before.
 const INLINED_MAX: usize = 64;
@@ -66,7 +66,7 @@ impl SymbolTable {
         keys.shrink_to_fit();
         let mut names = Names::default();
         let mut table = SymbolTable { starts: Vec::with_capacity(keys.len() + 1), ..SymbolTable::default() };
-        for of_module in keys.chunk_by(|a, b| a.module() == b.module()) {
+        for of_module in keys.chunk_by(|a, b| row(*a, picture) == row(*b, picture)) {
             table.resolve_module(picture, of_module, &mut names);
         }
         table.starts.push(table.frames.len());
@@ -75,7 +75,7 @@ impl SymbolTable {
     }
 
     fn resolve_module(&mut self, picture: &Picture, keys: &[FrameKey], names: &mut Names) {
-        let row = keys.first().map_or(0, |key| usize::from(key.module().0));
+        let row = keys.first().map_or(0, |&key| row(key, picture));
         let module = if row == 0 { None } else { picture.modules.get(row) };
         let source = module.map_or(Source::Unknown, |module| Source::of(module, picture));
         let path = module.filter(|module| !module.path.is_empty()).map(|module| names.share(&module.path));
@@ -88,7 +88,11 @@ impl SymbolTable {
                 self.frames.push(Frame { address: 0, symbol: Arc::new(symbol) });
                 continue;
             }
-            let address = bias.wrapping_add(key.offset());
+            // A key of no module is an address.
+            let (address, offset) = match key.module() {
+                ModuleId(0) => (key.offset(), key.offset().wrapping_sub(bias)),
+                _ => (bias.wrapping_add(key.offset()), key.offset()),
+            };
             let push = |found: Found<'_>| {
                 if self.frames.len() - first < INLINED_MAX {
                     let role = role(found.name.as_deref(), found.file.as_deref(), path.as_deref());
@@ -99,17 +103,17 @@ impl SymbolTable {
                         column: found.column,
                         inlined: true,
                         module: path.clone(),
-                        offset: key.offset(),
+                        offset,
                         role,
                     };
                     self.frames.push(Frame { address, symbol: Arc::new(symbol) });
                 }
             };
-            source.lookup(address, key.offset(), push);
+            source.lookup(address, offset, push);
             match self.frames.get_mut(first..).unwrap_or_default() {
                 [] => {
                     let role = role(None, None, path.as_deref());
-                    let symbol = Symbol { module: path.clone(), offset: key.offset(), role, ..Symbol::default() };
+                    let symbol = Symbol { module: path.clone(), offset, role, ..Symbol::default() };
                     self.frames.push(Frame { address, symbol: Arc::new(symbol) });
                 }
                 [.., outermost] => Arc::make_mut(&mut outermost.symbol).inlined = false,
@@ -135,6 +139,20 @@ impl SymbolTable {
     /// All frames, and for each key the start of its own (one more than keys).
     pub(crate) fn all(&self) -> (&[Frame], &[usize]) {
         (&self.frames, &self.starts)
+    }
+}
+
+/// The row of a frame's module, or 0. A library that was just opened is listed at the next tick; what was captured in it by then
+/// is of no module, and an address. It is the library's that is there, if no other ever was.
+fn row(key: FrameKey, picture: &Picture) -> usize {
+    if key.module() != ModuleId(0) {
+        return usize::from(key.module().0);
+    }
+    let call = key.offset().wrapping_sub(1);
+    let mut there = picture.modules.iter().enumerate().filter(|(_, module)| (module.start..module.end).contains(&call));
+    match (there.next(), there.next()) {
+        (Some((row, module)), None) if module.loaded => row,
+        _ => 0,
     }
 }
 
@@ -270,7 +288,6 @@ mod tests {
     use super::*;
     use crate::report::Snapshot;
     use crate::report::synthetic::Builder;
-    use crate::units::ModuleId;
 
     #[inline(always)]
     fn inlined_into_marked() -> Vec<u64> {
@@ -389,6 +406,29 @@ mod tests {
         let snapshot = Snapshot::from_picture(builder.picture);
         let texts: Vec<_> = snapshot.site(0).frames().map(Frame::to_string).collect();
         assert_eq!(texts, ["0x1234: ??? (???:0:0)", "0x99: ??? (???:0:0)", "[callers not captured]"]);
+    }
+
+    /// What was captured in a library before it was listed has its names, unless another library was there too.
+    #[test]
+    fn what_was_captured_before_its_library_was_listed_has_names() {
+        let found = |change: fn(&mut ModulePicture), others: usize| {
+            let mut builder = Builder::new(0);
+            let (_, bias) = own_module(&mut builder, change);
+            for _ in 0..others {
+                builder.module("/nowhere/other.so", &[], bias, bias + (1 << 40));
+            }
+            let keys: Vec<_> =
+                marked_by_name().into_iter().map(|address| FrameKey::new(ModuleId(0), address)).collect();
+            builder.site(&keys, 100, 1, 0);
+            let snapshot = Snapshot::trimmed(builder.picture, crate::report::trim::Trim::from_dhat(None));
+            let frames: Vec<_> = snapshot.site(0).frames().cloned().collect();
+            let at = position(&frames, "marked_by_name")?;
+            assert!(keys.iter().any(|key| key.offset() == frames[at].address()));
+            frames[at].line()
+        };
+        assert_eq!(found(|_| {}, 0), Some(CALL_LINE));
+        assert_eq!(found(|_| {}, 1), None);
+        assert_eq!(found(|module| module.loaded = false, 0), None);
     }
 
     /// Not a check: times the symbols of `UNFREED_BENCH_FILE` at so many addresses spread over its code.
