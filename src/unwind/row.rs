@@ -34,8 +34,10 @@ const SP: Register = gimli::AArch64::SP;
 #[cfg(target_arch = "aarch64")]
 const FP: Register = gimli::AArch64::X29;
 
-/// Remembered states within one function. framehop has room for two; compilers need one.
-const MOST_REMEMBERED: usize = 2;
+/// States that a function's table may remember at a time: compilers need one.
+const MOST_REMEMBERED: usize = 8;
+/// For how many framehop has room, beside the one that the function begins with. With more it fails, and does not say so.
+const FRAMEHOPS_REMEMBERED: usize = 2;
 /// Operations of one expression: no row that a compiler or libc writes has ten.
 const MOST_OPERATIONS: u32 = 64;
 
@@ -63,7 +65,7 @@ impl Means {
     pub(super) fn of(set: &Set, call: u64) -> Means {
         match Row::of(set, call) {
             Some(Ok(row)) if row.is_rule_of_framehops() => Means::Rule,
-            Some(Ok(row)) if cfg!(target_arch = "x86_64") && row.deepest <= MOST_REMEMBERED => Means::Row,
+            Some(Ok(_)) if cfg!(target_arch = "x86_64") => Means::Row,
             Some(_) => Means::Nothing,
             None if code::keeps_frame_pointer(set, call) => Means::FramePointer,
             None => Means::Bare,
@@ -160,7 +162,7 @@ impl Row {
         let mut reading = Reading {
             rules: Rules { cfa: CfaRule::default(), sp: None, fp: None, return_address: None },
             initial: None,
-            remembered: [const { None }; MOST_REMEMBERED + 1],
+            remembered: [const { None }; MOST_REMEMBERED],
             depth: 0,
             deepest: 0,
             return_address: cie.return_address_register(),
@@ -202,7 +204,9 @@ impl Row {
             Some(_) => None,
         };
         let is_end = matches!(return_address, None | Some(RegisterRule::Undefined));
-        if self.is_signal || self.deepest > MOST_REMEMBERED || on_stack(sp) != Some(None) {
+        // On aarch64 a signal frame begins with a frame record, as any other does.
+        let is_signal = self.is_signal && cfg!(target_arch = "x86_64");
+        if is_signal || self.deepest > FRAMEHOPS_REMEMBERED || on_stack(sp) != Some(None) {
             return false;
         }
         let (CfaRule::RegisterAndOffset { register, offset }, Some(fp), Some(ra)) =
@@ -297,8 +301,8 @@ struct Reading {
     rules: Rules,
     /// The rules that the function begins with.
     initial: Option<Rules>,
-    remembered: [Option<Rules>; MOST_REMEMBERED + 1],
-    /// In 0..=MOST_REMEMBERED + 1.
+    remembered: [Option<Rules>; MOST_REMEMBERED],
+    /// In 0..=MOST_REMEMBERED.
     depth: usize,
     deepest: usize,
     return_address: Register,

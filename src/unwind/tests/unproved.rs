@@ -99,6 +99,38 @@ fn an_aligned_frame_of_variable_size_is_left_by_its_row() {
     session.finish(20);
 }
 
+/// Its table remembers more states at a time than framehop has room for.
+#[unsafe(naked)]
+unsafe extern "C" fn of_many_states(data: *mut u8, work: Work) {
+    naked_asm!(
+        ".cfi_startproc",
+        "sub rsp, 40",
+        ".cfi_def_cfa_offset 48",
+        ".cfi_remember_state",
+        ".cfi_remember_state",
+        ".cfi_remember_state",
+        ".cfi_remember_state",
+        ".cfi_restore_state",
+        ".cfi_restore_state",
+        ".cfi_restore_state",
+        ".cfi_restore_state",
+        "call rsi",
+        "add rsp, 40",
+        ".cfi_def_cfa_offset 8",
+        "ret",
+        ".cfi_endproc",
+    );
+}
+
+#[test]
+fn a_row_behind_many_remembered_states_is_read() {
+    let session = Session::start(128);
+    let (captured, system, _) = call(of_many_states, &session.sink);
+    assert_is(&captured, &system);
+    assert_passes(of_many_states, 1, &session);
+    session.finish(4);
+}
+
 /// Its row is about a register that nobody knows. Its frame pointer is an outer frame's.
 #[unsafe(naked)]
 unsafe extern "C" fn by_an_unknown_register(data: *mut u8, work: Work) {
