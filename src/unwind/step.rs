@@ -138,7 +138,7 @@ pub(super) fn step(
 
 /// What is looked up for a frame: its instruction, or a byte of the call before its return address.
 #[inline]
-pub(super) fn call(address: u64, first: bool) -> u64 {
+fn call(address: u64, first: bool) -> u64 {
     address.wrapping_sub(u64::from(!first))
 }
 

@@ -8,7 +8,7 @@ use super::frame::{self, Frame, State};
 use super::row::Means;
 use super::rules::{Known, Rules};
 use super::set::Set;
-use super::step::{Cache, Memory, Method, Next, call, step};
+use super::step::{Cache, Memory, Method, Next, step};
 use super::thread::Outcome;
 use crate::sys::stack::{Bounds, Registers};
 
@@ -82,8 +82,7 @@ impl Walk<'_, '_> {
             }
             let Some(place) = self.scratch.get_mut(self.made) else { return };
             place.begin(&state, first);
-            let call = call(state.address, first);
-            let returns_to = call.wrapping_add(1);
+            let returns_to = state.address.wrapping_add(u64::from(first));
             let known = match &self.rules {
                 Some(rules) if self.known => rules.step(returns_to, &state, &self.bounds, place),
                 Some(rules) => rules.means(returns_to),
@@ -95,7 +94,7 @@ impl Walk<'_, '_> {
                 Known::Unknown => {
                     // Other methods look at no table.
                     let means = match self.method {
-                        Method::Framehop => Means::of(self.set, call),
+                        Method::Framehop => Means::of(self.set, returns_to.wrapping_sub(1)),
                         Method::FramePointers | Method::Backtrace => Means::Nothing,
                     };
                     let next = self.ask(&mut memory, means, state, first);
