@@ -11,10 +11,9 @@ pub enum Severity {
     Low,
     /// Over 100 MB, or over 20% growth, or memory runs out within a week.
     Medium,
-    /// Over 500 MB, or over 50% growth (of at least a thousandth of the memory limit; of 1 MB where none is known), or memory
-    /// runs out within a day.
+    /// Over 500 MB, or over 50% growth, or memory runs out within a day.
     High,
-    /// Over 1000 MB, or over 80% growth (of at least a hundredth of the memory limit), or memory runs out within an hour.
+    /// Over 1000 MB, or over 80% growth, or memory runs out within an hour.
     Critical,
 }
 
@@ -43,13 +42,6 @@ const HOUR: f64 = 3600.0;
 const DAY: f64 = 24.0 * HOUR;
 const WEEK: f64 = 7.0 * DAY;
 
-/// Growth in percent alone is critical only of what holds this share of the memory limit, and not where there is none.
-const CRITICAL_SHARE: f64 = 0.01;
-/// And high only of this share: what doubles each window takes ten more of them until it fills the limit.
-const HIGH_SHARE: f64 = 0.001;
-/// The same where no limit is known: a thousandth of the smallest machine that services run on.
-const HIGH_WITHOUT_LIMIT: f64 = 1e6;
-
 /// What severity is judged by.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Burden {
@@ -69,12 +61,8 @@ pub(crate) fn severity(state: State, burden: Burden) -> Severity {
     let by_size = step(burden.live_low_bytes / MB, [100.0, 500.0, 1000.0]);
     let mut by_growth = step(burden.growth_low_percent, [20.0, 50.0, 80.0]);
     // Twice as much of almost nothing is no emergency.
-    let is_below = |share: f64| burden.limit_bytes.map(|limit| burden.live_low_bytes < share * limit as f64);
-    if is_below(CRITICAL_SHARE).unwrap_or(true) {
+    if burden.limit_bytes.is_none_or(|limit| burden.live_low_bytes < limit as f64 / 100.0) {
         by_growth = by_growth.min(Severity::High);
-    }
-    if is_below(HIGH_SHARE).unwrap_or(burden.live_low_bytes < HIGH_WITHOUT_LIMIT) {
-        by_growth = by_growth.min(Severity::Medium);
     }
     let by_time = match () {
         () if soon(HOUR) => Severity::Critical,
@@ -111,30 +99,17 @@ mod tests {
         assert_eq!(of(none), Severity::Low);
         assert_eq!(of(Burden { live_low_bytes: 101e6, ..none }), Severity::Medium);
         assert_eq!(of(Burden { live_low_bytes: 1001e6, ..none }), Severity::Critical);
-        assert_eq!(of(Burden { growth_low_percent: 60.0, live_low_bytes: 9e6, ..none }), Severity::High);
-        assert_eq!(of(Burden { growth_low_percent: 30.0, ..none }), Severity::Medium);
+        assert_eq!(of(Burden { growth_low_percent: 60.0, ..none }), Severity::High);
         assert_eq!(of(Burden { exhaustion_seconds: Some(3599.0), ..none }), Severity::Critical);
         assert_eq!(of(Burden { exhaustion_seconds: Some(2.0 * DAY), ..none }), Severity::Medium);
     }
 
     #[test]
     fn percentage_alone_is_critical_only_above_a_hundredth_of_the_limit() {
-        let burden =
-            Burden { growth_low_percent: 300.0, live_low_bytes: 2e6, limit_bytes: Some(1 << 30), ..Burden::default() };
+        let burden = Burden { growth_low_percent: 300.0, limit_bytes: Some(1 << 30), ..Burden::default() };
         assert_eq!(severity(State::Leak, burden), Severity::High);
         assert_eq!(severity(State::Leak, Burden { live_low_bytes: 11e6, ..burden }), Severity::Critical);
         assert_eq!(severity(State::Leak, Burden { limit_bytes: None, live_low_bytes: 11e6, ..burden }), Severity::High);
-    }
-
-    #[test]
-    fn percentage_alone_is_high_only_above_a_thousandth_of_the_limit() {
-        let of = |live_low_bytes, limit_bytes| {
-            let burden = Burden { growth_low_percent: 300.0, live_low_bytes, limit_bytes, ..Burden::default() };
-            severity(State::Leak, burden)
-        };
-        assert_eq!(of(49e3, Some(1 << 30)), Severity::Medium);
-        assert_eq!((of(1.0e6, Some(1 << 30)), of(1.1e6, Some(1 << 30))), (Severity::Medium, Severity::High));
-        assert_eq!((of(0.9e6, None), of(1.1e6, None)), (Severity::Medium, Severity::High));
     }
 
     #[test]
