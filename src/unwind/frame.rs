@@ -130,6 +130,13 @@ impl Frame {
             && self.state.fp == state.fp
             && (self.flags & FIRST != 0) == first
     }
+
+    /// The state is this first frame's, whose link register was `noted` and is now `lr`. Only aarch64 has one, and there it is part
+    /// of the state where the return address was read from no word: elsewhere it holds whatever the function put there.
+    #[inline]
+    pub(super) fn is_first(&self, state: &State, noted: u64, lr: u64) -> bool {
+        self.is(state, true) && (noted == lr || self.flags & WORDS != 0)
+    }
 }
 
 /// Compares the words of `frames[from]`, `frames[from - 1]`, … (deepest first in memory, so shallow to deep) with the

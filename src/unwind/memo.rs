@@ -2,7 +2,8 @@
 //! in turn, where the last one alone (`thread`) would be unwound again and again.
 //!
 //! Promises: `recall` answers only where registers and **every** word that the unwinder read for a stack are what they
-//! were, so it is what full unwinding would give (`frame` says why). It reads the caller's own frame and, at an equal
+//! were, so it is what full unwinding would give (`frame` says why); a link register is none of them, since a capture that found
+//! its return address in no word is not kept. It reads the caller's own frame and, at an equal
 //! stack pointer, words between it and the stack's end. Never allocates or waits; bounded, and emptied when it is full,
 //! when modules or scopes change, and with its tree.
 //!
@@ -20,7 +21,7 @@ mod words;
 
 use core::ptr::NonNull;
 
-use super::frame::{Frame, MAX_WORDS};
+use super::frame::{Frame, MAX_WORDS, State};
 use super::thread::Captured;
 use crate::sys::stack::{self, Registers};
 use crate::units::StackId;
@@ -49,7 +50,6 @@ struct Node {
     from: Way,
     sp: u64,
     fp: u64,
-    lr: u64,
     /// The words of its inner frames, and the outer ones.
     part: Part,
     tail: TailId,
@@ -150,13 +150,13 @@ impl Memo {
     /// The stack that begins at `registers`, if it is among those remembered in this generation. About 40 instructions, and 4 to 6 a frame.
     #[inline(always)]
     pub(super) fn recall(mut self, registers: Registers, generation: u64) -> Option<Captured> {
-        let Registers { ip, sp, fp, lr } = registers;
-        self.pages().recall(ip, sp, fp, lr, generation).captured()
+        let Registers { ip, sp, fp, .. } = registers;
+        self.pages().recall(ip, sp, fp, generation).captured()
     }
 
     /// Keeps the stack of these frames (deepest first, all of one capture with the set of `generation`, numbered), if it
     /// was seen before. While it stands as it was captured.
-    pub(super) fn keep(&mut self, frames: &[Frame], lr: u64, generation: u64, captured: Captured) {
+    pub(super) fn keep(&mut self, frames: &[Frame], generation: u64, captured: Captured) {
         let Some(top) = frames.last() else { return };
         let Some(&(at, address)) = top.words(&mut [(0, 0); MAX_WORDS]).and_then(<[_]>::last) else { return };
         let state = top.state;
@@ -171,21 +171,18 @@ impl Memo {
         if !pages.was_marked(hash, captured.stack) || !words::can_be_noted(frames) {
             return;
         }
-        let registers = Registers { ip: state.address, sp: state.sp, fp: state.fp, lr };
-        if pages.add(hash, frames, &registers, captured).is_none() {
+        if pages.add(hash, frames, captured).is_none() {
             // Full, or in the way of one another.
             pages.empty();
-            pages.add(hash, frames, &registers, captured);
+            pages.add(hash, frames, captured);
         }
     }
 }
 
 impl Node {
     #[inline(always)]
-    fn is_for(&self, from: Way, sp: u64, fp: u64, lr: u64) -> bool {
-        // Only aarch64 has a link register.
-        let same_lr = cfg!(target_arch = "x86_64") || self.lr == lr;
-        self.sp == sp && self.fp == fp && same_lr && self.from == from
+    fn is_for(&self, from: Way, sp: u64, fp: u64) -> bool {
+        self.sp == sp && self.fp == fp && self.from == from
     }
 }
 
@@ -216,23 +213,23 @@ impl Pages {
     /// See `Memo::recall`. A function of its own that calls others only as its last step, and registers one by one, here and below:
     /// so all that it needs is in registers, and it saves none.
     #[inline(never)]
-    fn recall(&mut self, ip: u64, sp: u64, fp: u64, lr: u64, generation: u64) -> Answer {
+    fn recall(&mut self, ip: u64, sp: u64, fp: u64, generation: u64) -> Answer {
         if self.ip != ip || self.generation != generation {
             return Answer::NONE;
         }
         let (at, _) = self.place_of(sp);
         let node = &self.expected[at];
         // SAFETY: the registers are the caller's; if the node is for them it is of this life, and was made at this sp.
-        if node.is_for(self.life, sp, fp, lr) && unsafe { self.words.difference(node.part) }.is_none() {
+        if node.is_for(self.life, sp, fp) && unsafe { self.words.difference(node.part) }.is_none() {
             if node.tail != TailId::NONE {
-                return self.recall_by_tail(sp, fp, lr);
+                return self.recall_by_tail(sp, fp);
             }
             if node.moves_on {
                 return self.move_on(sp);
             }
             return node.answer;
         }
-        self.recall_unexpected(sp, fp, lr)
+        self.recall_unexpected(sp, fp)
     }
 
     /// Where the stack is expected that begins at the caller's registers, and its innermost return address.
@@ -250,24 +247,24 @@ impl Pages {
 
     /// As `recall`, where the expected stack's inner frames are proved.
     #[inline(never)]
-    fn recall_by_tail(&mut self, sp: u64, fp: u64, lr: u64) -> Answer {
+    fn recall_by_tail(&mut self, sp: u64, fp: u64) -> Answer {
         let (at, _) = self.place_of(sp);
         let node = &self.expected[at];
         // SAFETY: of this life, and made at the calling thread's sp, as `recall` saw.
         match unsafe { self.tail_difference(node.tail) } {
             None if node.moves_on => self.move_on(sp),
             None => node.answer,
-            Some(_) => self.recall_unexpected(sp, fp, lr),
+            Some(_) => self.recall_unexpected(sp, fp),
         }
     }
 
     /// As `recall`, where the stack is not the expected one: which is learned.
     #[inline(never)]
-    fn recall_unexpected(&mut self, sp: u64, fp: u64, lr: u64) -> Answer {
+    fn recall_unexpected(&mut self, sp: u64, fp: u64) -> Answer {
         #[cfg(test)]
         planted::UNEXPECTED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (at, address) = self.place_of(sp);
-        let Search::Found(index) = self.search(self.life, hash(sp, address), sp, fp, lr) else { return Answer::NONE };
+        let Search::Found(index) = self.search(self.life, hash(sp, address), sp, fp) else { return Answer::NONE };
         let Node { own, answer, .. } = self.nodes[index];
         self.learn(at, own);
         answer
@@ -302,11 +299,11 @@ impl Pages {
         (from, hash(from.0, found))
     }
 
-    fn search(&self, from: Way, hash: u64, sp: u64, fp: u64, lr: u64) -> Search {
+    fn search(&self, from: Way, hash: u64, sp: u64, fp: u64) -> Search {
         let (mut from, mut hash) = (from, hash);
         for _ in 0..MOST_STEPS {
             let mut places = (0..WAYS).map(|way| place(hash, way));
-            let Some(index) = places.find(|&at| self.nodes[at].is_for(from, sp, fp, lr)) else { break };
+            let Some(index) = places.find(|&at| self.nodes[at].is_for(from, sp, fp)) else { break };
             let node = &self.nodes[index];
             // SAFETY: the registers are the calling thread's; the node is of this life, and was made at this sp.
             let own = unsafe { self.words.difference(node.part) }.map(|at| (node.part, at));
@@ -320,9 +317,9 @@ impl Pages {
     }
 
     /// Adds a stack that stands as it was captured. `None`: there is no room. Done, too, where it is there.
-    fn add(&mut self, hash: u64, frames: &[Frame], registers: &Registers, captured: Captured) -> Option<()> {
-        let Search::Missing { from, hash } = self.search(self.life, hash, registers.sp, registers.fp, registers.lr)
-        else {
+    fn add(&mut self, hash: u64, frames: &[Frame], captured: Captured) -> Option<()> {
+        let State { sp, fp, .. } = frames.last()?.state;
+        let Search::Missing { from, hash } = self.search(self.life, hash, sp, fp) else {
             return Some(());
         };
         let free = (0..WAYS).map(|way| place(hash, way)).find(|&place| !self.nodes[place].lives(self.life))?;
@@ -331,9 +328,8 @@ impl Pages {
         let part = self.words.write(frames.get(outer..)?)?;
         self.nodes[free] = Node {
             from,
-            sp: registers.sp,
-            fp: registers.fp,
-            lr: registers.lr,
+            sp,
+            fp,
             part,
             tail,
             answer: Answer::of(captured),
@@ -344,7 +340,7 @@ impl Pages {
             moves_on: false,
             before: 0,
         };
-        let (at, _) = self.place_of(registers.sp);
+        let (at, _) = self.place_of(sp);
         self.foresight.begin(index, at);
         Some(())
     }
@@ -391,7 +387,6 @@ impl Node {
         from: Way(0),
         sp: 0,
         fp: 0,
-        lr: 0,
         part: Part::NONE,
         tail: TailId::NONE,
         answer: Answer::NONE,

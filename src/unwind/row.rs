@@ -6,9 +6,12 @@
 //! fail unseen. `step` evaluates the others, or breaks off; it never guesses. No allocation; memory is read by `read`
 //! alone. A look takes under a microsecond, once an address and workspace (`rules`).
 //!
-//! What rows are not framehop's: frames that a C compiler aligned whose size varies (gcc: the caller's sp is a word on the
-//! stack), signal frames, and trampolines. After a signal frame comes an instruction that was interrupted, not a call: its
-//! address plus one is what a return address would be, so that all that looks a byte before an address finds it.
+//! What rows are not framehop's: on x86-64 frames that a C compiler aligned whose size varies (gcc: the caller's sp is a word on
+//! the stack), signal frames, and trampolines; on aarch64 all, since there it can't read rows of functions that sign
+//! their return addresses (as distributions build their C libraries), and takes a frame pointer register that holds something else,
+//! as it may in C, for the end of the stack. After x86-64's signal frame comes an instruction that was interrupted, not a call: its
+//! address plus one is what a return address would be, so that all that looks a byte before an address finds it. On aarch64 it
+//! holds a frame record, as any other does: of the interrupted function's caller, or of itself where it had called.
 //!
 //! Source: DWARF 5, section 6.4, and the Linux Standard Base's `.eh_frame`, by gimli.
 
@@ -59,16 +62,16 @@ pub(super) enum Means {
 }
 
 impl Means {
-    /// Of the code that `call` lies in: the byte before a return address.
+    /// Of the code that `call` lies in, the byte before a return address; and the row, if it is plain.
     #[cold]
     #[inline(never)]
-    pub(super) fn of(set: &Set, call: u64) -> Means {
+    pub(super) fn of(set: &Set, call: u64) -> (Means, Option<Plain>) {
         match Row::of(set, call) {
-            Some(Ok(row)) if row.is_rule_of_framehops() => Means::Rule,
-            Some(Ok(_)) if cfg!(target_arch = "x86_64") => Means::Row,
-            Some(_) => Means::Nothing,
-            None if code::keeps_frame_pointer(set, call) => Means::FramePointer,
-            None => Means::Bare,
+            Some(Ok(row)) if row.is_rule_of_framehops() => (Means::Rule, row.plain()),
+            Some(Ok(row)) => (Means::Row, row.plain()),
+            Some(Err(())) => (Means::Nothing, None),
+            None if code::keeps_frame_pointer(set, call) => (Means::FramePointer, None),
+            None => (Means::Bare, None),
         }
     }
 
@@ -84,6 +87,20 @@ impl Means {
     }
 }
 
+/// A row as most are: the caller's sp is sp or fp and so many bytes, the return address a word below it, and fp stays or is a word,
+/// too. All above the base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Plain {
+    /// The base is the frame pointer; else the stack pointer.
+    pub(super) from_fp: bool,
+    /// The caller's sp, in bytes above the base.
+    pub(super) sp: u32,
+    /// The return address, in words below that; 1 on x86-64.
+    pub(super) below: u16,
+    /// The caller's fp, in bytes above the base, if it is not as it was.
+    pub(super) fp: Option<u32>,
+}
+
 /// A function's table says something of this address.
 pub(super) fn covers(set: &Set, address: u64) -> bool {
     set.module(address).is_some_and(|module| Entry::of(module, address).is_some())
@@ -95,12 +112,24 @@ pub(super) fn begins(set: &Set, address: u64) -> bool {
     entry.is_some_and(|(module, entry)| entry.function.initial_address() == address.wrapping_sub(module.bias))
 }
 
-/// The caller of the frame `state`, whose row for `call` is not framehop's.
+/// The caller of the frame `state`, whose row for `call` is not framehop's. `first`: the link register, of the first frame alone.
 #[cold]
 #[inline(never)]
-pub(super) fn step(set: &Set, call: u64, state: State, read: &mut impl FnMut(u64) -> Result<u64, ()>) -> Next {
+pub(super) fn step(
+    set: &Set,
+    call: u64,
+    state: State,
+    first: Option<u64>,
+    read: &mut impl FnMut(u64) -> Result<u64, ()>,
+) -> Next {
     let Some(Ok(row)) = Row::of(set, call) else { return Next::Broken };
-    row.caller(state, read).map_or(Next::Broken, Next::To)
+    if row.rules.return_address == Some(RegisterRule::Undefined) {
+        return Next::End;
+    }
+    let Some(to) = row.caller(state, first, read) else { return Next::Broken };
+    #[cfg(target_arch = "aarch64")]
+    let to = State { address: to.address & set.address_mask, ..to };
+    Next::To(to)
 }
 
 /// One function's entry in the table, and how to read it.
@@ -124,6 +153,8 @@ impl Entry {
         let offset = table.pointer_to_offset(table.lookup(in_file(address), &bases).ok()?).ok()?;
         let mut section = EhFrame::new(sections.eh_frame, LittleEndian);
         section.set_address_size(8);
+        #[cfg(target_arch = "aarch64")]
+        section.set_vendor(gimli::Vendor::AArch64);
         let function = section.fde_from_offset(&bases, offset, EhFrame::cie_from_offset).ok()?;
         function.contains(in_file(address)).then_some(Entry { section, bases, function })
     }
@@ -198,26 +229,19 @@ impl Row {
     /// framehop makes a rule of it that depends on the address alone, or takes it for the stack's end.
     fn is_rule_of_framehops(&self) -> bool {
         let Rules { cfa, sp, fp, return_address } = &self.rules;
-        let on_stack = |rule: &Option<RegisterRule<usize>>| match rule {
-            None | Some(RegisterRule::Undefined | RegisterRule::SameValue) => Some(None),
-            Some(RegisterRule::Offset(offset)) => Some(Some(*offset)),
-            Some(_) => None,
-        };
         let is_end = matches!(return_address, None | Some(RegisterRule::Undefined));
-        // On aarch64 a signal frame begins with a frame record, as any other does.
-        let is_signal = self.is_signal && cfg!(target_arch = "x86_64");
-        if is_signal || self.deepest > FRAMEHOPS_REMEMBERED || on_stack(sp) != Some(None) {
+        if cfg!(target_arch = "aarch64")
+            || self.is_signal
+            || self.deepest > FRAMEHOPS_REMEMBERED
+            || on_stack(sp) != Some(None)
+        {
             return false;
         }
         let (CfaRule::RegisterAndOffset { register, offset }, Some(fp), Some(ra)) =
             (cfa, on_stack(fp), on_stack(return_address))
         else {
-            return cfg!(target_arch = "x86_64") && is_end;
+            return is_end;
         };
-        if cfg!(target_arch = "aarch64") {
-            return *register == SP && (ra.is_some() || fp.is_none())
-                || *register == FP && ra.is_some() && fp.is_some();
-        }
         let fits =
             |distance: i64, least: i64| distance % 8 == 0 && (least..=i64::from(i16::MAX)).contains(&(distance / 8));
         let saved = |fp: i64| offset.checked_add(fp).is_some_and(|place| fits(place, i64::from(i16::MIN)));
@@ -227,8 +251,28 @@ impl Row {
                     || *register == FP && *offset == 16 && fp == Some(-16))
     }
 
-    /// By this row. The return address is required, and all that there is a rule for.
-    fn caller(&self, state: State, read: &mut impl FnMut(u64) -> Result<u64, ()>) -> Option<State> {
+    /// `None` where it is another, or depends on more than the address.
+    fn plain(&self) -> Option<Plain> {
+        let Rules { cfa: CfaRule::RegisterAndOffset { register, offset }, sp, fp, return_address } = &self.rules else {
+            return None;
+        };
+        let (from_fp, returns) = (*register == FP, on_stack(return_address)??);
+        let below = u16::try_from(returns.checked_neg()?.checked_div(8)?).ok()?;
+        let is_one = returns % 8 == 0
+            && offset.checked_add(returns)? >= 0
+            && if cfg!(target_arch = "x86_64") { below == 1 } else { below > 0 };
+        if self.is_signal || !is_one || !from_fp && *register != SP || on_stack(sp) != Some(None) {
+            return None;
+        }
+        let fp = match on_stack(fp)? {
+            None => None,
+            Some(saved) => Some(u32::try_from(offset.checked_add(saved)?).ok()?),
+        };
+        Some(Plain { from_fp, sp: u32::try_from(*offset).ok()?, below, fp })
+    }
+
+    /// By this row. The return address is required, and all that there is a rule for; it may be in the link register of the `first`.
+    fn caller(&self, state: State, first: Option<u64>, read: &mut impl FnMut(u64) -> Result<u64, ()>) -> Option<State> {
         let cfa = match &self.rules.cfa {
             CfaRule::RegisterAndOffset { register, offset } => {
                 register_of(&state, *register)?.checked_add_signed(*offset)?
@@ -251,10 +295,12 @@ impl Row {
         let sp = restore(&self.rules.sp, cfa)?;
         // The last that is read: what the memo takes for the frame's own is the last of its words.
         let address = match &self.rules.return_address {
+            None | Some(RegisterRule::SameValue) if cfg!(target_arch = "aarch64") => first?,
             None | Some(RegisterRule::Undefined | RegisterRule::SameValue) => return None,
             rule => restore(rule, 0)?,
         };
-        Some(State { address: address.checked_add(u64::from(self.is_signal))?, sp, fp })
+        let is_interrupted = self.is_signal && cfg!(target_arch = "x86_64");
+        Some(State { address: address.checked_add(u64::from(is_interrupted))?, sp, fp })
     }
 
     fn value(
@@ -282,6 +328,15 @@ impl Row {
             Location::Address { address } => Some(address),
             _ => None,
         }
+    }
+}
+
+/// Where a rule says that a register is, from the caller's sp; `Some(None)`: as it was. `None` for other rules.
+fn on_stack(rule: &Option<RegisterRule<usize>>) -> Option<Option<i64>> {
+    match rule {
+        None | Some(RegisterRule::Undefined | RegisterRule::SameValue) => Some(None),
+        Some(RegisterRule::Offset(offset)) => Some(Some(*offset)),
+        Some(_) => None,
     }
 }
 

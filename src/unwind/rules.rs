@@ -1,22 +1,14 @@
 //! What the unwinder does at a return address, learned from it: a frame whose code was seen before costs two loads.
 //!
-//! Promises: `Rules::step` answers what framehop would, or by which means the frame is to be left (`row::Means`). A rule is
-//! learned only where the address's row is one of framehop's rules, and framehop itself took it from its cache of rules,
-//! since such a rule depends on the address alone; all that is not plain (no room on the stack, a null or odd word, a frame
-//! pointer that does not lead up) is left to framehop. Never allocates; one workspace's own.
-//!
-//! How: each rule that framehop caches is 'the caller's sp is sp or fp, and so many bytes; the return address is the
-//! word below it; fp stays, or is a word at so many bytes'. framehop does not say which, so it is asked twice over: `learn`
-//! has it step from made-up registers over a made-up stack, and reads base and distances off its answer. On aarch64
-//! nothing is learned.
+//! Promises: `Rules::step` answers what the means of the address would (`row::Means`), or says by which means the frame is to be
+//! left. A rule is learned only where the address's row is plain (`row::Plain`), which depends on the address alone; where
+//! the stack is not (no room, a null or odd word, a frame pointer that does not lead up) it is left to the means, of which framehop
+//! is one: on x86-64 the debug mode's comparison has them by other code. Never allocates; one workspace's own.
 #![allow(unsafe_code, reason = "bounds-checked reads of the thread's own stack, as in `step`")]
 
-use framehop::{FrameAddress, Unwinder as _};
-
 use super::frame::{Frame, State};
-use super::row::Means;
+use super::row::{Means, Plain};
 use super::set::Set;
-use super::step::{Cache, registers};
 use crate::sys::stack::{self, Bounds};
 use crate::units::FrameKey;
 
@@ -40,6 +32,19 @@ pub(super) struct Rule {
     flags: u32,
 }
 
+impl Rule {
+    #[inline]
+    fn means(&self) -> Means {
+        Means::from_number(self.flags >> MEANS_BITS & 0xff)
+    }
+
+    /// How far below the caller's sp the return address is, in bytes.
+    #[inline(always)]
+    fn below(&self) -> u64 {
+        if cfg!(target_arch = "x86_64") { 8 } else { u64::from(self.flags >> BELOW_BITS) * 8 }
+    }
+}
+
 /// A cache line.
 pub(super) type Place = [Rule; 2];
 
@@ -52,18 +57,18 @@ const FROM_FP: u32 = 2;
 /// The caller's fp is read from the stack.
 const RESTORES_FP: u32 = 4;
 
-/// Where in the flags the means are.
+/// Where in the flags the means are, in 8 bits.
 const MEANS_BITS: u32 = 8;
-
-/// The made-up stack: registers and words far apart, so that the answer says what it was made of.
-const PROBE_SP: u64 = 1 << 40;
-const PROBE_FP: u64 = 1 << 44;
-const PROBE_WORD: u64 = 1 << 20;
+/// Where in the flags it is how far below the caller's sp the return address is, in words: 16 bits.
+const BELOW_BITS: u32 = 16;
 
 /// A workspace's rules, for walks with one set.
 pub(super) struct Rules<'w> {
     places: &'w mut [Place; PLACES],
     generation: u32,
+    /// `Set::address_mask`.
+    #[cfg(target_arch = "aarch64")]
+    address_mask: u64,
 }
 
 /// What is known of an address.
@@ -79,7 +84,12 @@ pub(super) enum Known {
 impl<'w> Rules<'w> {
     pub(super) fn new(places: &'w mut [Place; PLACES], set: &Set) -> Rules<'w> {
         #[allow(clippy::cast_possible_truncation, reason = "the lower half tells 2^32 publications apart")]
-        Rules { places, generation: set.generation as u32 }
+        Rules {
+            places,
+            generation: set.generation as u32,
+            #[cfg(target_arch = "aarch64")]
+            address_mask: set.address_mask,
+        }
     }
 
     #[inline]
@@ -97,7 +107,7 @@ impl<'w> Rules<'w> {
     /// What is known of this return address, but for the step.
     #[inline]
     pub(super) fn means(&self, address: u64) -> Known {
-        self.find(address).map_or(Known::Unknown, |rule| Known::Opaque(Means::from_number(rule.flags >> MEANS_BITS)))
+        self.find(address).map_or(Known::Unknown, |rule| Known::Opaque(rule.means()))
     }
 
     /// Steps from `state`, whose return address (of an instruction, the address after its first byte) is `address`, to its
@@ -106,13 +116,13 @@ impl<'w> Rules<'w> {
     #[inline]
     pub(super) fn step(&self, address: u64, state: &State, bounds: &Bounds, frame: &mut Frame) -> Known {
         let Some(rule) = self.find(address) else { return Known::Unknown };
-        let opaque = || Known::Opaque(Means::from_number(rule.flags >> MEANS_BITS));
+        let opaque = || Known::Opaque(rule.means());
         if rule.flags & PLAIN == 0 {
             return opaque();
         }
         let base = if rule.flags & FROM_FP == 0 { state.sp } else { state.fp };
         let sp = base.wrapping_add(u64::from(rule.sp));
-        let places = [base.wrapping_add(u64::from(rule.fp)), sp.wrapping_sub(8)];
+        let places = [base.wrapping_add(u64::from(rule.fp)), sp.wrapping_sub(rule.below())];
         let above = places.map(|place| place.wrapping_sub(state.sp));
         let room = bounds.high.saturating_sub(state.sp).min(u64::from(u32::MAX));
         if above[0] >= room || above[1] >= room || (places[0] | places[1]) & 7 != 0 {
@@ -122,71 +132,36 @@ impl<'w> Rules<'w> {
             // SAFETY: aligned, and between a live frame's sp and the end of its stack.
             unsafe { stack::pointer::<u64>(place).read_volatile() }
         });
+        let restores = rule.flags & RESTORES_FP != 0;
+        let word = address;
+        #[cfg(target_arch = "aarch64")]
+        let address = { word & self.address_mask };
         // The first page is no code, and null the end of the stack: framehop knows what that means.
         if address < 4096 {
             return opaque();
         }
-        let restores = rule.flags & RESTORES_FP != 0;
         #[allow(clippy::cast_possible_truncation, reason = "below `room`, which is below 2^32")]
-        frame.note_all([saved, address], above.map(|bytes| bytes as u32), restores, rule.key);
+        frame.note_all([saved, word], above.map(|bytes| bytes as u32), restores, rule.key);
         Known::Stepped(State { address, sp, fp: if restores { saved } else { state.fp } })
     }
 
-    /// Learns that frames at `address` are left by these means, and what framehop does there, if it was just asked for it. Two of
-    /// its steps.
+    /// Learns that frames at `address` are left by these means, and the row, if it is plain.
     #[cold]
     #[inline(never)]
-    pub(super) fn learn(&mut self, set: &Set, cache: &mut Cache, address: u64, means: Means) {
+    pub(super) fn learn(&mut self, set: &Set, address: u64, means: Means, plain: Option<Plain>) {
         let key = set.key(address, &mut 0);
         let flags = u32::from(means as u8) << MEANS_BITS;
         let mut rule = Rule { address, key, generation: self.generation, sp: 0, fp: 0, flags };
-        if means == Means::Rule
-            && let Some((sp, fp, flags)) = probe(set, cache, address)
-        {
-            (rule.sp, rule.fp) = (sp, fp);
-            rule.flags |= PLAIN | flags;
+        if let Some(Plain { from_fp, sp, below, fp }) = plain {
+            let return_place = sp.saturating_sub(u32::from(below) * 8);
+            #[cfg(test)]
+            let fp = fp.filter(|_| !planted::FRAME_POINTER_STAYS.load(std::sync::atomic::Ordering::Relaxed));
+            (rule.sp, rule.fp) = (sp, fp.unwrap_or(return_place));
+            let (from_fp, restores) = (if from_fp { FROM_FP } else { 0 }, if fp.is_some() { RESTORES_FP } else { 0 });
+            rule.flags |= PLAIN | from_fp | restores | u32::from(below) << BELOW_BITS;
         }
         let place = &mut self.places[Self::place(address)];
         *place = [rule, place[0]];
-    }
-}
-
-/// The distances of sp and fp, and the flags, of framehop's rule for this address; `None` if it has none or one of another form.
-fn probe(set: &Set, cache: &mut Cache, address: u64) -> Option<(u32, u32, u32)> {
-    if cfg!(not(target_arch = "x86_64")) {
-        return None;
-    }
-    let hits = cache.stats().hits();
-    let mut state = registers(set, State { sp: PROBE_SP, address, fp: PROBE_FP }, None);
-    let (mut reads, mut count) = ([0_u64; 2], 0_usize);
-    let mut read = |place: u64| {
-        let slot = reads.get_mut(count).ok_or(())?;
-        *slot = place;
-        count += 1;
-        Ok(PROBE_WORD * count as u64)
-    };
-    let found = set.unwinder.unwind_frame(FrameAddress::from_return_address(address)?, &mut state, cache, &mut read);
-    // A rule of the cache is the same for every stack; a step that was worked out anew may read anything.
-    if cache.stats().hits() != hits + 1 {
-        return None;
-    }
-    let to = super::step::caller(&state, found.ok()??);
-    let (base, from_fp) = if to.sp >= PROBE_FP { (PROBE_FP, FROM_FP) } else { (PROBE_SP, 0) };
-    let distance = |place: u64| place.checked_sub(base).and_then(|bytes| u32::try_from(bytes).ok());
-    let sp = distance(to.sp)?;
-    let return_place = *reads.get(count.checked_sub(1)?)?;
-    let is_word = |value: u64, nth: usize| value == PROBE_WORD * nth as u64;
-    if return_place != to.sp.checked_sub(8)? || !is_word(to.address, count) {
-        return None;
-    }
-    #[cfg(test)]
-    if planted::FRAME_POINTER_STAYS.load(std::sync::atomic::Ordering::Relaxed) {
-        return Some((sp, distance(return_place)?, from_fp));
-    }
-    match count {
-        1 if to.fp == PROBE_FP => Some((sp, distance(return_place)?, from_fp)),
-        2 if is_word(to.fp, 1) => Some((sp, distance(reads[0])?, from_fp | RESTORES_FP)),
-        _ => None,
     }
 }
 

@@ -116,7 +116,7 @@ pub(super) fn step(
     let call = call(state.address, first.is_some());
     let next = match (method, means) {
         (Method::Framehop, Means::Rule) => by_tables(set, cache, &mut read, state, first),
-        (Method::Framehop, Means::Row) => row::step(set, call, state, &mut read),
+        (Method::Framehop, Means::Row) => row::step(set, call, state, first, &mut read),
         (Method::Framehop, Means::FramePointer) => by_proved_frame_pointer(set, call, high, &mut read, state),
         (Method::Framehop, Means::Bare | Means::Nothing) => Next::Broken,
         (Method::FramePointers | Method::Backtrace, _) => by_frame_pointer(&mut read, state),

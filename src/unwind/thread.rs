@@ -155,7 +155,7 @@ impl ThreadStacks {
     /// Remembers the stack that was captured last, beside it.
     pub(super) fn memorize(&mut self) {
         if let Some(mut memo) = self.memo.filter(|_| self.numbered) {
-            memo.keep(self.frames(), self.lr, self.generation, self.captured());
+            memo.keep(self.frames(), self.generation, self.captured());
         }
     }
 
@@ -220,7 +220,7 @@ impl ThreadStacks {
         let frames = self.frames();
         let top = frames.last()?;
         let state = State { address: registers.ip, sp: registers.sp, fp: registers.fp };
-        if self.generation != generation() || !self.numbered || self.lr != registers.lr || !top.is(&state, true) {
+        if self.generation != generation() || !self.numbered || !top.is_first(&state, self.lr, registers.lr) {
             return None;
         }
         // SAFETY: the top's state is the caller's registers; frames are only remembered on the thread's own stack.

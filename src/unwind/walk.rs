@@ -54,8 +54,7 @@ impl Walk<'_, '_> {
                 cursor -= 1;
             }
             if let Some(top) = cursor.checked_sub(1)
-                && self.remembered[top].is(&state, first)
-                && (!first || self.remembered_lr == self.registers.lr)
+                && self.is_remembered(&self.remembered[top], &state, first)
             {
                 // SAFETY: `state` was just proved or stepped to; frames are only remembered on the thread's own stack.
                 let (below, all) = match unsafe { frame::first_difference(self.remembered, top) } {
@@ -93,13 +92,13 @@ impl Walk<'_, '_> {
                 Known::Opaque(means) => self.ask(&mut memory, means, state, first),
                 Known::Unknown => {
                     // Other methods look at no table.
-                    let means = match self.method {
+                    let (means, plain) = match self.method {
                         Method::Framehop => Means::of(self.set, returns_to.wrapping_sub(1)),
-                        Method::FramePointers | Method::Backtrace => Means::Nothing,
+                        Method::FramePointers | Method::Backtrace => (Means::Nothing, None),
                     };
                     let next = self.ask(&mut memory, means, state, first);
                     if let Some(rules) = &mut self.rules {
-                        rules.learn(self.set, self.cache, returns_to, means);
+                        rules.learn(self.set, returns_to, means, plain);
                     }
                     next
                 }
@@ -115,6 +114,12 @@ impl Walk<'_, '_> {
                 Next::Broken => return self.outcome = Outcome::Broken,
             }
         }
+    }
+
+    /// The remembered frame begins with this state.
+    #[inline]
+    fn is_remembered(&self, frame: &Frame, state: &State, first: bool) -> bool {
+        if first { frame.is_first(state, self.remembered_lr, self.registers.lr) } else { frame.is(state, false) }
     }
 
     /// One step by the method in force and the address's means, from `state`, which the frame at `made` begins with. Apart from

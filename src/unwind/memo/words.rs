@@ -134,6 +134,10 @@ impl Words {
             let chunk = unsafe { &*twos };
             // SAFETY: the caller's promise, of two words each.
             let differs = |nth: usize| unsafe { wide::difference(self.at(chunk.offsets[nth]), &chunk.values[nth]) };
+            #[cfg(test)]
+            if super::planted::INNERMOST_ALONE.load(std::sync::atomic::Ordering::Relaxed) {
+                return (!wide::is_zero([0, 0, 0, 0].map(differs))).then(|| self.distance(twos));
+            }
             if !wide::is_zero([differs(0), differs(1), differs(2), differs(3)]) {
                 return Some(self.distance(twos));
             }

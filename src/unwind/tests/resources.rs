@@ -300,7 +300,8 @@ fn stack_use() {
             }
         }
         println!("stack use in bytes: cold {cold}; own stack, repeated; private, repeated; again: {figures:?}");
-        assert!(cold > 8_000, "framehop's 14 kB are seen");
+        let least = if cfg!(target_arch = "x86_64") { 8_000 } else { 4_000 };
+        assert!(cold > least, "framehop's 14 kB are seen; on aarch64 what reads a row");
         assert!(cold < STACK_NEEDED - 8 * 1024, "and leave room for signal handlers");
         let most = if cfg!(debug_assertions) { 6_000 } else { 1_500 };
         assert!(figures[2] < most && figures[4] < most && figures[5] < most);

@@ -31,65 +31,161 @@ fn a_repeated_stack_is_the_same_and_the_systems() {
     session.finish(2);
 }
 
+/// What the trap's functions are given and give back.
+struct Trapped {
+    sp: u64,
+    captured: Option<Captured>,
+}
+
+type Work = unsafe extern "C" fn(*mut Trapped);
+
+unsafe extern "C" fn trapped(data: *mut Trapped) {
+    // SAFETY: `trap`'s own, which waits.
+    unsafe { *data = Trapped { sp: Registers::here().sp, captured: Some(sample()) } };
+}
+
+/// Calls `work(data)` from a frame that is aligned to 128 bytes, by `busy`.
+#[unsafe(naked)]
+unsafe extern "C" fn wide(data: *mut Trapped, work: Work) {
+    #[cfg(target_arch = "x86_64")]
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        "push rbp",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset rbp, -16",
+        "mov rbp, rsp",
+        ".cfi_def_cfa_register rbp",
+        "sub rsp, 128",
+        "and rsp, -128",
+        "call {busy}",
+        "mov rsp, rbp",
+        "pop rbp",
+        ".cfi_def_cfa rsp, 8",
+        "ret",
+        ".cfi_endproc",
+        busy = sym busy,
+    );
+    #[cfg(target_arch = "aarch64")]
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        "stp x29, x30, [sp, #-16]!",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset x29, -16",
+        ".cfi_offset x30, -8",
+        "mov x29, sp",
+        ".cfi_def_cfa x29, 16",
+        "sub x9, sp, #128",
+        "and sp, x9, #-128",
+        "bl {busy}",
+        "mov sp, x29",
+        ".cfi_def_cfa sp, 16",
+        "ldp x29, x30, [sp], #16",
+        ".cfi_def_cfa_offset 0",
+        ".cfi_restore x29",
+        ".cfi_restore x30",
+        "ret",
+        ".cfi_endproc",
+        busy = sym busy,
+    );
+}
+
+/// The same with a frame between.
+#[unsafe(naked)]
+unsafe extern "C" fn via(data: *mut Trapped, work: Work) {
+    #[cfg(target_arch = "x86_64")]
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        "sub rsp, 8",
+        ".cfi_def_cfa_offset 16",
+        "call {wide}",
+        "add rsp, 8",
+        ".cfi_def_cfa_offset 8",
+        "ret",
+        ".cfi_endproc",
+        wide = sym wide,
+    );
+    #[cfg(target_arch = "aarch64")]
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        "stp x29, x30, [sp, #-16]!",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset x29, -16",
+        ".cfi_offset x30, -8",
+        "bl {wide}",
+        "ldp x29, x30, [sp], #16",
+        ".cfi_def_cfa_offset 0",
+        ".cfi_restore x29",
+        ".cfi_restore x30",
+        "ret",
+        ".cfi_endproc",
+        wide = sym wide,
+    );
+}
+
+/// Calls `work(data)` with another value in the frame pointer register, as a function short of registers does. Now
+/// the only trace of the caller's frame pointer is the word where this function saved it.
+#[unsafe(naked)]
+unsafe extern "C" fn busy(data: *mut Trapped, work: Work) {
+    #[cfg(target_arch = "x86_64")]
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        "push rbp",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset rbp, -16",
+        "mov ebp, 7",
+        "call rsi",
+        "pop rbp",
+        ".cfi_def_cfa_offset 8",
+        ".cfi_restore rbp",
+        "ret",
+        ".cfi_endproc",
+    );
+    #[cfg(target_arch = "aarch64")]
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        "stp x29, x30, [sp, #-16]!",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset x29, -16",
+        ".cfi_offset x30, -8",
+        "mov x29, #7",
+        "blr x1",
+        "ldp x29, x30, [sp], #16",
+        ".cfi_def_cfa_offset 0",
+        ".cfi_restore x29",
+        ".cfi_restore x30",
+        "ret",
+        ".cfi_endproc",
+    );
+}
+
 /// The trap: an over-aligned frame absorbs, or not, a frame between it and one call instruction, with the same sp and
 /// the same return addresses above and below. Returns how often that was so, of 41.
 fn trap(each: &mut dyn FnMut(Captured, usize)) -> usize {
-    #[repr(align(128))]
-    struct Wide([u64; 16]);
-    #[inline(never)]
-    fn target(sps: &mut Vec<u64>) -> Captured {
-        let wide = black_box(Wide([1; 16]));
-        sps.push(Registers::here().sp);
-        let mut captured = None;
-        // SAFETY: passes the pointer through.
-        unsafe { busy(core::ptr::from_mut(&mut captured).cast(), into) };
-        black_box(wide.0[3]);
-        captured.unwrap()
-    }
-    unsafe extern "C" fn into(data: *mut u8) {
-        // SAFETY: the option above.
-        unsafe { *data.cast::<Option<Captured>>() = Some(sample()) };
-    }
-    /// Calls `work(data)` with another value in the frame pointer register, as a function short of registers does. Now
-    /// the only trace of the caller's frame pointer is the word where this function saved it.
-    #[cfg(target_arch = "x86_64")]
-    #[unsafe(naked)]
-    unsafe extern "C" fn busy(data: *mut u8, work: unsafe extern "C" fn(*mut u8)) {
-        core::arch::naked_asm!(
-            ".cfi_startproc",
-            "push rbp",
-            ".cfi_def_cfa_offset 16",
-            ".cfi_offset rbp, -16",
-            "mov ebp, 7",
-            "call rsi",
-            "pop rbp",
-            ".cfi_def_cfa_offset 8",
-            ".cfi_restore rbp",
-            "ret",
-            ".cfi_endproc",
-        );
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    unsafe fn busy(data: *mut u8, work: unsafe extern "C" fn(*mut u8)) {
-        // SAFETY: the caller's promise.
-        unsafe { work(data) };
-    }
-    #[inline(never)]
-    fn via(sps: &mut Vec<u64>) -> Captured {
-        black_box(target(sps))
-    }
     #[inline(never)]
     fn pad(depth: usize, each: &mut dyn FnMut(Captured, usize), same: &mut usize) {
-        let mut sps = Vec::with_capacity(80);
+        let mut sps = [0; 2];
         for i in 0..80 {
-            let callee: fn(&mut Vec<u64>) -> Captured = black_box(if i % 2 == 0 { target } else { via });
-            each(callee(&mut sps), i);
+            let callee: unsafe extern "C" fn(*mut Trapped, Work) = black_box(if i % 2 == 0 { wide } else { via });
+            let mut data = Trapped { sp: 0, captured: None };
+            // SAFETY: all three call what they are given with the data, by the C ABI.
+            unsafe { callee(&raw mut data, trapped) };
+            sps[i % 2] = data.sp;
+            each(data.captured.unwrap(), i);
         }
         *same += usize::from(sps[0] == sps[1]);
-        if depth > 0 {
-            pad(depth - 1, each, same);
-            black_box(depth);
+        // Frames of several sizes, so that sp is now more, now less than a multiple of 128.
+        match (depth, depth % 3) {
+            (0, _) => {}
+            (_, 0) => beside::<16>(depth, each, same),
+            (_, 1) => beside::<48>(depth, each, same),
+            _ => beside::<80>(depth, each, same),
         }
+    }
+    #[inline(never)]
+    fn beside<const BYTES: usize>(depth: usize, each: &mut dyn FnMut(Captured, usize), same: &mut usize) {
+        let used = black_box([0_u8; BYTES]);
+        pad(depth - 1, each, same);
+        black_box(used);
     }
     let mut same = 0;
     pad(40, each, &mut same);
@@ -335,20 +431,21 @@ fn around_the_cut() {
     session.finish(100);
 }
 
+/// 16 KiB on x86-64, 128 on aarch64.
 #[test]
-fn threads_with_16_kib_of_stack() {
+fn threads_with_the_smallest_stack() {
     let session = Session::start(128);
     let mut attributes = core::mem::MaybeUninit::uninit();
     // SAFETY: a place for the attributes.
     unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) };
     // SAFETY: initialised.
-    assert_eq!(unsafe { libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), 16 * 1024) }, 0);
+    assert_eq!(unsafe { libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), libc::PTHREAD_STACK_MIN) }, 0);
     extern "C" fn body(data: *mut libc::c_void) -> *mut libc::c_void {
         // No standard thread-local with a destructor here: the hook's has none, and little stack is left.
         let mut stacks = ThreadStacks::new();
         let mut first = None;
         for _ in 0..100 {
-            let captured = small(&mut stacks);
+            let captured = where_little_is_left(&mut stacks);
             assert!(!captured.truncated && captured.frames >= 2, "{captured:?} {:x?}", frames(&captured));
             assert_eq!(first.get_or_insert(captured).frames, captured.frames);
         }
@@ -356,10 +453,20 @@ fn threads_with_16_kib_of_stack() {
         data
     }
     #[inline(never)]
-    fn small(stacks: &mut ThreadStacks) -> Captured {
+    fn where_little_is_left(stacks: &mut ThreadStacks) -> Captured {
         let registers = Registers::here();
-        assert!(registers.sp - stack::bounds(registers.sp).low < STACK_NEEDED, "a short stack");
-        black_box(capture(registers, stacks, &tree()))
+        if registers.sp - stack::bounds(registers.sp).low < STACK_NEEDED {
+            black_box(capture(registers, stacks, &tree()))
+        } else {
+            black_box(with_less(stacks))
+        }
+    }
+    #[inline(never)]
+    fn with_less(stacks: &mut ThreadStacks) -> Captured {
+        let used = black_box([0_u8; 4096]);
+        let captured = where_little_is_left(stacks);
+        black_box(used);
+        captured
     }
     tree();
     for _ in 0..20 {
