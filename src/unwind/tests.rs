@@ -8,7 +8,6 @@ mod programs;
 mod resources;
 mod shapes;
 mod speed;
-#[cfg(target_arch = "x86_64")]
 mod unproved;
 
 use std::cell::UnsafeCell;

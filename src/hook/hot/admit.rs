@@ -46,7 +46,37 @@ impl Hot {
 
     /// The budget less `bytes`, and whether that is not negative.
     #[cfg(not(target_arch = "x86_64"))]
+    #[inline(always)]
     fn spend(&self, bytes: usize) -> bool {
+        // Where the processor may lack atomic additions, compilers call a function that looks: 8 more instructions, and
+        // all registers saved around it. The pair of exclusive accesses is there on all.
+        #[cfg(all(target_arch = "aarch64", not(target_feature = "lse")))]
+        // SAFETY: an aligned word of this thread's own line, changed as by `fetch_sub` below.
+        unsafe {
+            core::arch::asm!(
+                "2:",
+                "ldxr {left}, [{budget}]",
+                "subs {left}, {left}, {bytes}",
+                "stlxr {failed:w}, {left}, [{budget}]",
+                "cbnz {failed:w}, 2b",
+                // Right also where the subtraction overflowed.
+                "b.lt {cold}",
+                budget = in(reg) self.budget.as_ptr(),
+                bytes = in(reg) bytes,
+                left = out(reg) _,
+                failed = out(reg) _,
+                cold = label { return false },
+                options(nostack),
+            );
+            true
+        }
+        #[cfg(not(all(target_arch = "aarch64", not(target_feature = "lse"))))]
+        self.spend_at_once(bytes)
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", not(target_feature = "lse")))))]
+    #[inline(always)]
+    fn spend_at_once(&self, bytes: usize) -> bool {
         let bytes = bytes.cast_signed() as i64;
         // Release: pairs with the Acquire in `allocs`, as all counters do.
         self.budget.fetch_sub(bytes, Ordering::Release).checked_sub(bytes).is_some_and(|left| left >= 0)
