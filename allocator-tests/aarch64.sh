@@ -21,9 +21,8 @@ fi
 
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
-# Emulated, a program has no vDSO, of which signal frames need the table; and the libraries that `loading` builds are
-# of the machine that builds them.
-skipped=(a_stack_goes_on_below_a_signal_handler unwind::tests::loading)
+# The libraries that `loading` builds are of the machine that builds them.
+skipped=(unwind::tests::loading)
 if [ $# -eq 0 ]; then set -- unwind:: hook:: ring:: tree:: sampler::; fi
 # Of 20,000.
 export UNFREED_CAPTURES=${UNFREED_CAPTURES:-2000}

@@ -38,6 +38,7 @@ mod rules;
 mod scopes;
 mod selftest;
 mod set;
+mod signal;
 mod step;
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -53,6 +53,11 @@ impl Code {
     }
 }
 
+/// These bytes are at this address.
+pub(super) fn is<const N: usize>(address: u64, bytes: &[u8; N]) -> bool {
+    Code::new().bytes(address).is_some_and(|found| found == *bytes)
+}
+
 /// The function that `call` lies in begins with the instructions that make the frame pointer what it is called: they are found
 /// before any function's end is.
 pub(super) fn keeps_frame_pointer(set: &Set, call: u64) -> bool {

@@ -7,11 +7,10 @@
 //! alone. A look takes under a microsecond, once an address and workspace (`rules`).
 //!
 //! What rows are not framehop's: on x86-64 frames that a C compiler aligned whose size varies (gcc: the caller's sp is a word on
-//! the stack), signal frames, and trampolines; on aarch64 all, since there it can't read rows of functions that sign
+//! the stack) and trampolines; on aarch64 all, since there it can't read rows of functions that sign
 //! their return addresses (as distributions build their C libraries), and takes a frame pointer register that holds something else,
-//! as it may in C, for the end of the stack. After x86-64's signal frame comes an instruction that was interrupted, not a call: its
-//! address plus one is what a return address would be, so that all that looks a byte before an address finds it. On aarch64 it
-//! holds a frame record, as any other does: of the interrupted function's caller, or of itself where it had called.
+//! as it may in C, for the end of the stack. A row that says that it is a signal frame's leads to an interrupted instruction, as
+//! `signal` says.
 //!
 //! Source: DWARF 5, section 6.4, and the Linux Standard Base's `.eh_frame`, by gimli.
 
@@ -24,6 +23,7 @@ use gimli::{
 use super::code;
 use super::frame::State;
 use super::set::{Loaded, Set};
+use super::signal;
 use super::step::Next;
 
 type Bytes = EndianSlice<'static, LittleEndian>;
@@ -59,6 +59,8 @@ pub(super) enum Means {
     /// Not at all: it has no row, and its code does not show that it has a frame pointer. If that is 0 and the code is a module's,
     /// it is the start of the program or of a thread, by both ABIs (musl has no table that says so).
     Bare = 4,
+    /// As a signal handler's caller, by what the kernel pushed (`signal`).
+    Signal = 5,
 }
 
 impl Means {
@@ -67,6 +69,9 @@ impl Means {
     #[inline(never)]
     pub(super) fn of(set: &Set, call: u64) -> (Means, Option<Plain>) {
         match Row::of(set, call) {
+            None | Some(Ok(Row { is_signal: true, .. })) if signal::is_return(call.wrapping_add(1)) => {
+                (Means::Signal, None)
+            }
             Some(Ok(row)) if row.is_rule_of_framehops() => (Means::Rule, row.plain()),
             Some(Ok(row)) => (Means::Row, row.plain()),
             Some(Err(())) => (Means::Nothing, None),
@@ -82,6 +87,7 @@ impl Means {
             2 => Means::Row,
             3 => Means::FramePointer,
             4 => Means::Bare,
+            5 => Means::Signal,
             _ => Means::Nothing,
         }
     }
@@ -299,8 +305,7 @@ impl Row {
             None | Some(RegisterRule::Undefined | RegisterRule::SameValue) => return None,
             rule => restore(rule, 0)?,
         };
-        let is_interrupted = self.is_signal && cfg!(target_arch = "x86_64");
-        Some(State { address: address.checked_add(u64::from(is_interrupted))?, sp, fp })
+        Some(State { address: address.checked_add(u64::from(self.is_signal))?, sp, fp })
     }
 
     fn value(

@@ -12,6 +12,7 @@ use super::code;
 use super::frame::{Frame, State};
 use super::row::{self, Means};
 use super::set::Set;
+use super::signal;
 use crate::sys::stack::{self, Bounds};
 
 /// How frames are found; chosen by the self-test at start.
@@ -118,6 +119,7 @@ pub(super) fn step(
         (Method::Framehop, Means::Rule) => by_tables(set, cache, &mut read, state, first),
         (Method::Framehop, Means::Row) => row::step(set, call, state, first, &mut read),
         (Method::Framehop, Means::FramePointer) => by_proved_frame_pointer(set, call, high, &mut read, state),
+        (Method::Framehop, Means::Signal) => signal::step(state, &mut read),
         (Method::Framehop, Means::Bare | Means::Nothing) => Next::Broken,
         (Method::FramePointers | Method::Backtrace, _) => by_frame_pointer(&mut read, state),
     };

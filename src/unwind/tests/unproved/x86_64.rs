@@ -190,3 +190,38 @@ fn a_row_that_cannot_be_evaluated_breaks_the_stack_off() {
     assert_breaks(over_an_unknown_register, 1, &session);
     session.finish(2);
 }
+
+/// As musl's: what a signal handler returns to, without a table.
+#[unsafe(naked)]
+unsafe extern "C" fn returns_from_a_signal() {
+    naked_asm!(".p2align 4, 0xcc", "mov rax, 15", "syscall", ".p2align 4, 0xcc");
+}
+
+/// The kernel's `struct sigaction`.
+#[repr(C)]
+struct Action {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
+
+#[test]
+fn a_stack_goes_on_below_a_signal_handler_that_no_table_tells_of() {
+    const SA_RESTORER: u64 = 0x0400_0000;
+    let session = Session::start(128);
+    let captured = interrupted(&session.sink, |signal| {
+        let (mut action, null) =
+            (Action { handler: 0, flags: 0, restorer: 0, mask: 0 }, core::ptr::null_mut::<Action>());
+        // SAFETY: the kernel's own structure, read into.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, null, &raw mut action, 8) }, 0);
+        action.flags |= SA_RESTORER;
+        action.restorer = returns_from_a_signal as unsafe extern "C" fn() as *const () as usize;
+        // SAFETY: the handler that was set, and a restorer that does what glibc's does.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const action, null, 8) }, 0);
+        // SAFETY: the signal has a handler.
+        assert_eq!(unsafe { libc::raise(signal) }, 0);
+    });
+    assert_goes_on(&captured);
+    session.finish(2);
+}
