@@ -4,6 +4,7 @@
 //! Its children make threads, and start profiles of their own. Each has an alarm, so that a hang is a signal.
 
 use std::hint::black_box;
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 
@@ -54,15 +55,21 @@ fn in_child(child: impl FnOnce()) {
     assert_eq!(status, 0, "signal {}, status {}", status & 127, status >> 8);
 }
 
+/// Not the standard library's: its threads take a lock of its own as they begin, which a thread that the child does not have may hold.
 fn short_thread() {
-    thread::Builder::new()
-        .stack_size(1 << 16)
-        .spawn(|| {
-            black_box(vec![1_u8; 10]);
-        })
-        .expect("spawns")
-        .join()
-        .expect("no panic");
+    extern "C" fn body(_: *mut libc::c_void) -> *mut libc::c_void {
+        black_box(vec![1_u8; 10]);
+        std::ptr::null_mut()
+    }
+    let (mut id, mut attributes) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    // SAFETY: places for the thread's number and its attributes, which are made before they are used; a function that takes
+    // anything; joined once.
+    unsafe {
+        assert_eq!(libc::pthread_attr_init(attributes.as_mut_ptr()), 0);
+        assert_eq!(libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), libc::PTHREAD_STACK_MIN.max(1 << 16)), 0);
+        assert_eq!(libc::pthread_create(id.as_mut_ptr(), attributes.as_ptr(), body, std::ptr::null_mut()), 0);
+        assert_eq!(libc::pthread_join(id.assume_init(), std::ptr::null_mut()), 0);
+    }
 }
 
 fn wait_until_ready(threads: u32) {
