@@ -46,8 +46,8 @@ impl Code {
 
     fn bytes<const N: usize>(&mut self, address: u64) -> Option<[u8; N]> {
         let mut bytes = [0; N];
-        for (byte, at) in bytes.iter_mut().zip(address..) {
-            *byte = self.byte(at)?;
+        for (byte, after) in bytes.iter_mut().zip(0..) {
+            *byte = self.byte(address.checked_add(after)?)?;
         }
         Some(bytes)
     }

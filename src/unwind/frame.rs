@@ -35,6 +35,9 @@ pub(super) const KEYED: u32 = 8;
 /// The step read one word so far.
 const ONE_WORD: u32 = 16;
 
+/// The first frame's step took the return address from the link register.
+const LINKED: u32 = 32;
+
 /// Words that a step may read and still be remembered; both architectures' rules read at most two.
 pub(super) const MAX_WORDS: usize = 2;
 
@@ -131,11 +134,22 @@ impl Frame {
             && (self.flags & FIRST != 0) == first
     }
 
+    /// The step took the link register for the return address.
+    #[inline]
+    pub(super) fn link(&mut self) {
+        self.flags |= LINKED;
+    }
+
+    #[inline]
+    pub(super) fn is_linked(&self) -> bool {
+        self.flags & LINKED != 0
+    }
+
     /// The state is this first frame's, whose link register was `noted` and is now `lr`. Only aarch64 has one, and there it is part
-    /// of the state where the return address was read from no word: elsewhere it holds whatever the function put there.
+    /// of the state where it was the return address: elsewhere it holds whatever the function put there.
     #[inline]
     pub(super) fn is_first(&self, state: &State, noted: u64, lr: u64) -> bool {
-        self.is(state, true) && (noted == lr || self.flags & WORDS != 0)
+        self.is(state, true) && (noted == lr || !self.is_linked())
     }
 }
 

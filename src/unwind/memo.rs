@@ -157,7 +157,7 @@ impl Memo {
     /// Keeps the stack of these frames (deepest first, all of one capture with the set of `generation`, numbered), if it
     /// was seen before. While it stands as it was captured.
     pub(super) fn keep(&mut self, frames: &[Frame], generation: u64, captured: Captured) {
-        let Some(top) = frames.last() else { return };
+        let Some(top) = frames.last().filter(|top| !top.is_linked()) else { return };
         let Some(&(at, address)) = top.words(&mut [(0, 0); MAX_WORDS]).and_then(<[_]>::last) else { return };
         let state = top.state;
         let pages = self.pages();

@@ -9,15 +9,14 @@
 //! What rows are not framehop's: on x86-64 frames that a C compiler aligned whose size varies (gcc: the caller's sp is a word on
 //! the stack) and trampolines; on aarch64 all, since there it can't read rows of functions that sign
 //! their return addresses (as distributions build their C libraries), and takes a frame pointer register that holds something else,
-//! as it may in C, for the end of the stack. A row that says that it is a signal frame's leads to an interrupted instruction, as
-//! `signal` says.
+//! as it may in C, for the end of the stack. A signal frame is left by what the kernel pushed (`signal`), and by no row.
 //!
 //! Source: DWARF 5, section 6.4, and the Linux Standard Base's `.eh_frame`, by gimli.
 
 use gimli::{
-    BaseAddresses, CallFrameInstruction, CfaRule, EhFrame, EhFrameHdr, Encoding, EndianSlice, Evaluation,
-    EvaluationResult, EvaluationStorage, FrameDescriptionEntry, LittleEndian, Location, Register, RegisterRule,
-    UnwindExpression, UnwindSection as _, Value,
+    BaseAddresses, CallFrameInstruction, CfaRule, EhFrame, EhFrameHdr, EhFrameOffset, Encoding, EndianSlice,
+    Evaluation, EvaluationResult, EvaluationStorage, FrameDescriptionEntry, LittleEndian, Location, Register,
+    RegisterRule, UnwindExpression, UnwindSection as _, Value,
 };
 
 use super::code;
@@ -68,15 +67,24 @@ impl Means {
     #[cold]
     #[inline(never)]
     pub(super) fn of(set: &Set, call: u64) -> (Means, Option<Plain>) {
-        match Row::of(set, call) {
-            None | Some(Ok(Row { is_signal: true, .. })) if signal::is_return(call.wrapping_add(1)) => {
-                (Means::Signal, None)
-            }
-            Some(Ok(row)) if row.is_rule_of_framehops() => (Means::Rule, row.plain()),
-            Some(Ok(row)) => (Means::Row, row.plain()),
-            Some(Err(())) => (Means::Nothing, None),
-            None if code::keeps_frame_pointer(set, call) => (Means::FramePointer, None),
-            None => (Means::Bare, None),
+        let means = match Row::of(set, call) {
+            Found::None | Found::Signal if signal::is_return(call.wrapping_add(1)) => Means::Signal,
+            Found::Row(row) if row.is_rule_of_framehops() => return (Means::Rule, row.plain()),
+            Found::Row(row) => return (Means::Row, row.plain()),
+            Found::Unreadable | Found::Signal => Means::Nothing,
+            Found::None | Found::Foreign if code::keeps_frame_pointer(set, call) => Means::FramePointer,
+            Found::Foreign => Means::Nothing,
+            Found::None => Means::Bare,
+        };
+        (means, None)
+    }
+
+    /// The same, for an instruction that was interrupted: code shows what holds at calls, after the frame is made and before it is
+    /// left, and a row what holds at each instruction.
+    pub(super) fn where_interrupted(self) -> Means {
+        match self {
+            Means::FramePointer | Means::Bare => Means::Nothing,
+            other => other,
         }
     }
 
@@ -109,26 +117,27 @@ pub(super) struct Plain {
 
 /// A function's table says something of this address.
 pub(super) fn covers(set: &Set, address: u64) -> bool {
-    set.module(address).is_some_and(|module| Entry::of(module, address).is_some())
+    set.module(address).is_some_and(|module| !matches!(Entry::of(module, address), Ok(None)))
 }
 
 /// A function with a table begins here.
 pub(super) fn begins(set: &Set, address: u64) -> bool {
-    let entry = set.module(address).and_then(|module| Some((module, Entry::of(module, address)?)));
+    let entry = set.module(address).and_then(|module| Some((module, Entry::of(module, address).ok()??)));
     entry.is_some_and(|(module, entry)| entry.function.initial_address() == address.wrapping_sub(module.bias))
 }
 
-/// The caller of the frame `state`, whose row for `call` is not framehop's. `first`: the link register, of the first frame alone.
+/// The caller of the frame `state`, whose row for `call` is not framehop's. `first`: the link register, of the first frame alone;
+/// taken from there where it is the return address.
 #[cold]
 #[inline(never)]
 pub(super) fn step(
     set: &Set,
     call: u64,
     state: State,
-    first: Option<u64>,
+    first: &mut Option<u64>,
     read: &mut impl FnMut(u64) -> Result<u64, ()>,
 ) -> Next {
-    let Some(Ok(row)) = Row::of(set, call) else { return Next::Broken };
+    let Found::Row(row) = Row::of(set, call) else { return Next::Broken };
     if row.rules.return_address == Some(RegisterRule::Undefined) {
         return Next::End;
     }
@@ -146,8 +155,17 @@ struct Entry {
 }
 
 impl Entry {
-    /// `None` where there is no table, or it has nothing for this address.
-    fn of(module: &Loaded, address: u64) -> Option<Entry> {
+    /// `None` where there is no table, or it has nothing for this address; an error where it has what can't be read (of aarch64's
+    /// augmentations gimli does not know that for signing by the other key).
+    fn of(module: &Loaded, address: u64) -> Result<Option<Entry>, ()> {
+        let Some((section, bases, offset)) = Entry::place(module, address) else { return Ok(None) };
+        let function = section.fde_from_offset(&bases, offset, EhFrame::cie_from_offset).map_err(drop)?;
+        let is_its = function.contains(address.wrapping_sub(module.bias));
+        Ok(is_its.then_some(Entry { section, bases, function }))
+    }
+
+    /// Where the table has the last function that does not begin behind this address.
+    fn place(module: &Loaded, address: u64) -> Option<(EhFrame<Bytes>, BaseAddresses, EhFrameOffset)> {
         let sections = &module.sections;
         let in_file = |address: u64| address.wrapping_sub(module.bias);
         let bases = BaseAddresses::default()
@@ -161,8 +179,7 @@ impl Entry {
         section.set_address_size(8);
         #[cfg(target_arch = "aarch64")]
         section.set_vendor(gimli::Vendor::AArch64);
-        let function = section.fde_from_offset(&bases, offset, EhFrame::cie_from_offset).ok()?;
-        function.contains(in_file(address)).then_some(Entry { section, bases, function })
+        Some((section, bases, offset))
     }
 }
 
@@ -175,22 +192,39 @@ struct Rules {
     return_address: Option<RegisterRule<usize>>,
 }
 
+/// What there is for an address.
+enum Found {
+    /// No table covers it.
+    None,
+    /// One does, and can't be read.
+    Foreign,
+    /// So it is with this row.
+    Unreadable,
+    /// A signal frame's, whose row leads to an interrupted instruction: to be left by what the kernel pushed, or not at all.
+    Signal,
+    Row(Row),
+}
+
 /// A row of a table.
 struct Row {
     rules: Rules,
     section: EhFrame<Bytes>,
     encoding: Encoding,
-    is_signal: bool,
     /// The most states that were remembered at a time on the way to it.
     deepest: usize,
 }
 
 impl Row {
-    /// `None` where no table covers the address, an error where what it says can't be read.
-    fn of(set: &Set, address: u64) -> Option<Result<Row, ()>> {
-        let module = set.module(address)?;
-        let entry = Entry::of(module, address)?;
-        Some(Row::read(&entry, address.wrapping_sub(module.bias)).ok_or(()))
+    fn of(set: &Set, address: u64) -> Found {
+        let Some(module) = set.module(address) else { return Found::None };
+        match Entry::of(module, address) {
+            Ok(None) => Found::None,
+            Err(()) => Found::Foreign,
+            Ok(Some(entry)) if entry.function.is_signal_trampoline() => Found::Signal,
+            Ok(Some(entry)) => {
+                Row::read(&entry, address.wrapping_sub(module.bias)).map_or(Found::Unreadable, Found::Row)
+            }
+        }
     }
 
     fn read(entry: &Entry, address: u64) -> Option<Row> {
@@ -223,24 +257,14 @@ impl Row {
                 break;
             }
         }
-        Some(Row {
-            rules: reading.rules,
-            section: *section,
-            encoding: cie.encoding(),
-            is_signal: function.is_signal_trampoline(),
-            deepest: reading.deepest,
-        })
+        Some(Row { rules: reading.rules, section: *section, encoding: cie.encoding(), deepest: reading.deepest })
     }
 
     /// framehop makes a rule of it that depends on the address alone, or takes it for the stack's end.
     fn is_rule_of_framehops(&self) -> bool {
         let Rules { cfa, sp, fp, return_address } = &self.rules;
         let is_end = matches!(return_address, None | Some(RegisterRule::Undefined));
-        if cfg!(target_arch = "aarch64")
-            || self.is_signal
-            || self.deepest > FRAMEHOPS_REMEMBERED
-            || on_stack(sp) != Some(None)
-        {
+        if cfg!(target_arch = "aarch64") || self.deepest > FRAMEHOPS_REMEMBERED || on_stack(sp) != Some(None) {
             return false;
         }
         let (CfaRule::RegisterAndOffset { register, offset }, Some(fp), Some(ra)) =
@@ -267,7 +291,7 @@ impl Row {
         let is_one = returns % 8 == 0
             && offset.checked_add(returns)? >= 0
             && if cfg!(target_arch = "x86_64") { below == 1 } else { below > 0 };
-        if self.is_signal || !is_one || !from_fp && *register != SP || on_stack(sp) != Some(None) {
+        if !is_one || !from_fp && *register != SP || on_stack(sp) != Some(None) {
             return None;
         }
         let fp = match on_stack(fp)? {
@@ -278,12 +302,17 @@ impl Row {
     }
 
     /// By this row. The return address is required, and all that there is a rule for; it may be in the link register of the `first`.
-    fn caller(&self, state: State, first: Option<u64>, read: &mut impl FnMut(u64) -> Result<u64, ()>) -> Option<State> {
+    fn caller(
+        &self,
+        state: State,
+        first: &mut Option<u64>,
+        read: &mut impl FnMut(u64) -> Result<u64, ()>,
+    ) -> Option<State> {
         let cfa = match &self.rules.cfa {
             CfaRule::RegisterAndOffset { register, offset } => {
                 register_of(&state, *register)?.checked_add_signed(*offset)?
             }
-            CfaRule::Expression(expression) => self.value(expression, &state, read)?,
+            CfaRule::Expression(expression) => self.value(expression, None, &state, read)?,
         };
         let mut restore = |rule: &Option<RegisterRule<usize>>, same: u64| match rule {
             None | Some(RegisterRule::Undefined | RegisterRule::SameValue) => Some(same),
@@ -291,31 +320,36 @@ impl Row {
             Some(RegisterRule::ValOffset(offset)) => cfa.checked_add_signed(*offset),
             Some(RegisterRule::Register(register)) => register_of(&state, *register),
             Some(RegisterRule::Expression(place)) => {
-                let place = self.value(place, &state, read)?;
+                let place = self.value(place, Some(cfa), &state, read)?;
                 read(place).ok()
             }
-            Some(RegisterRule::ValExpression(value)) => self.value(value, &state, read),
+            Some(RegisterRule::ValExpression(value)) => self.value(value, Some(cfa), &state, read),
             Some(_) => None,
         };
         let fp = restore(&self.rules.fp, state.fp)?;
         let sp = restore(&self.rules.sp, cfa)?;
         // The last that is read: what the memo takes for the frame's own is the last of its words.
         let address = match &self.rules.return_address {
-            None | Some(RegisterRule::SameValue) if cfg!(target_arch = "aarch64") => first?,
+            None | Some(RegisterRule::SameValue) if cfg!(target_arch = "aarch64") => first.take()?,
             None | Some(RegisterRule::Undefined | RegisterRule::SameValue) => return None,
             rule => restore(rule, 0)?,
         };
-        Some(State { address: address.checked_add(u64::from(self.is_signal))?, sp, fp })
+        Some(State { address, sp, fp })
     }
 
+    /// `begins`: what the expression finds on its stack.
     fn value(
         &self,
         expression: &UnwindExpression<usize>,
+        begins: Option<u64>,
         state: &State,
         read: &mut impl FnMut(u64) -> Result<u64, ()>,
     ) -> Option<u64> {
         let mut evaluation = Evaluation::<Bytes, Few>::new_in(expression.get(&self.section).ok()?.0, self.encoding);
         evaluation.set_max_iterations(MOST_OPERATIONS);
+        if let Some(value) = begins {
+            evaluation.set_initial_value(value);
+        }
         let mut result = evaluation.evaluate().ok()?;
         loop {
             result = match result {

@@ -58,6 +58,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_code_goes_beyond_the_last_address() {
+        assert!(!is_return(u64::MAX) && !is_return(u64::MAX - 2));
+    }
+
+    #[test]
     fn the_offsets_are_those_of_the_c_library_s_records() {
         use core::mem::offset_of;
         #[cfg(target_arch = "x86_64")]

@@ -115,14 +115,18 @@ pub(super) fn step(
     let high = if memory.known { memory.bounds.high } else { u64::MAX };
     let mut read = |address: u64| memory.read(address, frame);
     let call = call(state.address, first.is_some());
+    let mut link = first;
     let next = match (method, means) {
         (Method::Framehop, Means::Rule) => by_tables(set, cache, &mut read, state, first),
-        (Method::Framehop, Means::Row) => row::step(set, call, state, first, &mut read),
+        (Method::Framehop, Means::Row) => row::step(set, call, state, &mut link, &mut read),
         (Method::Framehop, Means::FramePointer) => by_proved_frame_pointer(set, call, high, &mut read, state),
         (Method::Framehop, Means::Signal) => signal::step(state, &mut read),
         (Method::Framehop, Means::Bare | Means::Nothing) => Next::Broken,
         (Method::FramePointers | Method::Backtrace, _) => by_frame_pointer(&mut read, state),
     };
+    if link != first {
+        frame.link();
+    }
     // Code that no table tells of and no module is of may hold anything in that register.
     let ends_by_frame_pointer = state.fp == 0
         && (method != Method::Framehop

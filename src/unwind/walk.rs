@@ -46,6 +46,9 @@ impl Walk<'_, '_> {
         let mut memory = Memory::new(self.bounds, self.known);
         let mut state = State { address: self.registers.ip, sp: self.registers.sp, fp: self.registers.fp };
         let mut first = true;
+        // The state is of an interrupted instruction, which may lie before the frame is made or after it is left: rows tell, code
+        // can't. (Signal frames are never remembered, so those that it was said of are not begun with anew.)
+        let mut interrupted = false;
         // Remembered frames not yet passed: those below `cursor`.
         let mut cursor = self.remembered.len();
         (self.made, self.kept, self.outcome) = (0, 0, Outcome::Cut);
@@ -76,6 +79,7 @@ impl Walk<'_, '_> {
                     return;
                 }
                 let differs = &self.remembered[below];
+                interrupted &= below == top;
                 (state, first) = (differs.state, differs.flags & frame::FIRST != 0);
                 cursor = below;
             }
@@ -87,17 +91,27 @@ impl Walk<'_, '_> {
                 Some(rules) => rules.means(returns_to),
                 None => Known::Unknown,
             };
+            let was_interrupted = interrupted;
+            interrupted = false;
+            let mut leave = |walk: &mut Self, means: Means| {
+                interrupted = means == Means::Signal;
+                let means = if was_interrupted { means.where_interrupted() } else { means };
+                walk.ask(&mut memory, means, state, first)
+            };
             let next = match known {
                 Known::Stepped(to) => Next::To(to),
-                Known::Opaque(means) => self.ask(&mut memory, means, state, first),
+                Known::Opaque(means) => leave(self, means),
                 Known::Unknown => {
                     // Other methods look at no table.
                     let (means, plain) = match self.method {
                         Method::Framehop => Means::of(self.set, returns_to.wrapping_sub(1)),
                         Method::FramePointers | Method::Backtrace => (Means::Nothing, None),
                     };
-                    let next = self.ask(&mut memory, means, state, first);
-                    if let Some(rules) = &mut self.rules {
+                    let next = leave(self, means);
+                    // Code of no module may be made anew at this address.
+                    if let Some(rules) = &mut self.rules
+                        && self.set.module(returns_to.wrapping_sub(1)).is_some()
+                    {
                         rules.learn(self.set, returns_to, means, plain);
                     }
                     next

@@ -71,17 +71,17 @@ extern "C" fn on_signal(_: libc::c_int) {
 }
 
 /// Raises a signal whose handler captures; `raise` is called with the signal's number.
-fn interrupted(sink: &Sink, raise: impl FnOnce(libc::c_int)) -> (Captured, Vec<FrameKey>) {
+fn interrupted(sink: &Sink, signal: libc::c_int, raise: impl FnOnce(libc::c_int)) -> (Captured, Vec<FrameKey>) {
     static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut call = Call { sink, captured: None };
     INTERRUPTED.store((&raw mut call).cast(), Ordering::SeqCst);
     let handler = on_signal as extern "C" fn(libc::c_int) as *const () as usize;
     // SAFETY: the handler may do what it does: it interrupts `raise`.
-    let old = unsafe { libc::signal(libc::SIGURG, handler) };
-    raise(libc::SIGURG);
+    let old = unsafe { libc::signal(signal, handler) };
+    raise(signal);
     // SAFETY: what was before.
-    unsafe { libc::signal(libc::SIGURG, old) };
+    unsafe { libc::signal(signal, old) };
     call.captured.unwrap()
 }
 
@@ -99,7 +99,7 @@ fn assert_goes_on((captured, system): &(Captured, Vec<FrameKey>)) {
 fn a_stack_goes_on_below_a_signal_handler() {
     let session = Session::start(128);
     // SAFETY: the signal has a handler.
-    assert_goes_on(&interrupted(&session.sink, |signal| assert_eq!(unsafe { libc::raise(signal) }, 0)));
+    assert_goes_on(&interrupted(&session.sink, libc::SIGURG, |signal| assert_eq!(unsafe { libc::raise(signal) }, 0)));
     session.finish(2);
 }
 
@@ -121,14 +121,22 @@ struct Made(core::ptr::NonNull<u8>);
 
 impl Made {
     fn new(code: &[&[u8]]) -> Made {
-        let page = stack::map_pages(4096).unwrap();
-        let code = code.concat();
-        // SAFETY: less than the fresh page.
-        unsafe { core::ptr::copy_nonoverlapping(code.as_ptr(), page.as_ptr(), code.len()) };
-        // SAFETY: our own page.
-        let failed = unsafe { libc::mprotect(page.as_ptr().cast(), 4096, libc::PROT_READ | libc::PROT_EXEC) };
-        assert_eq!(failed, 0);
-        Made(page)
+        let made = Made(stack::map_pages(4096).unwrap());
+        made.make(code);
+        made
+    }
+
+    /// Other code in its place.
+    fn make(&self, code: &[&[u8]]) {
+        let (page, code) = (self.0.as_ptr(), code.concat());
+        let protect = |how| {
+            // SAFETY: our own page.
+            assert_eq!(unsafe { libc::mprotect(page.cast(), 4096, how) }, 0);
+        };
+        protect(libc::PROT_READ | libc::PROT_WRITE);
+        // SAFETY: less than the page, of which no function runs.
+        unsafe { core::ptr::copy_nonoverlapping(code.as_ptr(), page, code.len()) };
+        protect(libc::PROT_READ | libc::PROT_EXEC);
     }
 
     fn through(&self) -> Through {

@@ -159,3 +159,51 @@ fn a_frame_pointer_register_that_holds_something_else_is_no_end() {
     }
     session.finish(6);
 }
+
+/// Signs by the other key, which gimli does not know; its frame pointer register holds 0.
+#[unsafe(naked)]
+unsafe extern "C" fn signed_by_the_other_key(data: *mut u8, work: Work) {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_b_key_frame",
+        // `pacibsp`.
+        "hint #27",
+        ".cfi_negate_ra_state",
+        "stp x29, x30, [sp, #-16]!",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset x29, -16",
+        ".cfi_offset x30, -8",
+        "mov x29, #0",
+        "blr x1",
+        "ldp x29, x30, [sp], #16",
+        ".cfi_def_cfa_offset 0",
+        ".cfi_restore x29",
+        ".cfi_restore x30",
+        // `autibsp`.
+        "hint #31",
+        ".cfi_negate_ra_state",
+        "ret",
+        ".cfi_endproc",
+    );
+}
+
+#[test]
+fn a_table_that_cannot_be_read_is_no_end() {
+    let session = Session::start(128);
+    assert_breaks(signed_by_the_other_key, 1, &session);
+    session.finish(2);
+}
+
+#[test]
+fn a_link_register_matters_where_it_was_the_return_address() {
+    use super::super::super::frame::{Frame, State};
+    // SAFETY: numbers alone.
+    let mut frame: Frame = unsafe { core::mem::zeroed() };
+    let state = State { sp: 4096, address: 4096, fp: 0 };
+    frame.begin(&state, true);
+    // Another register's.
+    frame.note(4096, 17);
+    assert!(frame.is_first(&state, 1, 2));
+    frame.link();
+    assert!(!frame.is_first(&state, 1, 2) && frame.is_first(&state, 2, 2));
+}

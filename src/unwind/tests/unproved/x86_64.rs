@@ -210,7 +210,7 @@ struct Action {
 fn a_stack_goes_on_below_a_signal_handler_that_no_table_tells_of() {
     const SA_RESTORER: u64 = 0x0400_0000;
     let session = Session::start(128);
-    let captured = interrupted(&session.sink, |signal| {
+    let captured = interrupted(&session.sink, libc::SIGURG, |signal| {
         let (mut action, null) =
             (Action { handler: 0, flags: 0, restorer: 0, mask: 0 }, core::ptr::null_mut::<Action>());
         // SAFETY: the kernel's own structure, read into.
@@ -224,4 +224,123 @@ fn a_stack_goes_on_below_a_signal_handler_that_no_table_tells_of() {
     });
     assert_goes_on(&captured);
     session.finish(2);
+}
+
+/// Calls through with a signal's handler in place of `work`: the function traps by itself.
+fn trapped_in(through: Through, sink: &Sink) -> Captured {
+    let captured = interrupted(sink, libc::SIGTRAP, |_| {
+        // SAFETY: takes nothing of either.
+        unsafe { through(core::ptr::null_mut(), work) };
+    });
+    captured.0
+}
+
+/// Traps at its `ret`: the frame pointer is its caller's already.
+#[unsafe(naked)]
+unsafe extern "C" fn traps_at_its_end() {
+    naked_asm!(".p2align 4, 0xcc", "push rbp", "mov rbp, rsp", "pop rbp", "int3", "ret", ".p2align 4, 0xcc");
+}
+
+#[unsafe(naked)]
+unsafe extern "C" fn calls_what_traps(data: *mut u8, work: Work) {
+    naked_asm!("push rbp", "mov rbp, rsp", "call {inner}", "pop rbp", "ret", ".p2align 4, 0xcc", inner = sym traps_at_its_end);
+}
+
+/// Traps without a frame.
+#[unsafe(naked)]
+unsafe extern "C" fn traps() {
+    naked_asm!(".p2align 4, 0xcc", "nop", "int3", "nop", "ret", ".p2align 4, 0xcc");
+}
+
+/// Its frame pointer register holds 0.
+#[unsafe(naked)]
+unsafe extern "C" fn calls_with_zero(data: *mut u8, work: Work) {
+    naked_asm!(
+        ".cfi_startproc",
+        "push rbp",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset rbp, -16",
+        "xor ebp, ebp",
+        "call {inner}",
+        "pop rbp",
+        ".cfi_def_cfa_offset 8",
+        ".cfi_restore rbp",
+        "ret",
+        ".cfi_endproc",
+        inner = sym traps,
+    );
+}
+
+#[test]
+fn code_proves_nothing_of_an_interrupted_instruction() {
+    let session = Session::start(128);
+    // `int3` between `pop rbp` and `ret`.
+    let made = Made::new(&[KEEPS, &[0xe8, 2, 0, 0, 0], LEAVES, KEEPS, &[0x5d, 0xcc, 0xc3]]);
+    for through in [made.through(), calls_what_traps, calls_with_zero] {
+        let captured = trapped_in(through, &session.sink);
+        let found = frames(&captured);
+        assert!(captured.truncated, "{found:x?}");
+        // `work`, the handler, what it returns to, and what was interrupted.
+        assert!(found.len() <= 6, "{found:x?}");
+    }
+    session.finish(2);
+}
+
+/// The caller's rbp is where `cfa - 16` is: an expression finds the cfa on its stack (DWARF 5, 6.4.2.3).
+#[unsafe(naked)]
+unsafe extern "C" fn saved_by_an_expression(data: *mut u8, work: Work) {
+    naked_asm!(
+        ".cfi_startproc",
+        "push rbp",
+        ".cfi_def_cfa_offset 16",
+        // DW_OP_lit16, DW_OP_minus.
+        ".cfi_escape 0x10, 0x06, 0x02, 0x40, 0x1c",
+        "mov ebp, 7",
+        "call rsi",
+        "pop rbp",
+        ".cfi_def_cfa_offset 8",
+        ".cfi_restore rbp",
+        "ret",
+        ".cfi_endproc",
+    );
+}
+
+#[test]
+fn an_expression_finds_the_cfa_on_its_stack() {
+    let session = Session::start(128);
+    assert_passes(saved_by_an_expression, 1, &session);
+    session.finish(2);
+}
+
+/// Calls the made function, and keeps a frame pointer meanwhile.
+#[unsafe(naked)]
+unsafe extern "C" fn over_made(data: *mut u8, work: Work, made: Through) {
+    naked_asm!(
+        ".cfi_startproc",
+        "push rbp",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset rbp, -16",
+        "mov rbp, rsp",
+        ".cfi_def_cfa_register rbp",
+        "call rdx",
+        "pop rbp",
+        ".cfi_def_cfa rsp, 8",
+        "ret",
+        ".cfi_endproc",
+    );
+}
+
+#[test]
+fn code_that_was_made_anew_is_looked_at_anew() {
+    let session = Session::start(128);
+    let made = Made::new(&[]);
+    let truncated = [&[KEEPS, CALLS, LEAVES][..], &[&[0x50, 0x90, 0x90, 0x90], CALLS, &[0x58, 0xc3]]].map(|code| {
+        made.make(code);
+        let mut call = Call { sink: &session.sink, captured: None };
+        // SAFETY: the page holds a function that calls back with the data.
+        unsafe { over_made((&raw mut call).cast(), work, made.through()) };
+        call.captured.unwrap().0.truncated
+    });
+    assert_eq!(truncated, [false, true]);
+    session.finish(4);
 }
