@@ -178,12 +178,22 @@ fn is_libc_start_name(name: &str) -> bool {
     is_start_name(name.strip_prefix("__GI_").unwrap_or(name)) || NAMES.contains(&name)
 }
 
-/// The standard library's own sources: as it was built (remapped to `/rustc/<hash>/`), the crates vendored into it,
-/// and where generic code was built with the toolchain's `rust-src` at hand.
+/// The standard library's own sources: as it was built by the project (remapped to `/rustc/<hash>/`) or by a distribution (in
+/// `rustc-<version>/` or `rustc-<version>-src/` anywhere), the crates vendored into it, and where generic code was built with the
+/// toolchain's `rust-src` at hand.
 fn is_std_file(file: &str) -> bool {
+    let is_version = |name: &str| {
+        name.strip_prefix("rustc-").is_some_and(|rest| {
+            rest.starts_with(|c: char| c.is_ascii_digit()) || ["beta", "nightly"].iter().any(|it| rest.starts_with(it))
+        })
+    };
     let library = match file.strip_prefix("/rustc/") {
         Some(rest) => rest.split_once("/library/").map(|(_, path)| path),
-        None => file.split_once("/lib/rustlib/src/rust/library/").map(|(_, path)| path),
+        None => file.match_indices("/library/").find_map(|(at, between)| {
+            let (root, path) = (&file[..at], &file[at + between.len()..]);
+            let is_its = root.ends_with("/lib/rustlib/src/rust") || root.rsplit('/').next().is_some_and(is_version);
+            is_its.then_some(path)
+        }),
     };
     const CRATES: [&str; 5] = ["alloc", "core", "std", "panic_unwind", "backtrace"];
     library.is_some_and(|path| CRATES.iter().any(|name| path.split('/').next() == Some(name)))
@@ -221,6 +231,15 @@ mod tests {
         for (name, file, expected) in [
             (Some("finish_grow"), Some(std_file.as_str()), Role::Std),
             (Some("alloc::raw_vec::finish_grow"), None, Role::Std),
+            (Some("push"), Some("/usr/src/rustc-1.96.0/library/alloc/src/vec/mod.rs"), Role::Std),
+            (Some("push"), Some("/builddir/build/BUILD/rustc-1.85.0-src/library/alloc/src/vec/mod.rs"), Role::Std),
+            (
+                Some("push"),
+                Some("/home/library/.rustup/toolchains/t/lib/rustlib/src/rust/library/alloc/src/vec/mod.rs"),
+                Role::Std,
+            ),
+            (Some("push"), Some("/home/u/rustc-tools/library/alloc/src/vec.rs"), Role::Code),
+            (Some("push"), Some("/home/u/library/alloc/src/vec.rs"), Role::Code),
             (Some("<alloc::vec::Vec<T> as core::clone::Clone>::clone"), None, Role::Std),
             (Some("<T as alloc::slice::hack::ConvertVec>::to_vec"), None, Role::Std),
             (Some("<mail::Email as core::convert::From<mail::Fetch>>::from"), None, Role::Code),
