@@ -18,7 +18,7 @@
 //! | `walk`, `step` | the walk; one step by framehop, row or frame pointer |
 //! | `row`, `code` | what tables, and without them the code, say of an address: by which means its frame is left |
 //! | `signal` | what the kernel pushed for a signal handler |
-//! | `rules` | what framehop does at an address, learned |
+//! | `rules` | what rows say of addresses, learned |
 //! | `workspace`, `region` | pooled memory: one workspace a thread that unwinds now, one region a thread |
 //! | `set` | the published modules, under hazard pointers |
 //! | `registry` | start and refresh: which modules are there, whose tables are copied, the self-test |

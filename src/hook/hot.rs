@@ -15,7 +15,7 @@
 //! allocation finds it negative. The owner's own subtraction is one instruction without a lock prefix, so it may
 //! overwrite that call, but only while it is being executed: after a barrier on all threads (`sys::barrier`) the
 //! caller looks whether its call stands, and repeats it if not. Nothing that the owner subtracted can be lost, because
-//! the caller's operation is atomic. On other processors the owner's subtraction is a relaxed atomic one.
+//! the caller's operation is atomic. On other processors the owner's subtraction is an atomic one, with release (`admit`).
 
 mod admit;
 mod place;

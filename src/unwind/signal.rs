@@ -46,7 +46,7 @@ pub(super) fn is_return(returns_to: u64) -> bool {
 #[inline(never)]
 pub(super) fn step(state: State, read: &mut impl FnMut(u64) -> Result<u64, ()>) -> Next {
     let mut word = |offset: u64| read(state.sp.checked_add(offset).ok_or(())?);
-    // The address last: what the memo takes for the frame's own is the last of its words.
+    // Three words: no frame remembers as many, so that this step is taken each time.
     let (Ok(fp), Ok(sp), Ok(address)) = (word(OFFSETS.fp), word(OFFSETS.sp), word(OFFSETS.address)) else {
         return Next::Broken;
     };

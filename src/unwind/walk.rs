@@ -47,7 +47,7 @@ impl Walk<'_, '_> {
         let mut state = State { address: self.registers.ip, sp: self.registers.sp, fp: self.registers.fp };
         let mut first = true;
         // The state is of an interrupted instruction, which may lie before the frame is made or after it is left: rows tell, code
-        // can't. (Signal frames are never remembered, so those that it was said of are not begun with anew.)
+        // can't. (What lies below a signal frame is never begun with anew before that frame itself, which no words prove.)
         let mut interrupted = false;
         // Remembered frames not yet passed: those below `cursor`.
         let mut cursor = self.remembered.len();

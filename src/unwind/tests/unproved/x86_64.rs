@@ -5,6 +5,26 @@ use core::arch::naked_asm;
 use super::super::shapes::recurse;
 use super::*;
 
+/// A function that keeps a frame pointer, and a table that says so.
+macro_rules! with_a_frame {
+    ($call:literal $(, $operand:ident = sym $function:ident)?) => {
+        naked_asm!(
+            ".cfi_startproc",
+            "push rbp",
+            ".cfi_def_cfa_offset 16",
+            ".cfi_offset rbp, -16",
+            "mov rbp, rsp",
+            ".cfi_def_cfa_register rbp",
+            $call,
+            "pop rbp",
+            ".cfi_def_cfa rsp, 8",
+            "ret",
+            ".cfi_endproc",
+            $($operand = sym $function,)?
+        )
+    };
+}
+
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn without_a_table(data: *mut u8, work: Work) {
     naked_asm!("push rbp", "mov rbp, rsp", "call rsi", "pop rbp", "ret", ".p2align 4, 0xcc");
@@ -23,20 +43,7 @@ pub(super) unsafe extern "C" fn without_a_frame(data: *mut u8, work: Work) {
 
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn over_no_frame(data: *mut u8, work: Work) {
-    naked_asm!(
-        ".cfi_startproc",
-        "push rbp",
-        ".cfi_def_cfa_offset 16",
-        ".cfi_offset rbp, -16",
-        "mov rbp, rsp",
-        ".cfi_def_cfa_register rbp",
-        "call {inner}",
-        "pop rbp",
-        ".cfi_def_cfa rsp, 8",
-        "ret",
-        ".cfi_endproc",
-        inner = sym without_a_frame,
-    );
+    with_a_frame!("call {inner}", inner = sym without_a_frame);
 }
 
 /// As the C library starts a program or a thread.
@@ -168,20 +175,7 @@ unsafe extern "C" fn by_an_unknown_register(data: *mut u8, work: Work) {
 /// Keeps a frame pointer for what it calls.
 #[unsafe(naked)]
 unsafe extern "C" fn over_an_unknown_register(data: *mut u8, work: Work) {
-    naked_asm!(
-        ".cfi_startproc",
-        "push rbp",
-        ".cfi_def_cfa_offset 16",
-        ".cfi_offset rbp, -16",
-        "mov rbp, rsp",
-        ".cfi_def_cfa_register rbp",
-        "call {inner}",
-        "pop rbp",
-        ".cfi_def_cfa rsp, 8",
-        "ret",
-        ".cfi_endproc",
-        inner = sym by_an_unknown_register,
-    );
+    with_a_frame!("call {inner}", inner = sym by_an_unknown_register);
 }
 
 #[test]
@@ -315,19 +309,7 @@ fn an_expression_finds_the_cfa_on_its_stack() {
 /// Calls the made function, and keeps a frame pointer meanwhile.
 #[unsafe(naked)]
 unsafe extern "C" fn over_made(data: *mut u8, work: Work, made: Through) {
-    naked_asm!(
-        ".cfi_startproc",
-        "push rbp",
-        ".cfi_def_cfa_offset 16",
-        ".cfi_offset rbp, -16",
-        "mov rbp, rsp",
-        ".cfi_def_cfa_register rbp",
-        "call rdx",
-        "pop rbp",
-        ".cfi_def_cfa rsp, 8",
-        "ret",
-        ".cfi_endproc",
-    );
+    with_a_frame!("call rdx");
 }
 
 #[test]
