@@ -1,7 +1,8 @@
 //! When the drain thread wakes of itself: for ticks, by the clock; and in exact mode as often as the rings fill.
 //!
 //! Promises: while the program allocates or frees anything a tick comes after 100 ms; while it does neither, after a second
-//! of that, after 400 ms, but as soon as an epoch ends. Orders, signals and full rings wake it at any time.
+//! of that, after 400 ms. An epoch's end wakes it between ticks: epochs are as long as they were asked to be. Orders, signals
+//! and full rings wake it at any time.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ const STILL_AFTER: u32 = 10;
 
 /// The ticks' distance.
 pub(super) struct Rhythm {
-    next: Instant,
+    tick_at: Instant,
     pause: Duration,
     /// What all threads had allocated and freed.
     seen: ExactTotals,
@@ -28,12 +29,17 @@ pub(super) struct Rhythm {
 
 impl Rhythm {
     pub(super) fn new() -> Rhythm {
-        Rhythm { next: Instant::now() + TICK, pause: TICK, seen: ExactTotals::default(), still: 0 }
+        Rhythm { tick_at: Instant::now() + TICK, pause: TICK, seen: ExactTotals::default(), still: 0 }
     }
 
-    /// When the next tick is due.
-    pub(super) fn next(&self) -> Instant {
-        self.next
+    /// When to wake: at the next tick, or at the open epoch's end where that comes sooner.
+    pub(super) fn next(&self, epoch_end: Option<Instant>) -> Instant {
+        epoch_end.map_or(self.tick_at, |end| end.min(self.tick_at))
+    }
+
+    /// Is a tick due?
+    pub(super) fn is_tick(&self, now: Instant) -> bool {
+        now >= self.tick_at
     }
 
     /// From tick to tick at present.
@@ -41,14 +47,20 @@ impl Rhythm {
         self.pause
     }
 
-    /// A tick that began then found these totals; the open epoch ends by itself at `epoch_end`.
-    pub(super) fn ticked(&mut self, began: Instant, totals: &ExactTotals, epoch_end: Option<Instant>) {
+    /// A tick that began then found these totals.
+    pub(super) fn ticked(&mut self, began: Instant, totals: &ExactTotals) {
         self.still = if *totals == self.seen { self.still.saturating_add(1) } else { 0 };
         self.seen = *totals;
         self.pause = if self.still < STILL_AFTER { TICK } else { STILL_TICK };
-        let (soonest, latest) = (began + TICK, began + self.pause);
-        self.next = epoch_end.map_or(latest, |end| end.clamp(soonest, latest));
+        self.tick_at = began + self.pause;
     }
+}
+
+/// When an epoch of `length` that began then, and is over now, was to end: the next begins there, so that epochs have their
+/// length in the mean, however late the thread wakes. Where it was away for a whole epoch (a stopped process), now.
+pub(super) fn epoch_end(began: Instant, length: Duration, now: Instant) -> Instant {
+    let end = began + length;
+    if now.saturating_duration_since(end) < length { end } else { now }
 }
 
 /// Exact mode: how long the rings take to fill. Ticks alone would leave nearly all draining to the program's threads,
@@ -136,18 +148,15 @@ mod tests {
     }
 
     /// Ticks, one after another as they are due; totals as this tells by the tick's number.
-    fn ticks(count: u32, totals: impl Fn(u32) -> u64, epoch: Option<Duration>) -> Vec<Duration> {
+    fn ticks(count: u32, totals: impl Fn(u32) -> u64) -> Vec<Duration> {
         let mut rhythm = Rhythm::new();
-        let (mut began, mut epoch_began) = (rhythm.next(), rhythm.next());
+        let mut began = rhythm.next(None);
         (0..count)
             .map(|number| {
-                if epoch.is_some_and(|length| began - epoch_began >= length) {
-                    epoch_began = began;
-                }
                 let totals = ExactTotals { freed_blocks: totals(number), ..ExactTotals::default() };
-                rhythm.ticked(began, &totals, epoch.map(|length| epoch_began + length));
-                let pause = rhythm.next() - began;
-                began = rhythm.next();
+                rhythm.ticked(began, &totals);
+                let pause = rhythm.next(None) - began;
+                began = rhythm.next(None);
                 pause
             })
             .collect()
@@ -156,27 +165,52 @@ mod tests {
     #[test]
     fn ticks_are_seldom_while_nothing_happens_and_often_at_once_when_something_does() {
         // A hundredth of all ticks find a change.
-        let pauses = ticks(300, |number| u64::from(number / 100 + 1), None);
+        let pauses = ticks(300, |number| u64::from(number / 100 + 1));
         for still in pauses.chunks(100) {
             let often = still.iter().filter(|&&pause| pause == TICK).count();
             assert_eq!(often, STILL_AFTER as usize, "{still:?}");
             assert!(still[..often].iter().all(|&pause| pause == TICK));
             assert!(still[often..].iter().all(|&pause| pause == STILL_TICK));
         }
-        assert!(ticks(100, u64::from, None).iter().all(|&pause| pause == TICK), "something happens at each");
+        assert!(ticks(100, u64::from).iter().all(|&pause| pause == TICK), "something happens at each");
+    }
+
+    /// Busy or idle, and though the thread wakes late: so many epochs take as long as that many times their length.
+    #[test]
+    fn epochs_are_as_long_as_they_were_asked_to_be() {
+        let late = Duration::from_millis(3);
+        for length in [10, 99, 100, 250, 1000, 1150].map(Duration::from_millis) {
+            for is_idle in [true, false] {
+                let mut rhythm = Rhythm::new();
+                let start = rhythm.next(None) - TICK;
+                let (mut epoch_began, mut epochs, mut ticks, mut now) = (start, 0u32, 0u32, start);
+                while epochs < 100 {
+                    let wake = rhythm.next(Some(epoch_began + length));
+                    assert!(wake <= now + STILL_TICK, "{length:?}");
+                    now = wake.max(now) + late;
+                    if rhythm.is_tick(now) {
+                        ticks += 1;
+                        let totals = ExactTotals { freed_blocks: u64::from(ticks), ..ExactTotals::default() };
+                        rhythm.ticked(now, &(if is_idle { ExactTotals::default() } else { totals }));
+                    }
+                    if now - epoch_began >= length {
+                        epoch_began = epoch_end(epoch_began, length, now);
+                        epochs += 1;
+                    }
+                }
+                assert!(now - start < length * 100 + late * 2, "{length:?}: {:?}", now - start);
+                let seconds = (now - start).as_secs_f64();
+                let per_second = f64::from(ticks) / seconds;
+                assert!(if is_idle { per_second < 4.0 + 8.0 / seconds } else { per_second > 9.0 }, "{per_second}");
+            }
+        }
     }
 
     #[test]
-    fn an_idle_programs_epochs_end_in_time() {
-        for epoch in [1, 99, 100, 250, 1000, 1150].map(Duration::from_millis) {
-            let pauses = ticks(200, |_| 1, Some(epoch));
-            let mut since = Duration::ZERO;
-            for pause in &pauses {
-                assert!((TICK..=STILL_TICK).contains(pause), "{pause:?}");
-                // By the tick after the epoch's end it began anew.
-                since = if since >= epoch { *pause } else { since + *pause };
-                assert!(since < epoch + TICK, "{epoch:?}: {since:?}");
-            }
-        }
+    fn a_process_that_was_stopped_does_not_make_up_for_epochs() {
+        let began = Instant::now();
+        let length = Duration::from_secs(5);
+        let at = |seconds| epoch_end(began, length, began + Duration::from_secs(seconds)) - began;
+        assert_eq!([5, 9, 10, 3600].map(at), [5, 5, 10, 3600].map(Duration::from_secs));
     }
 }

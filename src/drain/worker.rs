@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::aggregator::{AGGREGATOR, Aggregator};
 use super::orders::{self, Order};
-use super::pace::{Pace, Rhythm};
+use super::pace::{Pace, Rhythm, epoch_end};
 use super::verdict::{Bench, Evidence};
 use crate::leak::judge::Subject;
 use crate::leak::memory::Moment;
@@ -111,7 +111,7 @@ impl Worker {
         }
         let (mut rhythm, mut pace) = (Rhythm::new(), Pace::new());
         loop {
-            let next = rhythm.next();
+            let next = rhythm.next(self.epoch.map(|length| memory.epoch_began + length));
             let wake = if self.exact_mode { next.min(pace.wake()) } else { next };
             match orders::next(&self.orders, wake) {
                 Ok(order) => {
@@ -134,8 +134,12 @@ impl Worker {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     let began = Instant::now();
-                    let totals = self.tick(&mut memory);
-                    rhythm.ticked(began, &totals, self.epoch.map(|length| memory.epoch_began + length));
+                    if rhythm.is_tick(began) {
+                        let totals = self.tick(&mut memory);
+                        rhythm.ticked(began, &totals);
+                    } else {
+                        self.settle_in_time(&mut memory);
+                    }
                     pace.look(began, rhythm.pause());
                     if let Some(signal) = process::arrived_signal() {
                         self.tell_the_rest(&mut memory);
@@ -217,14 +221,26 @@ impl Worker {
         if process::arrived_signal().is_none() {
             (self.surroundings.refresh_modules)(self.store);
         }
-        let ends = self.epoch.is_some_and(|length| memory.epoch_began.elapsed() >= length);
-        let totals = self.settle(memory, ends);
+        let totals = self.settle_in_time(memory);
         let drained = std::mem::take(&mut memory.drained_ns);
         (self.surroundings.govern)(totals.live().0, drained);
         self.tell(memory);
         self.note_interval(memory, &totals);
         self.calibrate();
         totals
+    }
+
+    /// Settles, and ends the epoch where its time is over.
+    fn settle_in_time(&mut self, memory: &mut Memory) -> ExactTotals {
+        let (now, began) = (Instant::now(), memory.epoch_began);
+        match self.epoch.filter(|&length| now.saturating_duration_since(began) >= length) {
+            None => self.settle(memory, false),
+            Some(length) => {
+                let totals = self.settle(memory, true);
+                memory.epoch_began = epoch_end(began, length, now);
+                totals
+            }
+        }
     }
 
     /// Empties the rings and brings the store's totals up to date; ends the epoch where asked.
