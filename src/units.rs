@@ -82,6 +82,17 @@ pub struct Estimate {
     pub high: f64,
 }
 
+#[cfg(not(loom))]
+impl Estimate {
+    /// The sum of two independent estimates: the squares of their half widths add.
+    pub(crate) fn plus(self, other: Estimate) -> Estimate {
+        let value = self.value + other.value;
+        let low = (self.value - self.low).hypot(other.value - other.low);
+        let high = (self.high - self.value).hypot(other.high - other.value);
+        Estimate { value, low: value - low, high: value + high }
+    }
+}
+
 /// `46.5 MB`: powers of a thousand, three digits.
 #[cfg(not(loom))]
 pub(crate) fn size(bytes: f64) -> String {

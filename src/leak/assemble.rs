@@ -10,7 +10,7 @@ use super::case::Case;
 use super::classify::{classify, is_hardly_freed, is_undecided, mature_live, may_be_backlog};
 use super::clues::Function;
 use super::gates::{Moment, Reading};
-use super::growth::{Growth, Scale, growth_of};
+use super::growth::{Growth, Scale, growth_of, growth_of_all};
 use super::habits::Ways;
 use super::history::History;
 use super::judge::{Judge, Subject};
@@ -153,7 +153,7 @@ pub(crate) fn report<F>(
     // Sites' errors are independent, so those of sums grow with the root of the number of sites. No more can hide than is live beside
     // what the others hold at least.
     let total = |of: fn(&Leak<F>) -> bool| {
-        sites.iter().filter(|&site| of(site)).fold(Interval::default(), |total, site| sum(total, site.live_bytes))
+        sites.iter().filter(|&site| of(site)).fold(Interval::default(), |total, site| total.plus(site.live_bytes))
     };
     let (unknown, judged) = (total(|site| site.state == State::Unknown), total(|site| site.state != State::Unknown));
     let room = (process.live.now_bytes as f64 - judged.low).max(0.0);
@@ -341,25 +341,24 @@ fn of_group<F>(
         Tier::None => State::Churn,
     };
     let mut figures = SiteFigures::default();
-    let mut growth = Growth::default();
     let mut evidence = evidence_of(&group.case, reading, judge);
     let mut oldest = 0;
-    for &member in &group.members {
-        let Some(history) = histories.get(member).filter(|history| !is_judged_alone(history)) else { continue };
+    let members = || {
+        let all = group.members.iter().filter_map(|&member| Some((member, histories.get(member)?)));
+        all.filter(|(_, history)| !is_judged_alone(history))
+    };
+    for (member, history) in members() {
         let own = source.figures(member);
-        figures.live_bytes = sum(figures.live_bytes, own.live_bytes);
-        figures.live_blocks = sum(figures.live_blocks, own.live_blocks);
+        figures.live_bytes = figures.live_bytes.plus(own.live_bytes);
+        figures.live_blocks = figures.live_blocks.plus(own.live_blocks);
         figures.total_bytes += own.total_bytes;
-        let own = growth_of(history, reading, scale(at, process));
-        growth.per_minute = sum(growth.per_minute, own.per_minute);
-        growth.low_percent = growth.low_percent.max(own.low_percent);
-        growth.seconds = growth.seconds.max(own.seconds);
         evidence.matured_samples += f64::from(history.matured);
         evidence.live_samples += f64::from(history.live_samples());
         oldest = oldest.max(history.oldest_age(at.now).unwrap_or(0));
     }
     evidence.freed_share = freed_share(&figures);
-    evidence.stacks = group.members.len();
+    evidence.stacks = members().count();
+    let growth = growth_of_all(members().map(|(_, history)| history), reading, scale(at, process));
     let oldest = f64::from(oldest) * process.epoch_seconds;
     let subject = Subject::Group(index);
     finding(subject, state, figures, growth, &group.case, oldest, evidence, (false, false), judge, process)
@@ -424,14 +423,6 @@ fn freed_share(figures: &SiteFigures) -> f64 {
     } else {
         (1.0 - figures.live_bytes.value / figures.total_bytes).clamp(0.0, 1.0)
     }
-}
-
-/// Independent estimates add; so do the squares of their half widths.
-fn sum(a: Interval, b: Interval) -> Interval {
-    let value = a.value + b.value;
-    let low = (a.value - a.low).hypot(b.value - b.low);
-    let high = (a.high - a.value).hypot(b.high - b.value);
-    Interval { value, low: value - low, high: value + high }
 }
 
 /// Live bytes of small blocks that show at least `samples` samples in 19 of 20 cases, at mean interval R: the mean m of a

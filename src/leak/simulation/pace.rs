@@ -3,6 +3,7 @@
 use super::whole::report_of;
 use super::world::{GrowingMap, GrowingVec, World};
 use crate::leak::assemble::Course;
+use crate::leak::pool::{KeyFrame, regroup};
 use crate::leak::report::{Leak, LeakReport};
 use crate::leak::severity::Severity;
 use crate::leak::state::State;
@@ -91,4 +92,30 @@ fn many_vecs_that_grow_together_are_told_within_a_factor_of_two() {
         assert!((0.9..2.2).contains(&(growth.value / truth)), "epoch {now}: {growth:?}, in truth {truth}");
         assert!(growth.low < 1.1 * truth && truth < 1.1 * growth.high, "epoch {now}: {growth:?}, in truth {truth}");
     });
+}
+
+/// One stack after another keeps what it allocates, and none has enough to be judged alone: their group's growth is that of all that
+/// was kept, over the same time, and not the sum of what each did while it was there.
+#[test]
+fn a_group_grows_as_fast_as_all_that_is_kept() {
+    let keys: Vec<[KeyFrame; 2]> =
+        (0..400).map(|stack| [2, 1000 + stack].map(|key| KeyFrame { key, library: false })).collect();
+    let mut world = World::new(7, 0.0, 400, keys.len());
+    let mut told = 0;
+    for now in 0..400 {
+        world.begin_epoch(now);
+        (0..4).for_each(|_| _ = world.alloc(now as usize, 1000));
+        world.end_epoch();
+        if now % 12 == 11 {
+            regroup(&mut world.judge, &mut world.histories, &|index| &keys[index]);
+        }
+        let report = report_of(&world, Course { now_bytes: 200_000_000, before_bytes: 100_000_000 }, None);
+        if let Some(leak) = report.leaks().find(|leak| leak.evidence().stacks > 1) {
+            let (growth, truth) = (leak.growth_bytes_per_minute().value, 4000.0 * EPOCHS_A_MINUTE);
+            // Stacks join once in twelve epochs, and what they kept until then is not known to be the group's.
+            assert!((0.75..1.1).contains(&(growth / truth)), "epoch {now}: {growth}, in truth {truth}");
+            told += 1;
+        }
+    }
+    assert!(told > 100, "{told} reports of it");
 }
