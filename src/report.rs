@@ -15,6 +15,7 @@
 //! | `summary`, `leaks`, `name`, `chain`, `text` | the same for people, on a page |
 
 mod chain;
+mod common;
 mod diff;
 mod estimate;
 mod facts;
@@ -36,6 +37,7 @@ mod text;
 pub(crate) mod trim;
 
 pub(crate) use chain::{functions, is_shared_pointer, short_chain};
+pub(crate) use common::common;
 pub use diff::{Diff, SiteDiff};
 pub use estimate::Estimate;
 pub use facts::{HistoryPoint, Losses, Mode, Module, ProcessState, SizeClass, Totals};

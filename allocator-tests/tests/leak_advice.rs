@@ -256,7 +256,7 @@ fn in_a_sample_an_arc_among_what_is_kept_is_said() {
     let sampled = || Profiler::builder().sample_interval(4096);
     let report = report_by(sampled(), 120, |_| (0..100).for_each(|_| two_that_hold_each_other()));
     let advice = leak_advice(&report, "two_that_hold_each_other");
-    assert!(advice.contains("`Arc` or `Rc` cycle (there is one among what is kept"), "{advice}");
+    assert!(advice.contains("`Arc` or `Rc` cycle (an `Arc` or `Rc` is among what is kept"), "{advice}");
     let report = report_by(sampled(), 120, |_| (0..3).for_each(|_| forget_service()));
     let advice = leak_advice(&report, "metrics_of_service");
     assert!(advice.contains("`Box::leak`") && !advice.contains("`Weak`"), "{advice}");

@@ -28,7 +28,7 @@ const MOST_CHANGES: usize = 1024;
 const REGROUP_EVERY: u32 = 12;
 
 /// Tells whose code frames are: a library's says nothing about whose leak it is. May take long: it reads symbols.
-pub(crate) type Owners = fn(&[FrameKey], &Picture) -> Vec<Whose>;
+pub(crate) type Owners = fn(&[FrameKey], &Picture) -> Vec<(Whose, u64)>;
 
 /// The drain thread's judge.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(crate) struct Bench {
     changes: Vec<(Subject, Change)>,
     /// Changes that found no room among them.
     untold: u64,
-    owners_known: HashMap<FrameKey, Whose>,
+    owners_known: HashMap<FrameKey, (Whose, u64)>,
     owners: Owners,
     epoch_length: Option<Duration>,
     /// Epochs that have ended.
@@ -155,15 +155,15 @@ impl Bench {
         }
         let mut keys: Vec<Vec<KeyFrame>> = vec![Vec::new(); histories.len()];
         for index in wanted {
-            let whose = |key: &FrameKey| self.owners_known.get(key).copied().unwrap_or(Whose::Library);
+            let known = |key: &FrameKey| self.owners_known.get(key).copied().unwrap_or((Whose::Library, key.0));
             let stack = frames_of(index);
             // What all stacks share would make one group of everything.
-            let outside = stack.iter().position(|key| whose(key) == Whose::Allocator).map_or(0, |at| at + 1);
-            let mut frames: Vec<KeyFrame> = stack
-                .iter()
-                .skip(outside)
-                .map(|key| KeyFrame { key: key.0, library: whose(key) != Whose::Program })
-                .collect();
+            let outside = stack.iter().position(|key| known(key).0 == Whose::Allocator).map_or(0, |at| at + 1);
+            let frame = |key: &FrameKey| {
+                let (whose, key) = known(key);
+                KeyFrame { key, library: whose != Whose::Program }
+            };
+            let mut frames: Vec<KeyFrame> = stack.iter().skip(outside).map(frame).collect();
             pool::collapse_runs(&mut frames);
             if let Some(slot) = keys.get_mut(index) {
                 *slot = frames;

@@ -1,6 +1,7 @@
 //! What to do, from evidence. Each sentence says what was seen before it says what that suggests, and says of a name that it
 //! is a name. What was not seen is not suggested.
 
+use super::classify::SAMPLES_TO_DECIDE;
 use super::clues::Near;
 use super::relations::Use;
 use super::report::Evidence;
@@ -63,6 +64,27 @@ pub(crate) fn advise(state: State, evidence: &Evidence, around: &Surroundings) -
         State::Sublinear => "It grows without end, but ever more slowly, as an interner does. Cap it if its keys come \
                              from outside."
             .into(),
+        State::Growing if evidence.old_after_epochs == 0 && evidence.table_growths > 1 => format!(
+            "{} {} times, to {} now, and not freed: too seldom, or not evenly enough, to tell a leak from what fills up. Wait, or \
+             look at the estimated time to exhaustion.",
+            if evidence.by_chunks { "An arena here allocated a larger chunk" } else { "A table or buffer here was enlarged" },
+            evidence.table_growths,
+            size(evidence.table_bytes as f64)
+        ),
+        State::Growing
+            if evidence.old_after_epochs == 0
+                && evidence.live_samples < f64::from(SAMPLES_TO_DECIDE)
+                && evidence.freed_share < EXCEPTION_SHARE =>
+        {
+            "More is live than before, in few blocks, of which hardly one was freed: too few to tell a leak from what fills up. \
+             Wait, or look at the estimated time to exhaustion."
+                .into()
+        }
+        State::Growing if evidence.old_after_epochs == 0 => {
+            "More is live than before, beyond chance: blocks are enlarged where they are, or what is cleaned up is less than \
+                           what is added. Wait, or look at the estimated time to exhaustion."
+                .into()
+        }
         State::Growing => {
             "Old blocks accumulate beyond chance, but not yet for long enough to tell a leak from a cache \
                            that fills. Wait, or look at the estimated time to exhaustion."
@@ -91,6 +113,11 @@ fn held_of_bound(evidence: &Evidence) -> String {
 
 fn leak(evidence: &Evidence, around: &Surroundings) -> String {
     let is_kept = evidence.freed_share < KEPT_SHARE;
+    if evidence.by_table && evidence.by_chunks {
+        return "An arena here grows at a steady rate: each chunk is about twice as large as the one before, and none is freed. \
+                Reset or drop it where the use of what it holds ends, or make one for each unit of work."
+            .into();
+    }
     if evidence.table_growths > 0 && evidence.by_table {
         return "A table here grows at a steady rate and never shrinks: entries are added and not removed. Remove them \
                 where their use ends, or cap the collection (LRU, TTL)."
@@ -145,7 +172,9 @@ fn leak(evidence: &Evidence, around: &Surroundings) -> String {
         );
     }
     let cycle = match around.shares {
-        Some(true) => "an `Arc` or `Rc` cycle (there is one among what is kept: make the reference back a `Weak`), ",
+        Some(true) => {
+            "an `Arc` or `Rc` cycle (an `Arc` or `Rc` is among what is kept; in a cycle make the reference back a `Weak`), "
+        }
         _ => "",
     };
     let seen = match table {

@@ -7,7 +7,9 @@ use std::cmp::Ordering;
 
 use super::advice::advise;
 use super::case::Case;
-use super::classify::{classify, is_hardly_freed, is_undecided, mature_live, may_be_backlog};
+use super::classify::{
+    SEEN_INTERVALS, classify, is_growing_in_few, is_hardly_freed, is_undecided, mature_live, may_be_backlog,
+};
 use super::clues::Function;
 use super::gates::{Moment, Reading};
 use super::growth::{Growth, Scale, growth_of, growth_of_all};
@@ -23,6 +25,7 @@ use super::report::{Evidence, Interval, Leak, LeakReport, Unjudged, Withdrawn};
 use super::severity::{Burden, Severity, severity};
 use super::state::{State, Tier};
 use super::surroundings::{Chains, surroundings};
+use crate::units::StackId;
 
 /// A site's figures, as the store has them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,8 +56,12 @@ pub(crate) struct Bound {
 pub(crate) trait Source<F> {
     /// A history's site.
     fn figures(&self, history: usize) -> SiteFigures;
-    /// The frames to show, leaf first: a site's own, or those that a group's stacks share.
+    /// The frames to show, leaf first: a site's own, or what a group's stacks share.
     fn frames(&self, subject: Subject) -> Vec<F>;
+    /// The sites that a subject is made of.
+    fn stacks(&self, _: Subject) -> Vec<StackId> {
+        Vec::new()
+    }
     /// The name of the scope of a site's `SiteFigures::bound`.
     fn scope(&self, subject: Subject) -> Option<String>;
     /// The functions of its chain, leaf first, the standard library's left out.
@@ -146,7 +153,7 @@ pub(crate) fn report<F>(
             observe(&mut finding, ways, &relations);
             let around = surroundings(&finding, &relations, &chains, process, source);
             let advice = advise(finding.leak.state, &finding.leak.evidence, &around);
-            finding.leak.explained(source.frames(finding.subject), source.scope(finding.subject), advice)
+            explained(finding, source, advice)
         })
         .collect();
     sites.sort_by(worst_first);
@@ -160,6 +167,10 @@ pub(crate) fn report<F>(
     let unjudged = Unjudged {
         sites: sites.iter().filter(|site| site.state == State::Unknown).count(),
         bytes: unknown.high.min(room),
+        seen_sites: sites
+            .iter()
+            .filter(|site| site.state == State::Unknown && is_seen(site, process.interval_bytes))
+            .count(),
         unwatched_records: process.unwatched_records,
         smallest_visible_bytes: visible_bytes(judge.config.minimum_samples, process.interval_bytes),
     };
@@ -208,7 +219,13 @@ pub(crate) fn one<F>(
     observe(&mut found, ways, relations);
     let around = surroundings(&found, relations, &Chains::of(relations, source), process, source);
     let advice = advise(found.leak.state, &found.leak.evidence, &around);
-    Some(found.leak.explained(source.frames(subject), source.scope(subject), advice))
+    Some(explained(found, source, advice))
+}
+
+/// With its frames and its advice, which need the other findings.
+fn explained<F>(finding: Finding, source: &dyn Source<F>, advice: String) -> Leak<F> {
+    let Finding { subject, leak, .. } = finding;
+    leak.explained(source.frames(subject), source.stacks(subject), source.scope(subject), advice)
 }
 
 /// Adds what the site does epoch by epoch to its evidence: what advice rests on.
@@ -228,7 +245,7 @@ fn observe(finding: &mut Finding, ways: &Ways, relations: &Relations) {
 }
 
 /// Is it reported by itself? In a group it is if its table grows, which its own case says.
-fn is_judged_alone(history: &History) -> bool {
+pub(crate) fn is_judged_alone(history: &History) -> bool {
     history.group == 0 || history.case.tier() != Tier::None
 }
 
@@ -280,6 +297,7 @@ fn of_site(judge: &Judge, histories: &[History], index: usize, process: &Process
     evidence.table_growths = u32::from(history.spine.growths);
     evidence.table_bytes = history.spine.capacity_bytes;
     evidence.by_table = history.case.tier() >= Tier::Suspected && reading.is_none();
+    evidence.by_chunks = history.spine.is_of_chunks();
     evidence.stacks = 1;
     evidence.bound_bytes = figures.bound.map(|bound| bound.max_bytes);
     evidence.scope_live_bytes = figures.bound.map(|bound| bound.live_bytes);
@@ -329,11 +347,17 @@ fn of_group<F>(
         let members = group.members.iter().filter_map(|&member| histories.get(member));
         members.filter(|history| may_be_backlog(history, at.now) == backlog).map(History::live_samples).sum()
     };
+    let members = || {
+        let all = group.members.iter().filter_map(|&member| Some((member, histories.get(member)?)));
+        all.filter(|(_, history)| !is_judged_alone(history))
+    };
+    let pooled: Vec<&History> = members().map(|(_, history)| history).collect();
     let state = match group.case.tier() {
         Tier::Leak | Tier::Suspected if live(true) > live(false) => State::Backlog,
         Tier::Leak => State::Leak,
         Tier::Suspected => State::Suspected,
         Tier::Growing => State::Growing,
+        Tier::None if is_growing_in_few(&pooled, at) => State::Growing,
         Tier::None if is_undecided(&group.case, live(true) + live(false)) => State::Unknown,
         Tier::None if is_thin(group, histories, at) => State::Unknown,
         // A tenth of what grew old is still there: a steady stock.
@@ -343,10 +367,6 @@ fn of_group<F>(
     let mut figures = SiteFigures::default();
     let mut evidence = evidence_of(&group.case, reading, judge);
     let mut oldest = 0;
-    let members = || {
-        let all = group.members.iter().filter_map(|&member| Some((member, histories.get(member)?)));
-        all.filter(|(_, history)| !is_judged_alone(history))
-    };
     for (member, history) in members() {
         let own = source.figures(member);
         figures.live_bytes = figures.live_bytes.plus(own.live_bytes);
@@ -357,8 +377,8 @@ fn of_group<F>(
         oldest = oldest.max(history.oldest_age(at.now).unwrap_or(0));
     }
     evidence.freed_share = freed_share(&figures);
-    evidence.stacks = members().count();
-    let growth = growth_of_all(members().map(|(_, history)| history), reading, scale(at, process));
+    evidence.stacks = pooled.len();
+    let growth = growth_of_all(pooled.iter().copied(), reading, scale(at, process));
     let oldest = f64::from(oldest) * process.epoch_seconds;
     let subject = Subject::Group(index);
     finding(subject, state, figures, growth, &group.case, oldest, evidence, (false, false), judge, process)
@@ -388,6 +408,7 @@ fn finding(
         state,
         severity: if within_bound { Severity::Low } else { severity(state, burden) },
         frames: Vec::new(),
+        stacks: Vec::new(),
         scope: None,
         live_bytes: figures.live_bytes,
         live_blocks: figures.live_blocks,
@@ -423,6 +444,12 @@ fn freed_share(figures: &SiteFigures) -> f64 {
     } else {
         (1.0 - figures.live_bytes.value / figures.total_bytes).clamp(0.0, 1.0)
     }
+}
+
+/// Are its blocks so large that a smaller interval would show no more of them?
+fn is_seen<F>(site: &Leak<F>, interval_bytes: f64) -> bool {
+    let (bytes, blocks) = (site.live_bytes.value, site.live_blocks.value);
+    bytes > 0.0 && bytes >= f64::from(SEEN_INTERVALS) * interval_bytes * blocks
 }
 
 /// Live bytes of small blocks that show at least `samples` samples in 19 of 20 cases, at mean interval R: the mean m of a

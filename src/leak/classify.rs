@@ -27,11 +27,15 @@ const FREED_SHARE: f32 = 0.25;
 const CHURN_SHARE: f32 = 0.1;
 
 /// With more live samples a leak is proved or refuted within the run.
-const SAMPLES_TO_DECIDE: f32 = 40.0;
+pub(super) const SAMPLES_TO_DECIDE: f32 = 40.0;
 /// ln of a bet that a steady site wins once in fifty times: nine blocks grew old and none was freed.
 const UNDECIDED_EVIDENCE: f32 = 4.0;
 /// So much of what grew old, if it is still alive, is no sign of balance.
 const KEPT_SHARE: f32 = 0.8;
+/// A block of so many mean intervals is missed once in 20 times.
+pub(super) const SEEN_INTERVALS: f32 = 3.0;
+/// And blocks of fewer bytes than that are none that each matters, however finely they are sampled.
+const LARGE_BYTES: f32 = 65536.0;
 /// A constant site's bytes may grow by this factor in each of its last two quarters, but for one step of its largest table.
 const SWOLLEN_QUARTER: f32 = 1.1;
 
@@ -60,8 +64,8 @@ fn growing(history: &History, reading: Reading, backlog: bool, at: Moment<'_>) -
         return State::Backlog;
     }
     match reading.shut {
+        _ if history.case.cleanups >= 2 => State::Sawtooth,
         None => State::Growing,
-        Some(_) if history.case.cleanups >= 2 => State::Sawtooth,
         Some(Withdrawal::Slowed) if is_constant(history, at) => constant(history, at),
         Some(Withdrawal::Slowed) if reading.recent + reading.recent_error < 0.2 => State::Plateau,
         Some(Withdrawal::Slowed) if may_be_steady(&reading, at) => State::Growing,
@@ -104,6 +108,9 @@ fn resting(history: &History, backlog: bool, at: Moment<'_>) -> State {
     if history.case.cleanups >= 2 {
         return State::Sawtooth;
     }
+    if is_growing_in_few(&[history], at) {
+        return State::Growing;
+    }
     if is_undecided(&history.case, live) {
         return State::Unknown;
     }
@@ -117,7 +124,7 @@ fn resting(history: &History, backlog: bool, at: Moment<'_>) -> State {
         return State::Unknown;
     }
     // As where a clean-up now and then outweighs all evidence, and does not keep up.
-    if has_grown(history, at.now) && rise_in_errors(history, at.now) >= GROWN_ERRORS {
+    if has_grown(&[history], at.now) && rise_in_errors(history, at.now) >= GROWN_ERRORS {
         return State::Growing;
     }
     State::Plateau
@@ -132,6 +139,21 @@ pub(super) fn is_undecided(case: &Case, live_samples: f32) -> bool {
 /// So few samples, and nearly all that grew old still there: nothing is claimed either. As where the evidence was gathered anew.
 pub(super) fn is_hardly_freed(live_samples: f32, mature_samples: f32, matured: f32) -> bool {
     live_samples < SAMPLES_TO_DECIDE && mature_samples >= KEPT_SHARE * matured
+}
+
+/// Too few blocks for the age ladder, but so large that hardly one can have been missed and each matters, and hardly one that grew
+/// old was freed: more is live than was, and that is no estimate. (As an arena whose chunks come through many chains.) `members`: a site, or those that are judged together.
+pub(super) fn is_growing_in_few(members: &[&History], at: Moment<'_>) -> bool {
+    let sum = |of: &dyn Fn(&History) -> f32| members.iter().map(|history| of(history)).sum::<f32>();
+    let live = sum(&History::live_samples);
+    let matured = sum(&|history| history.matured);
+    let interval = members.iter().map(|history| history.reference_interval()).fold(LARGE_BYTES, f32::max);
+    let age = at.now.saturating_sub(first_epoch(members, at.now)) + 1;
+    age >= at.config.suspect_after_epochs
+        && matured >= at.config.minimum_samples as f32
+        && sum(&|history| bytes(history.live_total)) >= SEEN_INTERVALS * interval * live
+        && is_hardly_freed(live, sum(&|history| mature_live(history, at.now)), matured)
+        && has_grown(members, at.now)
 }
 
 /// What no birth is the cause of: either nothing changes, or old blocks grow where they are, in steps too small for a table's.
@@ -173,17 +195,31 @@ pub(super) fn may_be_backlog(history: &History, now: u32) -> bool {
     let length = now.saturating_sub(history.origin) + 1;
     let oldest = history.live.iter().position(|&live| live > 0).unwrap_or(COHORTS);
     let waiting = ((length - 1) >> history.width_shift) as usize >= oldest + QUEUE_COHORTS;
-    first_out && waiting && has_grown(history, now)
+    first_out && waiting && has_grown(&[history], now)
 }
 
 /// More is live than half the time ago, and not less than three quarters through it.
-fn has_grown(history: &History, now: u32) -> bool {
-    let length = now.saturating_sub(history.origin) + 1;
-    let live = bytes(history.live_total);
-    let at = |share: f32| history.trend.value(length as f32 * share, length, live);
+fn has_grown(members: &[&History], now: u32) -> bool {
+    let first = first_epoch(members, now);
+    let length = now.saturating_sub(first) + 1;
+    let at = |share: f32| -> f32 {
+        let live = |history: &&History| {
+            let later = history.origin.saturating_sub(first);
+            let since = (length as f32 * share - later as f32).max(0.0);
+            history.trend.value(since, length.saturating_sub(later), bytes(history.live_total))
+        };
+        members.iter().map(live).sum()
+    };
+    let live: f32 = members.iter().map(|history| bytes(history.live_total)).sum();
+    let samples: f32 = members.iter().map(|history| history.live_samples()).sum();
     // Few samples waver by more than a slow consumer adds in a quarter.
-    let waver = 1.0 / history.live_samples().max(1.0).sqrt();
+    let waver = 1.0 / samples.max(1.0).sqrt();
     live > GROWN_HALF * at(0.5) && live > (1.0 - waver) * at(0.75)
+}
+
+/// When the first of them began.
+fn first_epoch(members: &[&History], now: u32) -> u32 {
+    members.iter().map(|history| history.origin).min().unwrap_or(now)
 }
 
 /// Live samples half the time ago, if these were of as many bytes each as now.

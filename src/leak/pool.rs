@@ -1,7 +1,8 @@
 //! Pooling: sites whose evidence is split over many stacks (recursion, unrolled loops, async) are judged together.
 //!
 //! Leaf-first: outermost frames are dropped until the stacks that share the rest have enough samples. Groups are
-//! disjoint, so a sample is evidence once. A group's key must name a frame outside the libraries, or it would say
+//! disjoint, so a sample is evidence once. Frames are compared by their functions, so that two lines of one function are one. A
+//! group's key must name a function outside the standard library, or it would say
 //! nothing ('everything that a `Vec` allocated'). A site may join a group at any time (which group takes a future event
 //! is settled before the event, so the test stays valid); a site that gains enough samples of its own may leave (`keeps`), and
 //! then the group begins anew, as a case of its own in the order.
@@ -26,7 +27,7 @@ pub(crate) enum Whose {
     Allocator,
     /// The standard library's or the runtime's, or unknown.
     Library,
-    /// The program's.
+    /// The program's, or a crate's that it uses.
     Program,
 }
 
@@ -36,9 +37,9 @@ const ALONE: f32 = 4.0;
 /// One frame of a site's key, as the caller numbers frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct KeyFrame {
-    /// Equal for equal frames.
+    /// Equal for equal functions.
     pub(crate) key: u64,
-    /// In the standard library or another one that says nothing about whose leak it is.
+    /// In the standard library or the runtime, which say nothing about whose leak it is.
     pub(crate) library: bool,
 }
 

@@ -52,8 +52,17 @@ fn unjudged(unjudged: &Unjudged) -> String {
     if unjudged.smallest_visible_bytes == 0.0 {
         return format!("{seen} More epochs tell.");
     }
+    let few = match unjudged.seen_sites {
+        0 => String::new(),
+        all if all == unjudged.sites => {
+            let (they, their) = if all == 1 { ("It has", "its") } else { ("They have", "their") };
+            return format!("{seen} {they} few blocks, and {their} size leaves none unseen: more epochs tell.");
+        }
+        1 => " Of 1 of them, which has few and large blocks, more epochs tell.".into(),
+        some => format!(" Of {some} of them, which have few and large blocks, more epochs tell."),
+    };
     format!(
-        "{seen} A leak of {} or more in one chain shows at this sampling interval (19 times in 20); for smaller ones set a \
+        "{seen}{few} A leak of {} or more in one chain shows at this sampling interval (19 times in 20); for smaller ones set a \
          smaller `sample_interval`, or a larger `overhead_budget`.",
         size(unjudged.smallest_visible_bytes)
     )
@@ -97,6 +106,16 @@ mod tests {
             "Not judged: 142 call chains with too little evidence; together they hold 50.9 MB at most. A leak of 6.9 MB or \
              more in one chain shows at this sampling interval (19 times in 20); for smaller ones set a smaller \
              `sample_interval`, or a larger `overhead_budget`."
+        );
+        let seen = |sites, seen_sites| unjudged(&Unjudged { sites, seen_sites, ..few });
+        assert!(
+            seen(142, 3)
+                .contains("at most. Of 3 of them, which have few and large blocks, more epochs tell. A leak of")
+        );
+        assert_eq!(
+            seen(2, 2),
+            "Not judged: 2 call chains with too little evidence; together they hold 50.9 MB at most. They have few blocks, and \
+             their size leaves none unseen: more epochs tell."
         );
         let exact = Unjudged { sites: 1, bytes: 5e3, ..Unjudged::default() };
         assert_eq!(

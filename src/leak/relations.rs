@@ -148,7 +148,7 @@ impl Relations {
 
 /// Where many live, as of buffers that grow by `realloc`, the growing block is none that holds what others allocate.
 fn is_a_table(history: &History) -> bool {
-    history.spine.is_growing() && history.is_mostly_a_table()
+    history.spine.is_growing() && !history.spine.is_of_chunks() && history.is_mostly_a_table()
 }
 
 /// Are births equal over all time?

@@ -6,6 +6,7 @@ use super::memory::Memory;
 use super::severity::Severity;
 use super::state::State;
 pub(crate) use crate::units::Estimate as Interval;
+use crate::units::StackId;
 
 /// What a verdict rests on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
@@ -37,6 +38,8 @@ pub struct Evidence {
     pub table_bytes: u64,
     /// The table's growth alone decided.
     pub by_table: bool,
+    /// That is no table, but an arena: each block is about twice as large as the one before, and all are live.
+    pub by_chunks: bool,
     /// It also grows in epochs in which the program is idle: in half of them or more. Said only where the program went
     /// idle three times at least, so that neither one burst nor a start-up makes all that follows look idle.
     pub grows_while_idle: bool,
@@ -80,6 +83,8 @@ pub struct Leak<F> {
     pub(super) state: State,
     pub(super) severity: Severity,
     pub(super) frames: Vec<F>,
+    #[serde(skip)]
+    pub(super) stacks: Vec<StackId>,
     pub(super) scope: Option<String>,
     pub(super) live_bytes: Interval,
     pub(super) live_blocks: Interval,
@@ -103,9 +108,14 @@ impl<F> Leak<F> {
     pub fn severity(&self) -> Severity {
         self.severity
     }
-    /// Its call chain, leaf first; of several stacks judged together, what they share.
+    /// Its call chain, leaf first. Of several stacks judged together, the functions that they share, as in the one that holds most:
+    /// those at the inner end, and, behind a frame named `[24 ways]` that stands for what differs, those at the outer one.
     pub fn frames(&self) -> &[F] {
         &self.frames
+    }
+    /// The sites that are judged together here; one of a site by itself.
+    pub(crate) fn stacks(&self) -> &[StackId] {
+        &self.stacks
     }
     /// The scope of [`bounded`](crate::bounded) that it is judged against: of several within each other the one nearest to,
     /// or furthest beyond, its bound. `Evidence::bound_bytes` is the bound.
@@ -163,6 +173,9 @@ pub struct Unjudged {
     pub sites: usize,
     /// The upper end (95%) of what they hold together: so much could hide there.
     pub bytes: f64,
+    /// Those of them of which hardly a block can have been missed (in exact mode all): of these a smaller sampling interval shows
+    /// no more.
+    pub seen_sites: usize,
     /// Records of sites beyond those that are watched (the first 16,384 of a profile).
     pub unwatched_records: u64,
     /// A leak smaller than this shows fewer samples than are needed, with a chance of one in twenty.
@@ -305,6 +318,7 @@ impl<F> LeakReport<F> {
             state: leak.state,
             severity: leak.severity,
             frames: leak.frames.iter().map(&mut frame).collect(),
+            stacks: leak.stacks.clone(),
             live_bytes: leak.live_bytes,
             live_blocks: leak.live_blocks,
             growth_bytes_per_minute: leak.growth_bytes_per_minute,
@@ -341,11 +355,18 @@ impl<F> LeakReport<F> {
 
 impl Leak<()> {
     /// The finding with its frames and its advice, which need the other findings.
-    pub(super) fn explained<F>(self, frames: Vec<F>, scope: Option<String>, advice: String) -> Leak<F> {
+    pub(super) fn explained<F>(
+        self,
+        frames: Vec<F>,
+        stacks: Vec<StackId>,
+        scope: Option<String>,
+        advice: String,
+    ) -> Leak<F> {
         Leak {
             state: self.state,
             severity: self.severity,
             frames,
+            stacks,
             scope,
             live_bytes: self.live_bytes,
             live_blocks: self.live_blocks,

@@ -1,8 +1,9 @@
 //! Growing tables: a `Vec` or hash table of which one block is live and all its predecessors were freed, so that
-//! survival never shows it.
+//! survival never shows it; and arenas, of which all are live, but so few that survival shows it late.
 //!
 //! Links: a `Vec` grows by realloc, and the block keeps its identity; hashbrown allocates about twice the size and
-//! then frees the old table of the same site on the same thread. Only a new maximum of the site counts, so many
+//! then frees the old table of the same site on the same thread; an arena allocates a chunk of about twice the size and
+//! frees none, so that both live for an epoch at least. Only a new maximum of the site counts, so many
 //! small tables that grow to the same size are silent.
 //!
 //! Under linear growth the table fills at a constant rate: the time between growths is proportional to what was
@@ -51,6 +52,7 @@ pub(crate) struct Spine {
     pub(crate) capacity_bytes: u64,
     /// A block of about twice that, born and not yet linked.
     pending_bytes: u64,
+    /// Whose it is; and `WAITED`.
     pending_thread: u32,
     /// When the chain began, when it last grew.
     first_epoch: u32,
@@ -72,6 +74,12 @@ const CHAINED: u8 = 1;
 const EARLY: u8 = 2;
 /// So far there is one sighting, of a table that may have grown unseen.
 const SIGHTED: u8 = 3;
+/// Growths are counted, of an arena: each block is a chunk, and all are live.
+const CHUNKS: u8 = 4;
+/// Chunks that double hold twice what the last one does, and a table no more than that.
+const CHUNKS_HOLD: f32 = 2.0;
+/// In `Spine::pending_thread`: it was there when the last epoch ended.
+const WAITED: u32 = 1 << 31;
 
 const _: () = assert!(size_of::<Spine>() == 40, "a spine shares its site's kilobyte");
 
@@ -97,7 +105,7 @@ impl Spine {
         if self.capacity_bytes == 0 || size > self.capacity_bytes.saturating_mul(5) / 2 {
             self.begin(block, now);
         } else if doubles(self.capacity_bytes, size) {
-            (self.pending_bytes, self.pending_thread) = (size, block.thread);
+            (self.pending_bytes, self.pending_thread) = (size, block.thread & !WAITED);
         }
     }
 
@@ -124,14 +132,24 @@ impl Spine {
     /// A block of this site was freed.
     #[inline(always)]
     pub(crate) fn freed(&mut self, size: u64, thread: u32, now: u32) {
-        if self.pending_bytes != 0 && thread == self.pending_thread && doubles(size, self.pending_bytes) {
+        if self.links(size, thread) {
             let new = self.pending_bytes;
             self.pending_bytes = 0;
             self.grew(size, new, now);
+        } else if size == self.pending_bytes {
+            self.pending_bytes = 0;
         } else if size == self.capacity_bytes && self.chained != 0 {
             // The table itself is gone, without a successor: its size was no growth that stays.
             *self = Spine { capacity_bytes: size, last_epoch: now, ..Spine::NONE };
         }
+    }
+
+    /// Does this free tell that the table moved into the block that is pending?
+    #[inline(always)]
+    fn links(&self, size: u64, thread: u32) -> bool {
+        self.pending_bytes != 0
+            && thread & !WAITED == self.pending_thread & !WAITED
+            && doubles(size, self.pending_bytes)
     }
 
     /// What can be told later, in sums: see `tally::ears`.
@@ -148,8 +166,8 @@ impl Spine {
 
     /// Does this free leave the table as it is?
     pub(crate) fn is_deaf_to_free(&self, size: u64, thread: u32) -> bool {
-        let links = self.pending_bytes != 0 && thread == self.pending_thread && doubles(size, self.pending_bytes);
-        !links && (size != self.capacity_bytes || self.chained == 0)
+        let hears = self.links(size, thread) || size == self.pending_bytes;
+        !hears && (size != self.capacity_bytes || self.chained == 0)
     }
 
     /// Does this growth leave the table as it is?
@@ -199,8 +217,27 @@ impl Spine {
         now.saturating_sub(self.last_epoch) as f32 / predicted.max(1.0)
     }
 
+    /// Twice as much as the largest block was allocated in an earlier epoch, and neither was freed since: a chunk of an arena. But
+    /// not beside a table, of which more is known.
+    #[cold]
+    fn outlived(&mut self, now: u32) {
+        if matches!(self.chained, CHAINED | EARLY) {
+            return;
+        }
+        if self.pending_thread & WAITED == 0 {
+            self.pending_thread |= WAITED;
+            return;
+        }
+        let new = std::mem::take(&mut self.pending_bytes);
+        self.grew(self.capacity_bytes, new, now);
+        self.chained = CHUNKS;
+    }
+
     /// Closes an epoch: a chain that is overdue ends.
     pub(crate) fn end_epoch(&mut self, now: u32) {
+        if self.pending_bytes != 0 {
+            self.outlived(now);
+        }
         if self.chained != 0 && self.rate > 0.0 && self.overdue(now) > OVERDUE_PLATEAU {
             *self = Spine { capacity_bytes: self.capacity_bytes, last_epoch: now, ..Spine::NONE };
         }
@@ -254,9 +291,15 @@ impl Spine {
         }
         let since = now.saturating_sub(self.last_epoch);
         let room = (self.capacity_bytes as f32 - self.fill_bytes).max(0.0);
-        let bytes_per_epoch = self.rate.min(room / since.max(1) as f32);
-        let held_bytes = self.fill_bytes + bytes_per_epoch * since as f32;
+        let hold = if self.is_of_chunks() { CHUNKS_HOLD } else { 1.0 };
+        let bytes_per_epoch = hold * self.rate.min(room / since.max(1) as f32);
+        let held_bytes = hold * self.fill_bytes + bytes_per_epoch * since as f32;
         Some(Filling { bytes_per_epoch, held_bytes, epochs: now.saturating_sub(self.first_epoch) })
+    }
+
+    /// Is it an arena, whose chunks are all live?
+    pub(crate) fn is_of_chunks(&self) -> bool {
+        self.chained == CHUNKS && self.is_growing()
     }
 
     /// Is a chain of growths under way?
@@ -361,6 +404,101 @@ mod tests {
             spine.end_epoch(now);
             assert!(spine.tier(now, Tier::None, &LeakConfig::default()) < Tier::Suspected);
         }
+    }
+
+    /// An arena that holds `fill(t)` bytes at epoch t, of chunks that double; `of_chunk` is done to each when the next one is allocated.
+    fn arena(
+        fill: impl Fn(f64) -> f64,
+        epochs: u32,
+        mut of_chunk: impl FnMut(&mut Spine, u64, u32),
+    ) -> (Option<u32>, Tier, Spine) {
+        let (mut spine, mut tier, mut suspected) = (Spine::default(), Tier::None, None);
+        let (mut chunk, mut room) = (512u64, 512u64);
+        spine.born(&block(chunk), 0);
+        for now in 0..epochs {
+            while (room as f64) < fill(f64::from(now) + 1.0) {
+                spine.born(&block(chunk * 2), now);
+                of_chunk(&mut spine, chunk, now);
+                chunk *= 2;
+                room += chunk;
+            }
+            spine.end_epoch(now);
+            tier = spine.tier(now, tier, &LeakConfig::default());
+            if tier >= Tier::Suspected {
+                suspected.get_or_insert(now);
+            }
+        }
+        (suspected, tier, spine)
+    }
+
+    #[test]
+    fn an_arena_that_is_never_reset_is_a_leak_and_grows_as_fast_as_what_it_holds() {
+        for step in 0..100 {
+            let rate = 3000.0 * (1.0 + f64::from(step) / 100.0);
+            let (suspected, end, spine) = arena(|t| rate * t, 480, |_, _, _| ());
+            assert!(suspected.is_some_and(|at| at <= 140), "rate {rate}: suspected {suspected:?}");
+            assert_eq!((end, spine.is_of_chunks()), (Tier::Leak, true), "rate {rate}");
+            let pace = f64::from(spine.filling(479).map_or(0.0, |filling| filling.bytes_per_epoch)) / rate;
+            assert!((0.75..1.25).contains(&pace), "rate {rate}: {pace} of it");
+        }
+    }
+
+    #[test]
+    fn an_arena_that_fills_is_no_leak() {
+        for filled in [5.0f64, 20.0, 38.0, 60.0, 77.0, 85.0] {
+            let (_, end, _) = arena(|t| 7000.0 * t.min(filled), 480, |_, _, _| ());
+            assert_eq!(end, Tier::None, "filled at {filled}");
+        }
+    }
+
+    /// Larger and larger blocks, of which each is freed before the next but one, or at once: whatever they are, none was kept.
+    #[test]
+    fn ever_larger_blocks_that_are_freed_are_no_arena() {
+        let mut last = 0;
+        let (suspected, _, spine) = arena(
+            |t| 3000.0 * t,
+            480,
+            |spine, _, now| {
+                // The one that was allocated just now is freed in the same epoch.
+                spine.freed(spine.pending_bytes, 9, now);
+            },
+        );
+        assert_eq!((suspected, spine.is_of_chunks()), (None, false));
+        let (suspected, _, spine) = arena(
+            |t| 3000.0 * t,
+            480,
+            |spine, chunk, now| {
+                // Another thread frees the one before: where it is the largest so far it is no chunk.
+                spine.freed(chunk, 9, now);
+                last = chunk;
+            },
+        );
+        assert!(last > 0);
+        assert_eq!((suspected, spine.is_of_chunks()), (None, false));
+    }
+
+    /// A table that grows, at a site that has a block of twice its size now and then, is still a table.
+    #[test]
+    fn a_block_beside_a_table_does_not_end_its_chain() {
+        let mut spine = Spine::default();
+        let mut capacity = 64u64;
+        spine.born(&block(capacity), 0);
+        for now in 0..480u32 {
+            while (capacity as f64) < 700.0 * f64::from(now + 1) {
+                spine.born(&block(capacity * 2), now);
+                spine.freed(capacity, 7, now);
+                capacity *= 2;
+            }
+            if now % 7 == 3 {
+                spine.born(&Block { thread: 8, ..block(capacity * 2) }, now);
+            }
+            spine.end_epoch(now);
+            if now % 7 == 6 {
+                spine.freed(capacity * 2, 8, now);
+            }
+        }
+        assert_eq!(spine.tier(479, Tier::None, &LeakConfig::default()), Tier::Leak);
+        assert!(!spine.is_of_chunks());
     }
 
     /// As a sampler at 16 KiB sees a `Vec` that fills by 960 bytes an epoch, if it misses all growths up to `first` bytes.

@@ -1,18 +1,20 @@
 //! From the drain thread's evidence to a report of leaks: figures and frames come from the snapshot, verdicts from the
 //! judge.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::bounds::BoundChange;
 use crate::drain::verdict::Evidence;
 use crate::leak::Leak;
-use crate::leak::assemble::{self, Bound, SiteFigures, Source};
+use crate::leak::assemble::{self, Bound, SiteFigures, Source, is_judged_alone};
 use crate::leak::clues::Function;
+use crate::leak::history::History;
 use crate::leak::judge::{Judge, Subject};
 use crate::leak::relations::Relations;
 use crate::leak::state::Change;
-use crate::report::{Frame, Scope, Snapshot, Trim};
+use crate::report::{Frame, Scope, Snapshot, Trim, common};
 use crate::units::{FrameKey, StackId};
 
 /// Which call chains leak, how sure, how bad, and what to do.
@@ -57,7 +59,7 @@ pub(super) fn report(evidence: Evidence, trim: Trim) -> (Snapshot, LeakReport) {
     let Evidence { judge, histories, ways, stacks, process, picture } = evidence;
     let mut snapshot = Snapshot::trimmed(*picture, trim);
     snapshot.set_memory(process.memory.clone());
-    let source = FromSnapshot::new(&snapshot, &stacks, &judge);
+    let source = FromSnapshot::new(&snapshot, &stacks, &judge, &histories);
     let report = assemble::report(&judge, &histories, &ways, &process, &source);
     (snapshot, report)
 }
@@ -72,7 +74,7 @@ pub(super) fn changes(evidence: Evidence, changes: &[(Subject, Change)], bounds:
     let subjects = || changes.iter().map(|&(subject, _)| subject).chain(by_bound.iter().map(|&(subject, _)| subject));
     let spoken_of = |subject| std::iter::once(subject).chain(relations.spoken_of(subject).map(Subject::Site));
     let snapshot = Snapshot::from_picture(*picture);
-    let source = FromSnapshot::new(&snapshot, &stacks, &judge);
+    let source = FromSnapshot::new(&snapshot, &stacks, &judge, &histories);
     snapshot.resolve_only(subjects().flat_map(spoken_of).flat_map(|subject| source.keys(subject)).collect());
 
     let one = |subject| assemble::one(&judge, &histories, &ways, &process, &source, &relations, subject);
@@ -99,13 +101,20 @@ struct FromSnapshot<'a> {
     snapshot: &'a Snapshot,
     stacks: &'a [StackId],
     judge: &'a Judge,
+    histories: &'a [History],
     sites: HashMap<StackId, usize>,
     scopes: Vec<Scope<'a>>,
 }
 
 impl<'a> FromSnapshot<'a> {
-    fn new(snapshot: &'a Snapshot, stacks: &'a [StackId], judge: &'a Judge) -> FromSnapshot<'a> {
-        FromSnapshot { snapshot, stacks, judge, sites: snapshot.sites_by_stack(), scopes: snapshot.scopes().collect() }
+    fn new(
+        snapshot: &'a Snapshot,
+        stacks: &'a [StackId],
+        judge: &'a Judge,
+        histories: &'a [History],
+    ) -> FromSnapshot<'a> {
+        let (sites, scopes) = (snapshot.sites_by_stack(), snapshot.scopes().collect());
+        FromSnapshot { snapshot, stacks, judge, histories, sites, scopes }
     }
 
     /// Of the scopes of a site the one nearest to, or furthest beyond, its bound.
@@ -130,18 +139,27 @@ impl<'a> FromSnapshot<'a> {
         })
     }
 
-    /// The frames of a subject, not yet named.
-    fn keys(&self, subject: Subject) -> Vec<FrameKey> {
+    /// The histories that a subject is made of.
+    fn members(&self, subject: Subject) -> Vec<usize> {
         match subject {
-            Subject::Site(history) => {
-                let site = self.site(history).and_then(|index| self.snapshot.picture.sites.get(index));
-                site.map_or_else(Vec::new, |site| site.frames.to_vec())
-            }
+            Subject::Site(history) => vec![history],
             Subject::Group(group) => {
-                let group = self.judge.groups.get(group);
-                group.iter().flat_map(|group| &group.frames).map(|frame| FrameKey(frame.key)).collect()
+                let members = self.judge.groups.get(group).map_or(&[][..], |group| &group.members);
+                let is_pooled = |&&member: &&usize| self.histories.get(member).is_some_and(|it| !is_judged_alone(it));
+                members.iter().filter(is_pooled).copied().collect()
             }
         }
+    }
+
+    /// The sites that a subject is made of.
+    fn sites_of(&self, subject: Subject) -> Vec<usize> {
+        self.members(subject).into_iter().filter_map(|history| self.site(history)).collect()
+    }
+
+    /// The frames of a subject's sites, not yet named.
+    fn keys(&self, subject: Subject) -> Vec<FrameKey> {
+        let sites = self.sites_of(subject).into_iter().filter_map(|index| self.snapshot.picture.sites.get(index));
+        sites.flat_map(|site| site.frames.iter().copied()).collect()
     }
 
     fn site(&self, history: usize) -> Option<usize> {
@@ -176,12 +194,18 @@ impl Source<Frame> for FromSnapshot<'_> {
     }
 
     fn frames(&self, subject: Subject) -> Vec<Frame> {
-        match subject {
-            Subject::Site(history) => {
-                self.site(history).map(|index| self.snapshot.frames_of(index).to_vec()).unwrap_or_default()
-            }
-            Subject::Group(_) => self.snapshot.shown_frames(&self.keys(subject)).into_vec(),
+        let mut sites = self.sites_of(subject);
+        let live = |index: &usize| self.snapshot.picture.sites.get(*index).map_or(0, |site| site.figures.live.bytes);
+        sites.sort_by_key(|index| Reverse(live(index)));
+        let chains: Vec<&[Frame]> = sites.iter().map(|&index| self.snapshot.frames_of(index)).collect();
+        match chains.as_slice() {
+            [one] => one.to_vec(),
+            chains => common(chains),
         }
+    }
+
+    fn stacks(&self, subject: Subject) -> Vec<StackId> {
+        self.members(subject).into_iter().filter_map(|history| self.stacks.get(history)).copied().collect()
     }
 }
 

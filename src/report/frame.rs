@@ -89,6 +89,12 @@ impl Frame {
         Frame { address: 0, symbol: Arc::new(symbol) }
     }
 
+    /// The pseudo-frame `[24 ways]`, for what differs between so many call chains.
+    pub(crate) fn of_ways(ways: usize) -> Frame {
+        let symbol = Symbol { name: Some(format!("[{ways} ways]").into()), role: Role::Ways, ..Symbol::default() };
+        Frame { address: 0, symbol: Arc::new(symbol) }
+    }
+
     /// Whether the function belongs to the Rust standard library, by its source path (by its name where there is
     /// none).
     pub fn is_std(&self) -> bool {
@@ -125,7 +131,7 @@ pub(crate) fn write_frame(out: &mut impl fmt::Write, address: u64, symbol: &Symb
     if symbol.role == Role::Cut {
         return out.write_str("[callers not captured]");
     }
-    if symbol.role == Role::Scope {
+    if matches!(symbol.role, Role::Scope | Role::Ways) {
         return out.write_str(symbol.name.as_deref().unwrap_or("[scope]"));
     }
     write!(out, "{address:#x}: {} (", symbol.name.as_deref().unwrap_or("???"))?;

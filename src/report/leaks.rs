@@ -3,6 +3,7 @@
 //!
 //! Sites that read the same are one. Rates are by the minute only where a minute was observed.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use super::frame::Frame;
@@ -10,7 +11,7 @@ use super::summary::{chain_of, grouped, sizes};
 use super::text::{THROUGH, chain, memory_line, wrapped};
 use crate::leak::recommend::rate;
 use crate::leak::{Leak, LeakReport, State};
-use crate::units::{duration, size};
+use crate::units::{StackId, duration, size};
 
 /// Chains shown in full; the rest is counted.
 const CHAINS_SHOWN: usize = 5;
@@ -34,6 +35,8 @@ impl fmt::Display for LeakReport<Frame> {
 pub(super) struct Chain<'a> {
     pub(super) text: String,
     leak: &'a Leak<Frame>,
+    /// The sites that it is made of.
+    pub(super) stacks: Vec<StackId>,
     bytes: f64,
     /// Squares of the half widths of the interval.
     below: f64,
@@ -47,6 +50,7 @@ pub(super) struct Chain<'a> {
 impl Chain<'_> {
     fn add(&mut self, leak: &Leak<Frame>) {
         let bytes = leak.live_bytes();
+        self.stacks.extend(leak.stacks());
         self.bytes += bytes.value;
         self.below += (bytes.value - bytes.low).powi(2);
         self.above += (bytes.high - bytes.value).powi(2);
@@ -66,7 +70,8 @@ impl LeakReport<Frame> {
                 Some(chain) => chain.add(leak),
                 None => {
                     let (bytes, below, above, blocks, growth_per_minute, freed) = Default::default();
-                    let mut chain = Chain { text, leak, bytes, below, above, blocks, growth_per_minute, freed };
+                    let stacks = Vec::new();
+                    let mut chain = Chain { text, leak, stacks, bytes, below, above, blocks, growth_per_minute, freed };
                     chain.add(leak);
                     chains.push(chain);
                 }
@@ -79,6 +84,14 @@ impl LeakReport<Frame> {
                 .then(b.growth_per_minute.total_cmp(&a.growth_per_minute))
         });
         chains
+    }
+
+    /// The verdict on each site, or on those that it is judged with; none before verdicts are possible.
+    pub(super) fn states(&self) -> HashMap<StackId, State> {
+        if self.epochs() < self.suspect_after_epochs() {
+            return HashMap::new();
+        }
+        self.sites().flat_map(|leak| leak.stacks().iter().map(|&stack| (stack, leak.state()))).collect()
     }
 
     /// How much leaks, and where.

@@ -7,7 +7,8 @@
 //! library's that they allocated through. Names are cut to what tells them apart (`Email::from`), consecutive repeats
 //! are one.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
@@ -19,14 +20,17 @@ use super::points::{Point, Points};
 use super::snapshot::{Snapshot, add};
 use super::text::{self, THROUGH, memory_line};
 use super::trim::Role;
+use crate::leak::State;
 use crate::store::picture::Amount;
-use crate::units::size;
+use crate::units::{StackId, size};
 
 /// Sites shown.
 const SITES_SHOWN: usize = 5;
 /// Sites shown beside leaks, if they hold one part in so many of what is live.
 const BESIDES_SHOWN: usize = 3;
 const BESIDES_PART: u64 = 20;
+/// Sites whose verdict is looked up for the chains shown: those that hold most.
+const SITES_NAMED: usize = 64;
 /// Functions shown of one chain; a page is read, not studied.
 const FUNCTIONS_SHOWN: usize = 12;
 /// Library functions shown of one chain.
@@ -134,6 +138,38 @@ impl Summary<'_> {
         )
     }
 
+    /// What stands for the sites that were shown as leaks: what several of them share is another text than that of each.
+    fn texts_of(&self, leaks: &[LeakChain<'_>]) -> HashSet<String> {
+        let sites = self.snapshot.sites_by_stack();
+        let of_site = |stack: &StackId| Some(chain_of(self.snapshot.frames_of(*sites.get(stack)?)));
+        let of_leak = |leak: &LeakChain<'_>| -> Vec<String> {
+            let alone = leak.stacks.len() == 1;
+            leak.stacks.iter().filter(|_| !alone).filter_map(of_site).chain([leak.text.clone()]).collect()
+        };
+        leaks.iter().flat_map(of_leak).collect()
+    }
+
+    /// What the largest sites are judged to be, by their text: that of the largest site that reads so.
+    fn states_by_text(&self) -> HashMap<String, State> {
+        let Some(leaks) = &self.snapshot.leaks else { return HashMap::new() };
+        let states = leaks.states();
+        let sites = &self.snapshot.picture.sites;
+        let mut largest: Vec<usize> = (0..sites.len()).collect();
+        let live = |index: &usize| Reverse(sites.get(*index).map_or(0, |site| site.figures.live.bytes));
+        if largest.len() > SITES_NAMED {
+            largest.select_nth_unstable_by_key(SITES_NAMED, live);
+            largest.truncate(SITES_NAMED);
+        }
+        largest.sort_by_key(live);
+        let mut by_text = HashMap::new();
+        for index in largest {
+            if let Some(&state) = sites.get(index).and_then(|site| states.get(&site.stack)) {
+                by_text.entry(chain_of(self.snapshot.frames_of(index))).or_insert(state);
+            }
+        }
+        by_text
+    }
+
     /// The largest live chains; of those beside leaks, fewer.
     fn largest(&self, f: &mut fmt::Formatter<'_>, leaks: &[LeakChain<'_>]) -> fmt::Result {
         let (chains, all) = merged_by_name(self.points);
@@ -142,8 +178,9 @@ impl Summary<'_> {
             _ => ("Largest live at t-end besides:", BESIDES_SHOWN),
         };
         let least = if leaks.is_empty() { 1 } else { (all.bytes / BESIDES_PART).max(1) };
-        let is_besides = |text: &str| leaks.iter().all(|leak| leak.text != text);
-        let shown = chains.iter().filter(|chain| chain.live.bytes >= least && is_besides(&chain.text)).take(most);
+        let (of_leaks, states) = (self.texts_of(leaks), self.states_by_text());
+        let shown =
+            chains.iter().filter(|chain| chain.live.bytes >= least && !of_leaks.contains(&chain.text)).take(most);
         let mut is_first = true;
         for (i, chain) in shown.enumerate() {
             if is_first {
@@ -160,7 +197,12 @@ impl Summary<'_> {
                 write!(f, ", 95%: {}", sizes(estimate.low, estimate.high))?;
             }
             write!(f, ", in {} blocks", grouped(chain.live.whole_blocks()))?;
-            writeln!(f, "{}", if chain.unknown { ", UNKNOWN: records were lost" } else { "" })?;
+            match states.get(&chain.text) {
+                _ if chain.unknown => writeln!(f, ", UNKNOWN: records were lost")?,
+                Some(State::Unknown) => writeln!(f, "; not judged")?,
+                Some(state) => writeln!(f, "; {state}")?,
+                None => writeln!(f)?,
+            }
             text::chain(f, &chain.text)?;
         }
         Ok(())
@@ -218,13 +260,15 @@ impl Name {
     fn of(frame: &Frame) -> Name {
         let owner = match frame.symbol.role {
             // At the outermost place, whatever is left out before it.
-            Role::Scope => Owner::User,
+            Role::Scope | Role::Ways => Owner::User,
             Role::Code if is_library(frame) => Owner::Library,
             Role::Code => Owner::User,
             _ => Owner::Other,
         };
         let short = match frame.name() {
-            Some(name) if frame.symbol.role == Role::Scope => name.chars().filter(|c| !c.is_control()).collect(),
+            Some(name) if matches!(frame.symbol.role, Role::Scope | Role::Ways) => {
+                name.chars().filter(|c| !c.is_control()).collect()
+            }
             Some(name) => short_name(name).unwrap_or_else(|| place(frame)),
             None if frame.symbol.role == Role::Cut => "[callers not captured]".into(),
             None => frame.nameless(),

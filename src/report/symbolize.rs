@@ -11,6 +11,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,10 +25,25 @@ use crate::units::{FrameKey, ModuleId};
 /// Functions inlined into one another at one address; compilers stop long before.
 const INLINED_MAX: usize = 64;
 
-/// Whose code these frames are, in order. The standard library's, the runtime's and nobody's are a library's.
-pub(crate) fn owners(keys: &[FrameKey], picture: &Picture) -> Vec<Whose> {
+/// Whose code these frames are, in order, and a number for the functions there. The standard library's, the runtime's and nobody's
+/// are a library's.
+pub(crate) fn owners(keys: &[FrameKey], picture: &Picture) -> Vec<(Whose, u64)> {
     let table = SymbolTable::of(keys.to_vec(), picture);
-    keys.iter().map(|&key| owner(table.frames(key))).collect()
+    let of_key = |&key: &FrameKey| {
+        let frames = table.frames(key);
+        (owner(frames), functions_number(key, frames))
+    };
+    keys.iter().map(of_key).collect()
+}
+
+/// Equal for two addresses where the same functions are inlined into one another; one without a name is its address.
+fn functions_number(key: FrameKey, frames: &[Frame]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match frames.iter().all(|frame| frame.name().is_some()) && !frames.is_empty() {
+        true => frames.iter().for_each(|frame| frame.name().hash(&mut hasher)),
+        false => key.hash(&mut hasher),
+    }
+    hasher.finish()
 }
 
 /// Whose code one address is, by the functions inlined there, innermost first.

@@ -25,6 +25,8 @@ pub(crate) enum Role {
     Start,
     /// Not a frame: the captured stack was cut here.
     Cut,
+    /// Not a frame: what differs between call chains that are shown as one.
+    Ways,
     /// Not a frame: the scope that the block was allocated in. Beyond the root, never trimmed.
     Scope,
 }

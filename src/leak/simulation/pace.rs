@@ -119,3 +119,32 @@ fn a_group_grows_as_fast_as_all_that_is_kept() {
     }
     assert!(told > 100, "{told} reports of it");
 }
+
+/// An arena of chunks that double, none of them freed: named within the time that a steady leak takes from when its chunks come
+/// seldom enough to be told apart, exact or sampled. (Few samples: the age ladder alone would not be sure.)
+#[test]
+fn an_arena_that_is_never_reset_is_named() {
+    for (seed, interval) in (1..=20).flat_map(|seed| [(seed, 0.0), (seed, 16384.0), (seed, 65536.0)]) {
+        let mut world = World::new(seed, interval, 480, 2);
+        let (mut chunk, mut room, mut filled) = (512, 512, 0);
+        _ = world.alloc(0, chunk);
+        for now in 0..480 {
+            world.begin_epoch(now);
+            (0..5).for_each(|_| world.brief(1, 5_000, 1.0));
+            filled += 30_000;
+            while room < filled {
+                chunk *= 2;
+                room += chunk;
+                _ = world.alloc(0, chunk);
+            }
+            world.end_epoch();
+        }
+        let report = report_of(&world, Course { now_bytes: 200_000_000, before_bytes: 100_000_000 }, None);
+        let arena = site(&report, "site 0");
+        let history = &world.histories[0];
+        assert_eq!(arena.state(), State::Leak, "seed {seed}, interval {interval}: {arena:#?} {history:#?}");
+        assert!(arena.evidence().by_chunks && arena.advice().contains("arena"), "{arena:#?}");
+        let (growth, truth) = (arena.growth_bytes_per_minute(), 30_000.0 * EPOCHS_A_MINUTE);
+        assert!(growth.low <= truth && truth <= growth.high, "seed {seed}, interval {interval}: {growth:?}, {truth}");
+    }
+}

@@ -50,6 +50,46 @@ fn few_samples_that_look_like_a_leak_are_unknown() {
     assert_eq!((state(0), state(1)), (State::Unknown, State::Plateau));
 }
 
+/// The chunks of an arena that come through many chains, each of which allocated one of them: eleven blocks, too few to prove a leak, but
+/// together they are all that grows, and that is seen.
+#[test]
+fn an_arena_of_many_chains_is_growing_and_at_rest_when_it_has_filled() {
+    for interval in [0.0, 65536.0] {
+        let keys: Vec<[KeyFrame; 2]> =
+            (0..40).map(|site| [2, 10 + site].map(|key| KeyFrame { key, library: false })).collect();
+        let mut world = World::new(5, interval, 1200, keys.len());
+        let (mut chunk, mut room, mut filled, mut next) = (8192, 8192, 0, 0);
+        let state = |world: &World| {
+            let report = report_of(world, Course { now_bytes: 1, before_bytes: 1 }, None);
+            let pooled: Vec<_> = report.sites().filter(|site| site.evidence().stacks > 1).collect();
+            assert_eq!(pooled.len(), 1, "{report:#?}");
+            (pooled[0].state(), pooled[0].advice().to_owned())
+        };
+        for now in 0..1200 {
+            world.begin_epoch(now);
+            if now < 400 {
+                filled += 40_000;
+            }
+            while room < filled {
+                chunk *= 2;
+                room += chunk;
+                keep(world.alloc(next, chunk));
+                next += 1;
+            }
+            world.end_epoch();
+            if now % 12 == 11 {
+                regroup(&mut world.judge, &mut world.histories, &|index| &keys[index]);
+            }
+            if now == 399 {
+                let (state, advice) = state(&world);
+                assert_eq!(state, State::Growing);
+                assert!(advice.contains("in few blocks, of which hardly one was freed"), "{advice}");
+            }
+        }
+        assert!(!matches!(state(&world).0, State::Growing | State::Suspected | State::Leak), "{:?}", state(&world));
+    }
+}
+
 /// A hundred sites of one sample each: the errors of their sizes are independent, so that of the sum is ten times one's, not a
 /// hundred times.
 #[test]
