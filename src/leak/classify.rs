@@ -23,6 +23,8 @@ const GROWN_ERRORS: f32 = 3.0;
 /// Samples freed below which nothing is said about their order, and their share of what grew old.
 const FEWEST_FREES: f32 = 8.0;
 const FREED_SHARE: f32 = 0.25;
+/// Clean-ups of half of all or more that make a saw's teeth.
+const CLEANED: u16 = 2;
 /// Mature live samples below this share of what is live are churn.
 const CHURN_SHARE: f32 = 0.1;
 
@@ -47,7 +49,8 @@ pub(crate) fn classify(history: &History, at: Moment<'_>) -> (State, Option<Read
     let read = history.case.read(&|| Survivors::of(history), at);
     let reading = read.map(|(_, reading)| reading);
     let tier = history.case.tier();
-    let backlog = is_backlog(history, at.now);
+    // What is cleaned up as a whole, again and again, waits for nobody.
+    let backlog = is_backlog(history, at.now) && history.case.cleanups < CLEANED;
     let state = match (tier, reading) {
         (Tier::Leak | Tier::Suspected, _) if backlog => State::Backlog,
         (Tier::Leak, _) => State::Leak,
@@ -64,7 +67,7 @@ fn growing(history: &History, reading: Reading, backlog: bool, at: Moment<'_>) -
         return State::Backlog;
     }
     match reading.shut {
-        _ if history.case.cleanups >= 2 => State::Sawtooth,
+        _ if history.case.cleanups >= CLEANED => State::Sawtooth,
         None => State::Growing,
         Some(Withdrawal::Slowed) if is_constant(history, at) => constant(history, at),
         Some(Withdrawal::Slowed) if reading.recent + reading.recent_error < 0.2 => State::Plateau,
@@ -105,7 +108,7 @@ fn resting(history: &History, backlog: bool, at: Moment<'_>) -> State {
     if live > 0.0 && is_constant(history, at) {
         return constant(history, at);
     }
-    if history.case.cleanups >= 2 {
+    if history.case.cleanups >= CLEANED {
         return State::Sawtooth;
     }
     if is_growing_in_few(&[history], at) {

@@ -40,7 +40,7 @@ pub enum VerdictKind {
     Leak,
     /// A scope that exceeds its bound holds twice of what it held when that was last told.
     Worsened,
-    /// An earlier verdict no longer holds; `Leak::withdrawn` says why.
+    /// An earlier verdict no longer holds; `Leak::withdrawn` says why. (It says so of the last time also when a verdict has begun again.)
     Withdrawn,
 }
 

@@ -138,8 +138,9 @@ impl LeakReport<Frame> {
         if found.is_empty() {
             writeln!(f, "unfreed: No leak found in {} judged sites", grouped(judged as u64))?;
         } else {
-            let held: f64 = chains.iter().map(|chain| chain.bytes).sum();
-            let share = (100.0 * held / live.max(1.0)).min(100.0);
+            // The estimates' sum may exceed what is live, which is known exactly.
+            let held = chains.iter().map(|chain| chain.bytes).sum::<f64>().min(live);
+            let share = 100.0 * held / live.max(1.0);
             write!(f, "unfreed: {}: {}, {share:.0}% of what is live", found.join(", "), size(held))?;
             if self.allocated_bytes() > 0 {
                 let of_all = (100.0 * held / whole(self.allocated_bytes())).min(100.0);

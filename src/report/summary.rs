@@ -110,12 +110,12 @@ impl Summary<'_> {
             counted.into()
         } else if bytes > self.snapshot.totals().max_live_bytes {
             format!(
-                "{} in {} blocks by the sample ({counted} were the most at a tick)",
+                "{} in {} blocks (estimated; exact counts, made at ticks, were at most {counted})",
                 size(bytes as f64),
                 grouped(blocks)
             )
         } else {
-            format!("{counted} (the most at a tick)")
+            format!("{counted} (the largest exact count at a tick)")
         }
     }
 
@@ -504,13 +504,13 @@ unfreed:   (Valgrind's, or https://nnethercote.github.io/dh_view/dh_view.html)
         builder.picture.exact.max_live_bytes = 2_100_000;
         builder.picture.exact.max_live_blocks = 21;
         let seen = page(&builder);
-        assert_eq!(line(&seen), "unfreed: At t-gmax: 2,100,000 bytes in 21 blocks (the most at a tick)");
+        assert_eq!(line(&seen), "unfreed: At t-gmax: 2,100,000 bytes in 21 blocks (the largest exact count at a tick)");
         assert_eq!(seen.matches(" blocks (exact)").count(), 2, "{seen}");
         builder.picture.exact.max_live_bytes = 678;
         builder.picture.exact.max_live_blocks = 6;
         assert_eq!(
             line(&page(&builder)),
-            "unfreed: At t-gmax: 2.0 MB in 20 blocks by the sample (678 bytes in 6 blocks were the most at a tick)"
+            "unfreed: At t-gmax: 2.0 MB in 20 blocks (estimated; exact counts, made at ticks, were at most 678 bytes in 6 blocks)"
         );
     }
 

@@ -34,6 +34,28 @@ fn the_order_of_frees_is_forgotten() {
     assert_ne!(classify(&world.histories[0], world.judge.moment()).0, State::Backlog);
 }
 
+/// A log that is kept and flushed whole, oldest line first, is no queue with a slow consumer: at no moment of its third rise or later.
+#[test]
+fn what_is_flushed_again_and_again_is_a_sawtooth() {
+    let mut world = World::new(5, 0.0, 420, 1);
+    let mut log: Vec<Held> = Vec::new();
+    let mut seen = Vec::new();
+    for now in 0..420u32 {
+        world.begin_epoch(now);
+        (0..6).for_each(|_| log.push(world.alloc(0, 1000)));
+        // Now later, now sooner: the third rise is the highest.
+        if [80, 170, 300, 390].contains(&now) {
+            log.drain(..).for_each(|line| world.free(line));
+        }
+        world.end_epoch();
+        if now > 170 {
+            seen.push(classify(&world.histories[0], world.judge.moment()).0);
+        }
+    }
+    let others: Vec<&State> = seen.iter().filter(|state| **state != State::Sawtooth).collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
 /// Ten old blocks, none freed: neither proved to be a leak nor at rest. As many that come and go are at rest.
 #[test]
 fn few_samples_that_look_like_a_leak_are_unknown() {
