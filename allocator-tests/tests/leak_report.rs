@@ -294,3 +294,56 @@ fn the_window_is_as_long_as_it_is_said_to_be() {
     let (short, long) = (grown(5), grown(40));
     assert!((0.4..0.7).contains(&short) && (3.9..4.2).contains(&long), "{short} {long} MB in 5 and 40 rounds");
 }
+
+#[inline(never)]
+fn copy_body(kept: &mut Kept) {
+    kept.push(black_box(vec![1u8; 1000].into_boxed_slice()));
+}
+
+/// So many functions that do the same and are not one.
+macro_rules! routes {
+    ($($route:ident)*) => {
+        $(
+            #[inline(never)]
+            fn $route(kept: &mut Kept) {
+                copy_body(kept);
+                black_box(stringify!($route));
+            }
+        )*
+        const ROUTES: &[fn(&mut Kept)] = &[$($route),*];
+    };
+}
+routes!(status users orders items search login upload export);
+
+#[inline(never)]
+fn dispatch(kept: &mut Kept, epoch: usize) {
+    black_box(ROUTES)[epoch % ROUTES.len()](kept);
+    black_box(epoch);
+}
+
+/// Eight routes leak through one function, each too little to be judged: their group is named by what they share at both ends.
+#[test]
+fn chains_that_are_judged_together_are_named_from_both_ends() {
+    let _alone = alone();
+    let mut kept = room();
+    let profile = Profiler::builder().exact().manual_epochs().no_output().quiet().store_in_memory();
+    let profile = profile.leak_config(config(|c| c.minimum_samples = 20)).start().expect("starts");
+    for epoch in 0..150 {
+        dispatch(&mut kept, epoch);
+        profile.advance_epoch();
+    }
+    let report = profile.leaks();
+    let group =
+        report.leaks().find(|leak| leak.evidence().stacks > 1).unwrap_or_else(|| panic!("no group in\n{report}"));
+    assert_eq!((group.state(), group.evidence().stacks), (State::Leak, 8), "{report}");
+    let last =
+        |frame: &unfreed::Frame| frame.name().unwrap_or_default().rsplit("::").next().unwrap_or_default().to_owned();
+    let names: Vec<String> = group.frames().iter().map(last).collect();
+    assert_eq!(names[..3], ["copy_body", "[8 ways]", "dispatch"], "{names:?}");
+    assert!(report.to_string().contains("copy_body ← [8 ways] ← dispatch ← chains_that_are_judged"), "{report}");
+    // A thousand bytes an epoch, over the time that it was measured over.
+    let epochs = group.evidence().run_epochs;
+    let grown = group.growth_bytes_per_minute().value * group.growth_seconds() / 60.0;
+    assert!((grown / f64::from(epochs) - 1000.0).abs() < 200.0, "{grown} bytes in {epochs} epochs");
+    drop((profile, kept));
+}

@@ -10,6 +10,7 @@
 //! which sample and unwind by themselves. `sweep` runs many, each in a process of its own, and `table` writes down what
 //! they found.
 
+pub mod arena;
 pub mod background;
 pub mod bounds;
 pub mod case;

@@ -6,12 +6,14 @@ use std::rc::Rc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use crate::arena::Arena;
 use crate::case::{Case, Program};
 use crate::departures::Departures;
 use crate::random::Random;
 
 pub(super) const CASES: &[Case] = &[
     Case::healthy("arena_phases", "arenas that a phase fills and its end frees", arena_phases),
+    Case::healthy("reset_arena", "an arena that each request resets; of requests a few are large", reset_arena),
     Case::healthy("thread_pools", "16 threads that come and go, each with buffers of its own", thread_pools),
     Case::healthy("ring_buffer", "the last 512 messages", ring_buffer),
     Case::healthy("reused_vec", "a vector that doubles, then is used again", reused_vec),
@@ -34,6 +36,25 @@ fn arena_phases(_seed: u64, _epochs: u32) -> Program {
 #[inline(never)]
 fn add_arena(arenas: &mut Vec<Vec<u64>>) {
     arenas.push(black_box(vec![1; 8 * 1024]));
+}
+
+fn reset_arena(seed: u64, _epochs: u32) -> Program {
+    let (mut random, mut arena) = (Random::new(seed), Arena::default());
+    Box::new(move |_| {
+        for _ in 0..random.poisson(8.0) {
+            parse_request(&mut random, &mut arena);
+        }
+    })
+}
+
+#[inline(never)]
+fn parse_request(random: &mut Random, arena: &mut Arena) {
+    arena.reset();
+    // One in twice as many is twice as large: the largest so far doubles whenever the time does, up to a mebibyte.
+    let share = random.unit().max(1e-9);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "up to 1,048")]
+    let parts = (1.0 / share).min(1048.0) as u32;
+    (0..=parts).for_each(|_| arena.take(1000));
 }
 
 /// A thread that holds buffers until it is told to end.

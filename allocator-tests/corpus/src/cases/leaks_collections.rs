@@ -3,6 +3,7 @@
 use std::hint::black_box;
 
 use super::leaks_network::Map;
+use crate::arena::Arena;
 use crate::case::{Case, Expect, Program};
 use crate::random::Random;
 
@@ -21,6 +22,17 @@ pub(super) const CASES: &[Case] = &[
         &["Log::append"],
         memory_store,
     ),
+    Case {
+        // Told by its chunks, of which ever fewer come.
+        steady: false,
+        ..Case::leak(
+            "token_arena",
+            "an arena whose chunks double, never reset",
+            &[&["Arena::grow", "Tokenizer::intern", "index_document", "index_loop"]],
+            &["Tokenizer::intern"],
+            token_arena,
+        )
+    },
     Case {
         expect: Expect::Sublinear,
         steady: false,
@@ -108,6 +120,39 @@ fn encode_operation(key: u64) -> Vec<u8> {
     let mut operation = Vec::with_capacity(700);
     operation.extend_from_slice(&key.to_be_bytes());
     black_box(operation)
+}
+
+/// What it interned is never forgotten.
+#[derive(Default)]
+struct Tokenizer {
+    arena: Arena,
+}
+
+impl Tokenizer {
+    #[inline(never)]
+    fn intern(&mut self, bytes: usize) {
+        self.arena.take(bytes);
+        black_box(bytes);
+    }
+}
+
+fn token_arena(seed: u64, _epochs: u32) -> Program {
+    let (mut random, mut tokenizer) = (Random::new(seed), Tokenizer::default());
+    Box::new(move |_| index_loop(&mut random, &mut tokenizer))
+}
+
+#[inline(never)]
+fn index_loop(random: &mut Random, tokenizer: &mut Tokenizer) {
+    for _ in 0..random.poisson(40.0) {
+        index_document(random, tokenizer);
+    }
+}
+
+#[inline(never)]
+fn index_document(random: &mut Random, tokenizer: &mut Tokenizer) {
+    let document = black_box(vec![5u8; 400 + random.below(800)]);
+    tokenizer.intern(document.len());
+    black_box(document.len());
 }
 
 /// Words as texts have them: of n words about √n are new.
