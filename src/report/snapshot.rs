@@ -25,7 +25,7 @@ pub struct Snapshot {
     pub(crate) picture: Picture,
     pub(crate) trim: Trim,
     /// The largest mean sample interval that any block may have been drawn with; 0.0 in exact mode.
-    largest_interval_bytes: f64,
+    pub(super) largest_interval_bytes: f64,
     /// The least size of which a block was recorded, or a little less; 1 where there was none.
     smallest_bytes: u64,
     symbols: OnceLock<SymbolTable>,
