@@ -56,11 +56,46 @@ impl Rhythm {
     }
 }
 
-/// When an epoch of `length` that began then, and is over now, was to end: the next begins there, so that epochs have their
-/// length in the mean, however late the thread wakes. Where it was away for a whole epoch (a stopped process), now.
-pub(super) fn epoch_end(began: Instant, length: Duration, now: Instant) -> Instant {
-    let end = began + length;
-    if now.saturating_duration_since(end) < length { end } else { now }
+/// The open epoch by the clock.
+pub(super) struct EpochClock {
+    /// `None`: epochs end by order alone.
+    length: Option<Duration>,
+    began: Instant,
+    /// No epoch's end alone wakes the thread before that: however short epochs are, and however long it takes to close one, it is at work
+    /// for half of the time at most.
+    rests_until: Instant,
+}
+
+impl EpochClock {
+    pub(super) fn new(length: Option<Duration>, now: Instant) -> EpochClock {
+        EpochClock { length, began: now, rests_until: now }
+    }
+
+    /// When the thread is to wake for its end.
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.length.map(|length| self.rests_until.max(self.began + length))
+    }
+
+    /// Is it over?
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.length.is_some_and(|length| now.saturating_duration_since(self.began) >= length)
+    }
+
+    /// It was over at `now`, and was closed by `closed`. The next begins where this one was to end, so that epochs have their length in the
+    /// mean though the thread wakes late. But one that is much shorter would look like a pause of the program: where the thread
+    /// was away for a fourth of an epoch (a stopped process), it begins now.
+    pub(super) fn passed(&mut self, now: Instant, closed: Instant) {
+        if let Some(length) = self.length {
+            let end = self.began + length;
+            self.began = if now.saturating_duration_since(end) <= length / 4 { end } else { now };
+        }
+        self.rests_until = closed + closed.saturating_duration_since(now);
+    }
+
+    /// It ended by order.
+    pub(super) fn ended(&mut self, now: Instant) {
+        self.began = now;
+    }
 }
 
 /// Exact mode: how long the rings take to fill. Ticks alone would leave nearly all draining to the program's threads,
@@ -178,14 +213,15 @@ mod tests {
     /// Busy or idle, and though the thread wakes late: so many epochs take as long as that many times their length.
     #[test]
     fn epochs_are_as_long_as_they_were_asked_to_be() {
-        let late = Duration::from_millis(3);
+        let late = Duration::from_millis(2);
         for length in [10, 99, 100, 250, 1000, 1150].map(Duration::from_millis) {
             for is_idle in [true, false] {
                 let mut rhythm = Rhythm::new();
                 let start = rhythm.next(None) - TICK;
-                let (mut epoch_began, mut epochs, mut ticks, mut now) = (start, 0u32, 0u32, start);
+                let mut epoch = EpochClock::new(Some(length), start);
+                let (mut epochs, mut ticks, mut now) = (0u32, 0u32, start);
                 while epochs < 100 {
-                    let wake = rhythm.next(Some(epoch_began + length));
+                    let wake = rhythm.next(epoch.end());
                     assert!(wake <= now + STILL_TICK, "{length:?}");
                     now = wake.max(now) + late;
                     if rhythm.is_tick(now) {
@@ -193,8 +229,8 @@ mod tests {
                         let totals = ExactTotals { freed_blocks: u64::from(ticks), ..ExactTotals::default() };
                         rhythm.ticked(now, &(if is_idle { ExactTotals::default() } else { totals }));
                     }
-                    if now - epoch_began >= length {
-                        epoch_began = epoch_end(epoch_began, length, now);
+                    if epoch.is_over(now) {
+                        epoch.passed(now, now);
                         epochs += 1;
                     }
                 }
@@ -208,9 +244,38 @@ mod tests {
 
     #[test]
     fn a_process_that_was_stopped_does_not_make_up_for_epochs() {
-        let began = Instant::now();
-        let length = Duration::from_secs(5);
-        let at = |seconds| epoch_end(began, length, began + Duration::from_secs(seconds)) - began;
-        assert_eq!([5, 9, 10, 3600].map(at), [5, 5, 10, 3600].map(Duration::from_secs));
+        let start = Instant::now();
+        let began = |seconds| {
+            let mut epoch = EpochClock::new(Some(Duration::from_secs(5)), start);
+            let now = start + Duration::from_secs(seconds);
+            assert!(epoch.is_over(now));
+            epoch.passed(now, now);
+            epoch.began - start
+        };
+        // No epoch is shorter than three quarters.
+        assert_eq!([5, 6, 7, 9, 3600].map(began), [5, 5, 7, 9, 3600].map(Duration::from_secs));
+    }
+
+    #[test]
+    fn epochs_that_take_longer_to_close_than_they_last_leave_half_of_the_time() {
+        let (length, work) = (Duration::from_millis(10), Duration::from_millis(12));
+        let start = Instant::now();
+        let (mut epoch, mut now, mut asleep) = (EpochClock::new(Some(length), start), start, Duration::ZERO);
+        while now - start < Duration::from_secs(10) {
+            let wake = epoch.end().expect("they end by time");
+            asleep += wake.saturating_duration_since(now);
+            now = wake.max(now);
+            if epoch.is_over(now) {
+                epoch.passed(now, now + work);
+                now += work;
+            }
+        }
+        assert!(asleep > Duration::from_millis(4900), "{asleep:?} of 10 s");
+    }
+
+    #[test]
+    fn epochs_that_end_by_order_end_by_no_clock() {
+        let epoch = EpochClock::new(None, Instant::now());
+        assert!(epoch.end().is_none() && !epoch.is_over(Instant::now() + Duration::from_secs(86_400)));
     }
 }

@@ -341,6 +341,28 @@ fn exact_block(size: u64, ring: RingId) -> Block {
 mod tests {
     use super::*;
 
+    /// Pairs of twice the size of all else at a site are no chunks of an arena, and are told in a sum after the first.
+    #[test]
+    fn a_streak_of_pairs_is_told_at_once_whatever_its_size() {
+        for size in [32, 96, 128, 1000] {
+            let mut watch = Watch::new(Ticks(0), 3_000).expect("memory");
+            let (site, ring, times) = (SiteId(1), RingId(0), 1000);
+            watch.applied_exactly(&AppliedExactly { site, what: Exactly::Born, size: 64, ring });
+            let streak = Streak::Pairs { times, ages: times, last_birth: Ticks(1) };
+            for _ in 0..2 {
+                watch.applied_streak(&AppliedStreak { site, streak, size, ring });
+                // The history is deaf to them: what is not told in a sum is asked of it one by one.
+                let site_now = watch.sites.at(1).expect("it is there");
+                let block = exact_block(size, ring);
+                assert!(
+                    site_now.history.is_deaf_to_birth(&block) && site_now.history.is_deaf_to_free(&block),
+                    "pairs of {size}"
+                );
+                assert!(watch.may_reorder(site, size, ring, 1), "{size}");
+            }
+        }
+    }
+
     /// Streaks of births and of pairs, of sizes that make tables and of such that don't, and frees between them.
     #[test]
     fn streaks_are_told_as_their_records() {

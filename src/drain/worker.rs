@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::aggregator::{AGGREGATOR, Aggregator};
 use super::orders::{self, Order};
-use super::pace::{Pace, Rhythm, epoch_end};
+use super::pace::{EpochClock, Pace, Rhythm};
 use super::verdict::{Bench, Evidence};
 use crate::leak::judge::Subject;
 use crate::leak::memory::Moment;
@@ -76,7 +76,7 @@ pub(crate) struct Worker {
 
 /// What a worker remembers between ticks.
 struct Memory {
-    epoch_began: Instant,
+    epoch: EpochClock,
     /// CPU time of draining that the governor has not heard of. What totals, epochs, reports and verdicts take is not among it: a
     /// coarser sample would not make those cheaper.
     drained_ns: u64,
@@ -98,7 +98,7 @@ impl Worker {
     /// Works until told to stop, or until nobody can tell it anything any more.
     pub(crate) fn run(mut self) {
         let mut memory = Memory {
-            epoch_began: Instant::now(),
+            epoch: EpochClock::new(self.epoch, Instant::now()),
             drained_ns: 0,
             max_live: (0, 0),
             interval: self.interval,
@@ -111,7 +111,7 @@ impl Worker {
         }
         let (mut rhythm, mut pace) = (Rhythm::new(), Pace::new());
         loop {
-            let next = rhythm.next(self.epoch.map(|length| memory.epoch_began + length));
+            let next = rhythm.next(memory.epoch.end());
             let wake = if self.exact_mode { next.min(pace.wake()) } else { next };
             match orders::next(&self.orders, wake) {
                 Ok(order) => {
@@ -168,6 +168,7 @@ impl Worker {
                 orders::answer(&reply, self.picture(memory));
             }
             Order::EndEpoch(reply) => {
+                memory.epoch.ended(Instant::now());
                 self.settle(memory, true);
                 orders::answer(&reply, ());
             }
@@ -232,22 +233,17 @@ impl Worker {
 
     /// Settles, and ends the epoch where its time is over.
     fn settle_in_time(&mut self, memory: &mut Memory) -> ExactTotals {
-        let (now, began) = (Instant::now(), memory.epoch_began);
-        match self.epoch.filter(|&length| now.saturating_duration_since(began) >= length) {
-            None => self.settle(memory, false),
-            Some(length) => {
-                let totals = self.settle(memory, true);
-                memory.epoch_began = epoch_end(began, length, now);
-                totals
-            }
+        let now = Instant::now();
+        let ends = memory.epoch.is_over(now);
+        let totals = self.settle(memory, ends);
+        if ends {
+            memory.epoch.passed(now, Instant::now());
         }
+        totals
     }
 
     /// Empties the rings and brings the store's totals up to date; ends the epoch where asked.
     fn settle(&mut self, memory: &mut Memory, ends_epoch: bool) -> ExactTotals {
-        if ends_epoch {
-            memory.epoch_began = Instant::now();
-        }
         let resident = if ends_epoch { process::resident_bytes() } else { 0 };
         let mut totals = (self.surroundings.totals)(self.exact_mode).unwrap_or_default();
         let live = totals.live();

@@ -38,6 +38,9 @@ pub(crate) struct Surroundings {
     pub(crate) beyond_bound: bool,
     /// Every block is recorded.
     pub(crate) is_exact: bool,
+    /// It has few blocks, of which hardly one was missed; records of it were lost.
+    pub(crate) is_seen: bool,
+    pub(crate) is_lost: bool,
 }
 
 /// One sentence or two for a site.
@@ -92,14 +95,12 @@ pub(crate) fn advise(state: State, evidence: &Evidence, around: &Surroundings) -
         }
         State::Warming => "Its growth slows down: a cache or table on its way to a bound. Nothing to do.".into(),
         State::Sawtooth => "It grows and is cleaned up again. If its peaks are too high, clean up more often.".into(),
-        State::Unknown if around.is_exact => {
-            "Not judged: records of it were lost, or too few blocks, or too few epochs, were seen to judge.".into()
+        State::Unknown if around.is_lost => "Not judged: records of it were lost, or stacks were shortened.".into(),
+        State::Unknown if around.is_exact => "Not judged: too few blocks, or too few epochs, were seen to judge.".into(),
+        State::Unknown if around.is_seen => {
+            "Not judged: it has too few blocks. They are so large that hardly one was missed: more epochs tell.".into()
         }
-        State::Unknown => {
-            "Not judged: records of it were lost, or too few samples were seen. A smaller sampling interval \
-                           shows more."
-                .into()
-        }
+        State::Unknown => "Not judged: too few samples were seen. A smaller sampling interval shows more.".into(),
         State::Constant | State::Churn | State::Plateau => "Nothing to do.".into(),
     }
 }
@@ -283,11 +284,15 @@ mod tests {
 
     #[test]
     fn a_smaller_interval_is_advised_only_where_there_is_one() {
-        let of = |is_exact| {
-            advise(State::Unknown, &Evidence::default(), &Surroundings { is_exact, ..Surroundings::default() })
+        let of = |is_exact, is_seen, is_lost| {
+            let around = Surroundings { is_exact, is_seen, is_lost, ..Surroundings::default() };
+            advise(State::Unknown, &Evidence::default(), &around)
         };
-        assert!(of(false).contains("smaller sampling interval"), "{}", of(false));
-        assert!(!of(true).contains("sampling") && of(true).contains("too few epochs"), "{}", of(true));
+        let says = |text: String, what: &str| assert!(text.contains(what), "{text}");
+        says(of(false, false, false), "A smaller sampling interval shows more");
+        says(of(true, true, false), "too few epochs, were seen");
+        says(of(false, true, false), "more epochs tell");
+        says(of(false, false, true), "records of it were lost");
     }
 
     fn kept(table: Option<Near>, partner: bool, shares: Option<bool>) -> String {

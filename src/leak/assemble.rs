@@ -8,7 +8,8 @@ use std::cmp::Ordering;
 use super::advice::advise;
 use super::case::Case;
 use super::classify::{
-    SEEN_INTERVALS, classify, is_growing_in_few, is_hardly_freed, is_undecided, mature_live, may_be_backlog,
+    SAMPLES_TO_DECIDE, SEEN_INTERVALS, classify, is_growing_in_few, is_hardly_freed, is_undecided, mature_live,
+    may_be_backlog,
 };
 use super::clues::Function;
 use super::gates::{Moment, Reading};
@@ -147,6 +148,8 @@ pub(crate) fn report<F>(
     }
     let relations = Relations::of(judge, histories, ways);
     let chains = Chains::of(&relations, source);
+    let is_seen = |found: &&Finding| found.leak.state == State::Unknown && found.is_seen(process.interval_bytes);
+    let seen_sites = findings.iter().filter(is_seen).count();
     let mut sites: Vec<Leak<F>> = findings
         .into_iter()
         .map(|mut finding| {
@@ -167,10 +170,7 @@ pub(crate) fn report<F>(
     let unjudged = Unjudged {
         sites: sites.iter().filter(|site| site.state == State::Unknown).count(),
         bytes: unknown.high.min(room),
-        seen_sites: sites
-            .iter()
-            .filter(|site| site.state == State::Unknown && is_seen(site, process.interval_bytes))
-            .count(),
+        seen_sites,
         unwatched_records: process.unwatched_records,
         smallest_visible_bytes: visible_bytes(judge.config.minimum_samples, process.interval_bytes),
     };
@@ -270,6 +270,17 @@ pub(super) struct Finding {
     pub(super) leak: Leak<()>,
     pub(super) within_bound: bool,
     pub(super) beyond_bound: bool,
+    /// Records were lost, or stacks were folded into it: it is never judged.
+    pub(super) is_lost: bool,
+}
+
+impl Finding {
+    /// Has it few blocks, which are so large that a smaller interval would show no more of them?
+    pub(super) fn is_seen(&self, interval_bytes: f64) -> bool {
+        let Leak { live_bytes, live_blocks, evidence, .. } = &self.leak;
+        let is_large = live_bytes.value >= f64::from(SEEN_INTERVALS) * interval_bytes * live_blocks.value;
+        !self.is_lost && live_bytes.value > 0.0 && evidence.live_samples < f64::from(SAMPLES_TO_DECIDE) && is_large
+    }
 }
 
 fn of_site(judge: &Judge, histories: &[History], index: usize, process: &Process, figures: SiteFigures) -> Finding {
@@ -305,7 +316,7 @@ fn of_site(judge: &Judge, histories: &[History], index: usize, process: &Process
     let growth = growth_of(history, reading, scale(at, process));
     let case = &history.case;
     let oldest = f64::from(history.oldest_age(at.now).unwrap_or(0)) * process.epoch_seconds;
-    finding(
+    let found = finding(
         Subject::Site(index),
         state,
         figures,
@@ -316,7 +327,8 @@ fn of_site(judge: &Judge, histories: &[History], index: usize, process: &Process
         (within_bound, beyond_bound),
         judge,
         process,
-    )
+    );
+    Finding { is_lost: !is_known, ..found }
 }
 
 fn scale(at: Moment<'_>, process: &Process) -> Scale {
@@ -421,7 +433,7 @@ fn finding(
         evidence,
         advice: String::new(),
     };
-    Finding { subject, leak, within_bound, beyond_bound }
+    Finding { subject, leak, within_bound, beyond_bound, is_lost: false }
 }
 
 fn evidence_of(case: &Case, reading: Option<Reading>, judge: &Judge) -> Evidence {
@@ -444,12 +456,6 @@ fn freed_share(figures: &SiteFigures) -> f64 {
     } else {
         (1.0 - figures.live_bytes.value / figures.total_bytes).clamp(0.0, 1.0)
     }
-}
-
-/// Are its blocks so large that a smaller interval would show no more of them?
-fn is_seen<F>(site: &Leak<F>, interval_bytes: f64) -> bool {
-    let (bytes, blocks) = (site.live_bytes.value, site.live_blocks.value);
-    bytes > 0.0 && bytes >= f64::from(SEEN_INTERVALS) * interval_bytes * blocks
 }
 
 /// Live bytes of small blocks that show at least `samples` samples in 19 of 20 cases, at mean interval R: the mean m of a

@@ -27,6 +27,8 @@ pub(crate) struct Case {
     pub(crate) passes: u32,
     /// Epochs in which half or more of what was live was freed after it had grown old.
     pub(crate) cleanups: u16,
+    /// The cohort in which the last one was.
+    pub(super) cleaned_in: u8,
     tier: u8,
     withdrawal: u8,
     /// The table gave the verdict, and the ages of blocks don't.
@@ -44,6 +46,7 @@ impl Case {
         loss: 0.0,
         passes: 0,
         cleanups: 0,
+        cleaned_in: 0,
         tier: 0,
         withdrawal: 0,
         by_table: false,

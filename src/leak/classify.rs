@@ -3,7 +3,7 @@
 use super::case::Case;
 use super::gates::{Moment, ROOT_ODDS, Reading, Survivors};
 use super::history::{COHORTS, History, QUEUE_COHORTS, SAMPLE, bytes};
-use super::ladder::Rung;
+use super::ladder::{RUNG_EPOCHS, Rung};
 use super::state::{State, Tier, Withdrawal};
 
 /// Share of mature frees that must have hit the oldest live cohort for a queue.
@@ -23,8 +23,6 @@ const GROWN_ERRORS: f32 = 3.0;
 /// Samples freed below which nothing is said about their order, and their share of what grew old.
 const FEWEST_FREES: f32 = 8.0;
 const FREED_SHARE: f32 = 0.25;
-/// Clean-ups of half of all or more that make a saw's teeth.
-const CLEANED: u16 = 2;
 /// Mature live samples below this share of what is live are churn.
 const CHURN_SHARE: f32 = 0.1;
 
@@ -36,7 +34,7 @@ const UNDECIDED_EVIDENCE: f32 = 4.0;
 const KEPT_SHARE: f32 = 0.8;
 /// A block of so many mean intervals is missed once in 20 times.
 pub(super) const SEEN_INTERVALS: f32 = 3.0;
-/// And blocks of fewer bytes than that are none that each matters, however finely they are sampled.
+/// And blocks of fewer bytes than that in the mean are none that each matters, however finely they are sampled.
 const LARGE_BYTES: f32 = 65536.0;
 /// A constant site's bytes may grow by this factor in each of its last two quarters, but for one step of its largest table.
 const SWOLLEN_QUARTER: f32 = 1.1;
@@ -50,7 +48,7 @@ pub(crate) fn classify(history: &History, at: Moment<'_>) -> (State, Option<Read
     let reading = read.map(|(_, reading)| reading);
     let tier = history.case.tier();
     // What is cleaned up as a whole, again and again, waits for nobody.
-    let backlog = is_backlog(history, at.now) && history.case.cleanups < CLEANED;
+    let backlog = is_backlog(history, at.now) && !history.is_cleaned_up(at.now);
     let state = match (tier, reading) {
         (Tier::Leak | Tier::Suspected, _) if backlog => State::Backlog,
         (Tier::Leak, _) => State::Leak,
@@ -67,8 +65,9 @@ fn growing(history: &History, reading: Reading, backlog: bool, at: Moment<'_>) -
         return State::Backlog;
     }
     match reading.shut {
-        _ if history.case.cleanups >= CLEANED => State::Sawtooth,
+        None if history.is_cleaned_up(at.now) && !outlasts_clean_ups(history, &reading, at) => State::Sawtooth,
         None => State::Growing,
+        Some(_) if history.is_cleaned_up(at.now) => State::Sawtooth,
         Some(Withdrawal::Slowed) if is_constant(history, at) => constant(history, at),
         Some(Withdrawal::Slowed) if reading.recent + reading.recent_error < 0.2 => State::Plateau,
         Some(Withdrawal::Slowed) if may_be_steady(&reading, at) => State::Growing,
@@ -78,6 +77,12 @@ fn growing(history: &History, reading: Reading, backlog: bool, at: Moment<'_>) -
         Some(_) if is_constant(history, at) => constant(history, at),
         Some(_) => State::Plateau,
     }
+}
+
+/// Has it grown for longer than before any clean-up, by as much as a verdict asks?
+fn outlasts_clean_ups(history: &History, reading: &Reading, at: Moment<'_>) -> bool {
+    let longest = history.case.rungs[reading.rung].longest_run(RUNG_EPOCHS[reading.rung]);
+    f64::from(reading.run_epochs) > at.config.cleanup_factor * f64::from(longest)
 }
 
 /// Both ratios are between a warm-up's and a leak's, as far as chance lets one say. A warm-up passes through these too;
@@ -108,7 +113,7 @@ fn resting(history: &History, backlog: bool, at: Moment<'_>) -> State {
     if live > 0.0 && is_constant(history, at) {
         return constant(history, at);
     }
-    if history.case.cleanups >= CLEANED {
+    if history.is_cleaned_up(at.now) {
         return State::Sawtooth;
     }
     if is_growing_in_few(&[history], at) {
@@ -150,11 +155,11 @@ pub(super) fn is_growing_in_few(members: &[&History], at: Moment<'_>) -> bool {
     let sum = |of: &dyn Fn(&History) -> f32| members.iter().map(|history| of(history)).sum::<f32>();
     let live = sum(&History::live_samples);
     let matured = sum(&|history| history.matured);
-    let interval = members.iter().map(|history| history.reference_interval()).fold(LARGE_BYTES, f32::max);
+    let interval = members.iter().map(|history| history.reference_interval()).fold(0.0, f32::max);
     let age = at.now.saturating_sub(first_epoch(members, at.now)) + 1;
     age >= at.config.suspect_after_epochs
         && matured >= at.config.minimum_samples as f32
-        && sum(&|history| bytes(history.live_total)) >= SEEN_INTERVALS * interval * live
+        && sum(&|history| bytes(history.live_total)) >= LARGE_BYTES.max(SEEN_INTERVALS * interval) * live
         && is_hardly_freed(live, sum(&|history| mature_live(history, at.now)), matured)
         && has_grown(members, at.now)
 }

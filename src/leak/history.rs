@@ -39,6 +39,8 @@ const CLEAN_UP_SAMPLES: f32 = 8.0;
 
 /// One table, and what is being copied of it.
 const FEW_TABLES: f32 = 2.0;
+/// Clean-ups of half of all or more that make a saw's teeth.
+const CLEAN_UPS: u16 = 2;
 
 /// A sampled block as the hooks see it.
 #[derive(Clone, Copy, Debug)]
@@ -231,6 +233,7 @@ impl History {
     /// A sampled block shrank and was thinned out of the sample. The ladder counts it as a free.
     pub(crate) fn forgotten(&mut self, birth: u32, now: u32, block: &Block) {
         self.left(birth, now, block);
+        self.spine.grew(block.size, 0, now);
     }
 
     /// A sampled block changed its size and kept its identity. `birth`: if known.
@@ -319,6 +322,7 @@ impl History {
         }
         if self.died[0] >= CLEAN_UP_SAMPLES && self.died[0] >= self.live_samples() {
             self.case.cleanups = self.case.cleanups.saturating_add(1);
+            self.case.cleaned_in = u8::try_from(relative >> self.width_shift).unwrap_or(u8::MAX);
         }
         self.died = [0.0; RUNGS];
         self.matured += steps[0].matured;
@@ -376,6 +380,7 @@ impl History {
             self.occasions[i] = if inside { self.occasions[left].saturating_add(self.occasions[right]) } else { 0 };
         }
         self.oldest /= 2;
+        self.case.cleaned_in /= 2;
         self.width_shift += 1;
     }
 
@@ -444,6 +449,12 @@ impl History {
         let reference = probability(block.size, f64::from(self.reference_interval));
         let own = probability(block.size, block.interval_bytes).max(f64::MIN_POSITIVE);
         to_units(narrow(reference / own) * SAMPLE as f32).max(1)
+    }
+
+    /// Was it cleaned up again and again, and not only long ago: lately, as seen from its age?
+    pub(crate) fn is_cleaned_up(&self, now: u32) -> bool {
+        let cohort = now.saturating_sub(self.origin) >> self.width_shift;
+        self.case.cleanups >= CLEAN_UPS && u32::from(self.case.cleaned_in) * 2 >= cohort
     }
 
     /// Is the largest table nearly all that lives here?

@@ -381,3 +381,38 @@ impl Leak<()> {
         }
     }
 }
+
+#[cfg(test)]
+impl<F> LeakReport<F> {
+    /// One leak of these sites, among so much that is live.
+    pub(crate) fn of_one(frames: Vec<F>, stacks: Vec<StackId>, leaked_bytes: f64, current_bytes: u64) -> LeakReport<F> {
+        let leak = Leak {
+            state: State::Leak,
+            severity: Severity::Medium,
+            frames,
+            stacks,
+            scope: None,
+            live_bytes: Interval::exact(leaked_bytes),
+            live_blocks: Interval::exact(10.0),
+            growth_bytes_per_minute: Interval::exact(leaked_bytes / 10.0),
+            growth_seconds: 600.0,
+            since_seconds: 60.0,
+            oldest_seconds: 600.0,
+            exhaustion_seconds: None,
+            withdrawn: None,
+            evidence: Evidence::default(),
+            advice: String::new(),
+        };
+        let (epochs, suspect_after_epochs, window_seconds) = (400, 60, 600.0);
+        let sites = vec![leak];
+        LeakReport {
+            has_leaks: true,
+            window_seconds,
+            epochs,
+            suspect_after_epochs,
+            current_bytes,
+            sites,
+            ..LeakReport::default()
+        }
+    }
+}

@@ -52,7 +52,7 @@ pub(crate) struct Spine {
     pub(crate) capacity_bytes: u64,
     /// A block of about twice that, born and not yet linked.
     pending_bytes: u64,
-    /// Whose it is; and `WAITED`.
+    /// Whose it is; and `WAITED`, `GONE`.
     pending_thread: u32,
     /// When the chain began, when it last grew.
     first_epoch: u32,
@@ -78,8 +78,10 @@ const SIGHTED: u8 = 3;
 const CHUNKS: u8 = 4;
 /// Chunks that double hold twice what the last one does, and a table no more than that.
 const CHUNKS_HOLD: f32 = 2.0;
-/// In `Spine::pending_thread`: it was there when the last epoch ended.
+/// In `Spine::pending_thread`: it was there when the last epoch ended; a block of its size was freed in this one.
 const WAITED: u32 = 1 << 31;
+const GONE: u32 = 1 << 30;
+const THREAD: u32 = GONE - 1;
 
 const _: () = assert!(size_of::<Spine>() == 40, "a spine shares its site's kilobyte");
 
@@ -104,8 +106,8 @@ impl Spine {
         let size = block.size;
         if self.capacity_bytes == 0 || size > self.capacity_bytes.saturating_mul(5) / 2 {
             self.begin(block, now);
-        } else if doubles(self.capacity_bytes, size) {
-            (self.pending_bytes, self.pending_thread) = (size, block.thread & !WAITED);
+        } else if !self.is_deaf_to_birth(size, block.thread) {
+            (self.pending_bytes, self.pending_thread) = (size, block.thread & THREAD);
         }
     }
 
@@ -133,45 +135,69 @@ impl Spine {
     #[inline(always)]
     pub(crate) fn freed(&mut self, size: u64, thread: u32, now: u32) {
         if self.links(size, thread) {
-            let new = self.pending_bytes;
-            self.pending_bytes = 0;
+            let new = std::mem::take(&mut self.pending_bytes);
             self.grew(size, new, now);
-        } else if size == self.pending_bytes {
-            self.pending_bytes = 0;
-        } else if size == self.capacity_bytes && self.chained != 0 {
-            // The table itself is gone, without a successor: its size was no growth that stays.
-            *self = Spine { capacity_bytes: size, last_epoch: now, ..Spine::NONE };
+        } else if self.minds(size) {
+            self.lost(size, now);
         }
     }
 
     /// Does this free tell that the table moved into the block that is pending?
     #[inline(always)]
     fn links(&self, size: u64, thread: u32) -> bool {
-        self.pending_bytes != 0
-            && thread & !WAITED == self.pending_thread & !WAITED
-            && doubles(size, self.pending_bytes)
+        self.pending_bytes != 0 && thread & THREAD == self.pending_thread & THREAD && doubles(size, self.pending_bytes)
+    }
+
+    /// Does it matter that a block of this size is one no more: freed, or shrunk?
+    #[inline(always)]
+    fn minds(&self, size: u64) -> bool {
+        (size == self.pending_bytes && self.pending_thread & GONE == 0)
+            || (self.chained != 0 && (size == self.capacity_bytes || self.is_last_but_one(size)))
+    }
+
+    /// Is it the size of an arena's last chunk but one?
+    #[inline(always)]
+    fn is_last_but_one(&self, size: u64) -> bool {
+        self.chained == CHUNKS && size as f32 == self.fill_bytes
+    }
+
+    #[cold]
+    fn lost(&mut self, size: u64, now: u32) {
+        if size == self.pending_bytes {
+            // It may be another of that size, so that it is asked anew in the next epoch.
+            self.pending_thread |= GONE;
+        } else if self.is_last_but_one(size) {
+            // It was a table, whose old block was freed late.
+            self.chained = CHAINED;
+        } else {
+            // The table itself is gone, without a successor: its size was no growth that stays.
+            *self = Spine { capacity_bytes: size, last_epoch: now, ..Spine::NONE };
+        }
     }
 
     /// What can be told later, in sums: see `tally::ears`.
     pub(super) fn ears(&self) -> (u64, u64) {
-        tally::ears(self.capacity_bytes, self.pending_bytes != 0, self.chained != 0)
+        tally::ears(self.capacity_bytes, self.pending_bytes != 0 || self.chained == CHUNKS, self.chained != 0)
     }
 
     /// Does this birth leave the table as it is?
     pub(crate) fn is_deaf_to_birth(&self, size: u64, thread: u32) -> bool {
         self.capacity_bytes != 0
             && size <= self.capacity_bytes.saturating_mul(5) / 2
-            && (!doubles(self.capacity_bytes, size) || (self.pending_bytes, self.pending_thread) == (size, thread))
+            && (!doubles(self.capacity_bytes, size)
+                || (self.pending_bytes, self.pending_thread & THREAD) == (size, thread & THREAD))
     }
 
     /// Does this free leave the table as it is?
     pub(crate) fn is_deaf_to_free(&self, size: u64, thread: u32) -> bool {
-        let hears = self.links(size, thread) || size == self.pending_bytes;
-        !hears && (size != self.capacity_bytes || self.chained == 0)
+        !self.links(size, thread) && !self.minds(size)
     }
 
-    /// Does this growth leave the table as it is?
+    /// Does this change of a block's size leave the table as it is?
     pub(crate) fn is_deaf_to_growth(&self, old: u64, new: u64) -> bool {
+        if new < old {
+            return !self.minds(old);
+        }
         // Among many tables of unequal size another one that became a little larger is no growth of the largest.
         new <= self.capacity_bytes || (new as f32) < self.capacity_bytes.max(old) as f32 * LEAST_GROWTH
     }
@@ -181,6 +207,16 @@ impl Spine {
         if self.is_deaf_to_growth(old, new) {
             return;
         }
+        if new < old {
+            return self.lost(old, now);
+        }
+        self.count_growth(old, new, now);
+        if self.chained == CHUNKS {
+            self.chained = CHAINED;
+        }
+    }
+
+    fn count_growth(&mut self, old: u64, new: u64, now: u32) {
         self.capacity_bytes = new;
         let fill = old as f32;
         if self.chained == 0 {
@@ -218,18 +254,22 @@ impl Spine {
     }
 
     /// Twice as much as the largest block was allocated in an earlier epoch, and neither was freed since: a chunk of an arena. But
-    /// not beside a table, of which more is known.
+    /// not beside a table that was seen to grow.
     #[cold]
     fn outlived(&mut self, now: u32) {
-        if matches!(self.chained, CHAINED | EARLY) {
+        if self.pending_thread & GONE != 0 {
+            self.pending_bytes = 0;
             return;
         }
         if self.pending_thread & WAITED == 0 {
             self.pending_thread |= WAITED;
             return;
         }
+        if matches!(self.chained, CHAINED | EARLY) && self.first_epoch != self.last_epoch {
+            return;
+        }
         let new = std::mem::take(&mut self.pending_bytes);
-        self.grew(self.capacity_bytes, new, now);
+        self.count_growth(self.capacity_bytes, new, now);
         self.chained = CHUNKS;
     }
 
@@ -239,7 +279,8 @@ impl Spine {
             self.outlived(now);
         }
         if self.chained != 0 && self.rate > 0.0 && self.overdue(now) > OVERDUE_PLATEAU {
-            *self = Spine { capacity_bytes: self.capacity_bytes, last_epoch: now, ..Spine::NONE };
+            let Spine { capacity_bytes, pending_bytes, pending_thread, .. } = *self;
+            *self = Spine { capacity_bytes, pending_bytes, pending_thread, last_epoch: now, ..Spine::NONE };
         }
     }
 
@@ -330,258 +371,4 @@ fn doubles(old: u64, new: u64) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sampler::weight::Weight;
-
-    fn block(size: u64) -> Block {
-        Block { size, interval_bytes: 0.0, weight: Weight::of(size, 0.0), thread: 7 }
-    }
-
-    /// Feeds a table that holds `fill(t)` bytes at epoch t, and returns when each tier was first reached.
-    fn run(fill: impl Fn(f64) -> f64, epochs: u32) -> (Option<u32>, Option<u32>, Tier) {
-        let config = LeakConfig::default();
-        let mut spine = Spine::default();
-        let (mut suspected, mut leak, mut tier) = (None, None, Tier::None);
-        let mut capacity = 64u64;
-        spine.born(&block(capacity), 0);
-        for now in 0..epochs {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small positive test figures")]
-            let needed = fill(f64::from(now) + 1.0) as u64;
-            while capacity < needed {
-                spine.born(&block(capacity * 2), now);
-                spine.freed(capacity, 7, now);
-                capacity *= 2;
-            }
-            spine.end_epoch(now);
-            tier = spine.tier(now, tier, &config);
-            if tier >= Tier::Suspected {
-                suspected.get_or_insert(now);
-            }
-            if tier == Tier::Leak {
-                leak.get_or_insert(now);
-            }
-        }
-        (suspected, leak, tier)
-    }
-
-    #[test]
-    fn linear_growth_is_a_leak_in_time_at_every_phase_of_its_doublings() {
-        for step in 0..200 {
-            let rate = 500.0 * (1.0 + f64::from(step) / 200.0);
-            let (suspected, leak, end) = run(|t| rate * t, 480);
-            assert!(suspected.is_some_and(|at| at <= 75), "rate {rate}: suspected {suspected:?}");
-            assert!(leak.is_some_and(|at| at <= 200), "rate {rate}: leak {leak:?}");
-            assert_eq!(end, Tier::Leak, "rate {rate}");
-        }
-    }
-
-    #[test]
-    fn a_table_that_fills_and_is_reused_is_no_leak() {
-        for filled in [5.0f64, 20.0, 38.0, 60.0, 77.0, 85.0] {
-            let (_, leak, end) = run(|t| 700.0 * t.min(filled), 480);
-            assert_eq!((leak, end), (None, Tier::None), "filled at {filled}");
-        }
-    }
-
-    #[test]
-    fn a_square_root_is_no_leak() {
-        let (_, leak, _) = run(|t| 4000.0 * t.sqrt(), 480);
-        assert_eq!(leak, None);
-    }
-
-    #[test]
-    fn ever_larger_buffers_that_are_freed_again_are_no_table() {
-        let mut spine = Spine::NONE;
-        for now in 0..480u32 {
-            // Heavy-tailed requests: the largest so far doubles whenever the time does.
-            let mut size = 64;
-            while size <= 64 * u64::from(now) {
-                spine.grew(size, size * 2, now);
-                size *= 2;
-            }
-            spine.freed(size, 7, now);
-            spine.end_epoch(now);
-            assert!(spine.tier(now, Tier::None, &LeakConfig::default()) < Tier::Suspected);
-        }
-    }
-
-    /// An arena that holds `fill(t)` bytes at epoch t, of chunks that double; `of_chunk` is done to each when the next one is allocated.
-    fn arena(
-        fill: impl Fn(f64) -> f64,
-        epochs: u32,
-        mut of_chunk: impl FnMut(&mut Spine, u64, u32),
-    ) -> (Option<u32>, Tier, Spine) {
-        let (mut spine, mut tier, mut suspected) = (Spine::default(), Tier::None, None);
-        let (mut chunk, mut room) = (512u64, 512u64);
-        spine.born(&block(chunk), 0);
-        for now in 0..epochs {
-            while (room as f64) < fill(f64::from(now) + 1.0) {
-                spine.born(&block(chunk * 2), now);
-                of_chunk(&mut spine, chunk, now);
-                chunk *= 2;
-                room += chunk;
-            }
-            spine.end_epoch(now);
-            tier = spine.tier(now, tier, &LeakConfig::default());
-            if tier >= Tier::Suspected {
-                suspected.get_or_insert(now);
-            }
-        }
-        (suspected, tier, spine)
-    }
-
-    #[test]
-    fn an_arena_that_is_never_reset_is_a_leak_and_grows_as_fast_as_what_it_holds() {
-        for step in 0..100 {
-            let rate = 3000.0 * (1.0 + f64::from(step) / 100.0);
-            let (suspected, end, spine) = arena(|t| rate * t, 480, |_, _, _| ());
-            assert!(suspected.is_some_and(|at| at <= 140), "rate {rate}: suspected {suspected:?}");
-            assert_eq!((end, spine.is_of_chunks()), (Tier::Leak, true), "rate {rate}");
-            let pace = f64::from(spine.filling(479).map_or(0.0, |filling| filling.bytes_per_epoch)) / rate;
-            assert!((0.75..1.25).contains(&pace), "rate {rate}: {pace} of it");
-        }
-    }
-
-    #[test]
-    fn an_arena_that_fills_is_no_leak() {
-        for filled in [5.0f64, 20.0, 38.0, 60.0, 77.0, 85.0] {
-            let (_, end, _) = arena(|t| 7000.0 * t.min(filled), 480, |_, _, _| ());
-            assert_eq!(end, Tier::None, "filled at {filled}");
-        }
-    }
-
-    /// Larger and larger blocks, of which each is freed before the next but one, or at once: whatever they are, none was kept.
-    #[test]
-    fn ever_larger_blocks_that_are_freed_are_no_arena() {
-        let mut last = 0;
-        let (suspected, _, spine) = arena(
-            |t| 3000.0 * t,
-            480,
-            |spine, _, now| {
-                // The one that was allocated just now is freed in the same epoch.
-                spine.freed(spine.pending_bytes, 9, now);
-            },
-        );
-        assert_eq!((suspected, spine.is_of_chunks()), (None, false));
-        let (suspected, _, spine) = arena(
-            |t| 3000.0 * t,
-            480,
-            |spine, chunk, now| {
-                // Another thread frees the one before: where it is the largest so far it is no chunk.
-                spine.freed(chunk, 9, now);
-                last = chunk;
-            },
-        );
-        assert!(last > 0);
-        assert_eq!((suspected, spine.is_of_chunks()), (None, false));
-    }
-
-    /// A table that grows, at a site that has a block of twice its size now and then, is still a table.
-    #[test]
-    fn a_block_beside_a_table_does_not_end_its_chain() {
-        let mut spine = Spine::default();
-        let mut capacity = 64u64;
-        spine.born(&block(capacity), 0);
-        for now in 0..480u32 {
-            while (capacity as f64) < 700.0 * f64::from(now + 1) {
-                spine.born(&block(capacity * 2), now);
-                spine.freed(capacity, 7, now);
-                capacity *= 2;
-            }
-            if now % 7 == 3 {
-                spine.born(&Block { thread: 8, ..block(capacity * 2) }, now);
-            }
-            spine.end_epoch(now);
-            if now % 7 == 6 {
-                spine.freed(capacity * 2, 8, now);
-            }
-        }
-        assert_eq!(spine.tier(479, Tier::None, &LeakConfig::default()), Tier::Leak);
-        assert!(!spine.is_of_chunks());
-    }
-
-    /// As a sampler at 16 KiB sees a `Vec` that fills by 960 bytes an epoch, if it misses all growths up to `first` bytes.
-    fn sampled(first: u64, until: u32, rate: f64) -> (Option<u32>, Option<u32>) {
-        let seen = |size| Block { interval_bytes: 16384.0, ..block(size) };
-        let (mut spine, mut capacity, mut tier) = (Spine::NONE, 64u64, Tier::None);
-        let (mut suspected, mut leak) = (None, None);
-        for now in 0..until {
-            while (capacity as f64) < rate * f64::from(now + 1) {
-                capacity *= 2;
-                match capacity.cmp(&first) {
-                    std::cmp::Ordering::Less => (),
-                    std::cmp::Ordering::Equal => spine.born(&seen(capacity), now),
-                    std::cmp::Ordering::Greater => spine.grew(capacity / 2, capacity, now),
-                }
-            }
-            spine.end_epoch(now);
-            tier = spine.tier(now, tier, &LeakConfig::default());
-            if tier >= Tier::Suspected {
-                suspected.get_or_insert(now);
-            }
-            if tier == Tier::Leak {
-                leak.get_or_insert(now);
-            }
-        }
-        (suspected, leak)
-    }
-
-    #[test]
-    fn a_table_first_seen_when_it_is_large_counts_from_where_its_rate_began() {
-        for first in [16 << 10, 32 << 10, 64 << 10] {
-            let (suspected, leak) = sampled(first, 240, 960.0);
-            assert!(suspected.is_some_and(|at| at <= 75), "first seen at {first}: suspected {suspected:?}");
-            assert!(leak.is_some_and(|at| at <= 200), "first seen at {first}: leak {leak:?}");
-        }
-        // So large, it would have been seen before: it was born large, and has to grow twice more.
-        let (suspected, _) = sampled(256 << 10, 240, 3840.0);
-        assert!(suspected.is_some_and(|at| at >= 130), "suspected {suspected:?}");
-    }
-
-    /// Six steps in the run, of a table far smaller than the interval: that a sample saw it at its second growth was luck, and says
-    /// nothing of how often it grew before.
-    #[test]
-    fn a_few_large_steps_that_a_sample_saw_by_luck_are_no_steady_growth() {
-        for interval_bytes in [16384.0, 65536.0] {
-            let seen = |size| Block { interval_bytes, ..block(size) };
-            let mut spine = Spine::NONE;
-            for now in 0..400u32 {
-                match now {
-                    66 => spine.born(&seen(2880), now),
-                    132 => spine.grew(2880, 5760, now),
-                    264 => spine.grew(5760, 11520, now),
-                    _ => (),
-                }
-                spine.end_epoch(now);
-                assert!(spine.tier(now, Tier::None, &LeakConfig::default()) < Tier::Suspected, "epoch {now}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_few_large_steps_are_no_steady_growth() {
-        let mut spine = Spine::NONE;
-        spine.born(&block(1440), 0);
-        for now in 0..400u32 {
-            if let (66, size) | (132, size) | (264, size) = (now, 1440 * u64::from(now / 66)) {
-                spine.grew(size, size * 2, now);
-            }
-            spine.end_epoch(now);
-            assert!(spine.tier(now, Tier::None, &LeakConfig::default()) < Tier::Suspected, "epoch {now}");
-        }
-        assert_eq!(spine.growths, 3);
-    }
-
-    #[test]
-    fn many_tables_of_one_bounded_size_are_silent() {
-        let mut spine = Spine::default();
-        for now in 0..400u32 {
-            for size in [64u64, 128, 256, 512] {
-                spine.grew(size, size * 2, now);
-            }
-            spine.end_epoch(now);
-            assert!(spine.tier(now, Tier::None, &LeakConfig::default()) < Tier::Suspected);
-        }
-    }
-}
+mod tests;

@@ -33,7 +33,8 @@ pub(super) fn surroundings<F>(
 ) -> Surroundings {
     let (within_bound, beyond_bound) = (finding.within_bound, finding.beyond_bound);
     let is_exact = process.interval_bytes == 0.0;
-    let mut around = Surroundings { within_bound, beyond_bound, is_exact, ..Surroundings::default() };
+    let (is_seen, is_lost) = (finding.is_seen(process.interval_bytes), finding.is_lost);
+    let mut around = Surroundings { within_bound, beyond_bound, is_exact, is_seen, is_lost, ..Surroundings::default() };
     if !matches!(finding.leak.state, State::Leak | State::Suspected | State::Growing | State::Sublinear) {
         return around;
     }

@@ -73,7 +73,8 @@ impl Tally {
     #[inline(always)]
     pub(crate) fn resized(&mut self, old: u64, new: u64) -> bool {
         // Four sevenths of what is quiet: not above the largest table, which is all that it can grow beyond.
-        let quiet = new.saturating_mul(7) <= self.quiet_births.saturating_mul(4);
+        let quiet =
+            new.saturating_mul(7) <= self.quiet_births.saturating_mul(4) && (new >= old || self.is_quiet_free(old));
         if quiet {
             self.count_resize(old, new);
         }

@@ -308,6 +308,17 @@ pub(crate) fn add(sum: &mut Amount, amount: &Amount) {
     sum.resized |= amount.resized;
 }
 
+/// Takes a part of a sum out of it again.
+pub(crate) fn take_out(sum: &mut Amount, part: &Amount) {
+    sum.bytes = sum.bytes.saturating_sub(part.bytes);
+    sum.blocks = sum.blocks.saturating_sub(part.blocks);
+    sum.sampled_bytes = sum.sampled_bytes.saturating_sub(part.sampled_bytes);
+    sum.sampled_blocks = sum.sampled_blocks.saturating_sub(part.sampled_blocks);
+    sum.samples = sum.samples.saturating_sub(part.samples);
+    sum.bytes_variance = sum.bytes_variance.saturating_sub(part.bytes_variance);
+    sum.blocks_variance = sum.blocks_variance.saturating_sub(part.blocks_variance);
+}
+
 #[cfg(any(test, feature = "_synthetic"))]
 impl Snapshot {
     /// Names all frames by their offset, before anything was symbolized.

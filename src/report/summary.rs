@@ -8,7 +8,7 @@
 //! are one.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
@@ -17,12 +17,12 @@ use super::frame::{Frame, file_name};
 use super::leaks::Chain as LeakChain;
 use super::name::short_name;
 use super::points::{Point, Points};
-use super::snapshot::{Snapshot, add};
+use super::snapshot::{Snapshot, add, take_out};
 use super::text::{self, THROUGH, memory_line};
 use super::trim::Role;
 use crate::leak::State;
 use crate::store::picture::Amount;
-use crate::units::{StackId, size};
+use crate::units::size;
 
 /// Sites shown.
 const SITES_SHOWN: usize = 5;
@@ -140,21 +140,24 @@ impl Summary<'_> {
         )
     }
 
-    /// What stands for the sites that were shown as leaks: what several of them share is another text than that of each.
-    fn texts_of(&self, leaks: &[LeakChain<'_>]) -> HashSet<String> {
+    /// What the sites that were shown as leaks hold, by their own texts: what several of them share is another than that of each, and
+    /// sites that are no leak may read the same.
+    fn held_by_leaks(&self, leaks: &[LeakChain<'_>]) -> HashMap<String, Amount> {
         let sites = self.snapshot.sites_by_stack();
-        let of_site = |stack: &StackId| Some(chain_of(self.snapshot.frames_of(*sites.get(stack)?)));
-        let of_leak = |leak: &LeakChain<'_>| -> Vec<String> {
-            let alone = leak.stacks.len() == 1;
-            leak.stacks.iter().filter(|_| !alone).filter_map(of_site).chain([leak.text.clone()]).collect()
-        };
-        leaks.iter().flat_map(of_leak).collect()
+        let mut held: HashMap<String, Amount> = HashMap::new();
+        for &index in leaks.iter().flat_map(|leak| &leak.stacks).filter_map(|stack| sites.get(stack)) {
+            if let Some(site) = self.snapshot.picture.sites.get(index) {
+                add(held.entry(chain_of(self.snapshot.frames_of(index))).or_default(), &site.figures.live);
+            }
+        }
+        held
     }
 
-    /// What the largest sites are judged to be, by their text: that of the largest site that reads so.
-    fn states_by_text(&self) -> HashMap<String, State> {
+    /// What the largest sites beside these leaks are judged to be, by their text: that of the largest site that reads so.
+    fn states_by_text(&self, shown: &[LeakChain<'_>]) -> HashMap<String, State> {
         let Some(leaks) = &self.snapshot.leaks else { return HashMap::new() };
-        let states = leaks.states();
+        let mut states = leaks.states();
+        shown.iter().flat_map(|leak| &leak.stacks).for_each(|stack| _ = states.remove(stack));
         let sites = &self.snapshot.picture.sites;
         let mut largest: Vec<usize> = (0..sites.len()).collect();
         let live = |index: &usize| Reverse(sites.get(*index).map_or(0, |site| site.figures.live.bytes));
@@ -174,15 +177,20 @@ impl Summary<'_> {
 
     /// The largest live chains; of those beside leaks, fewer.
     fn largest(&self, f: &mut fmt::Formatter<'_>, leaks: &[LeakChain<'_>]) -> fmt::Result {
-        let (chains, all) = merged_by_name(self.points);
+        let (mut chains, all) = merged_by_name(self.points);
         let (heading, most) = match leaks {
             [] => ("Largest live at t-end:", SITES_SHOWN),
             _ => ("Largest live at t-end besides:", BESIDES_SHOWN),
         };
         let least = if leaks.is_empty() { 1 } else { (all.bytes / BESIDES_PART).max(1) };
-        let (of_leaks, states) = (self.texts_of(leaks), self.states_by_text());
-        let shown =
-            chains.iter().filter(|chain| chain.live.bytes >= least && !of_leaks.contains(&chain.text)).take(most);
+        let (held, states) = (self.held_by_leaks(leaks), self.states_by_text(leaks));
+        for chain in &mut chains {
+            if let Some(held) = held.get(&chain.text) {
+                take_out(&mut chain.live, held);
+            }
+        }
+        chains.sort_by(|a, b| b.live.bytes.cmp(&a.live.bytes).then_with(|| a.text.cmp(&b.text)));
+        let shown = chains.iter().filter(|chain| chain.live.bytes >= least).take(most);
         let mut is_first = true;
         for (i, chain) in shown.enumerate() {
             if is_first {
@@ -218,7 +226,7 @@ struct Chain {
     unknown: bool,
 }
 
-/// The points that are live, merged by what is shown of them, the largest first; and the sum of all.
+/// The points that are live, merged by what is shown of them; and the sum of all.
 fn merged_by_name(points: &Points<'_>) -> (Vec<Chain>, Amount) {
     let names: Vec<Name> = points.frames.iter().map(|frame| Name::of(frame)).collect();
     let mut all = Amount::default();
@@ -238,7 +246,6 @@ fn merged_by_name(points: &Points<'_>) -> (Vec<Chain>, Amount) {
             }
         }
     }
-    chains.sort_by(|a, b| b.live.bytes.cmp(&a.live.bytes).then_with(|| a.text.cmp(&b.text)));
     (chains, all)
 }
 
@@ -519,6 +526,39 @@ unfreed:   (Valgrind's, or https://nnethercote.github.io/dh_view/dh_view.html)
             line(&page(&builder)),
             "unfreed: At t-gmax: 2.0 MB in 20 blocks (estimated; exact counts, made at ticks, were at most 678 bytes in 6 blocks)"
         );
+    }
+
+    /// Two sites that leak as one, and one that reads like the first of them, holds nearly all, and is no leak.
+    #[test]
+    fn what_reads_like_a_leak_s_part_is_shown_besides() {
+        let mut builder = Builder::new(0);
+        let module = builder.module("/opt/mail", &[1; 20], 0, 0x9000);
+        let stack = |leaf: u64, route: u64| [leaf, route, 4].map(|offset| FrameKey::new(module, offset));
+        let mut of = |leaf, route, bytes, blocks| builder.site(&stack(leaf, route), bytes, blocks, 0).stack;
+        let leaking = vec![of(10, 20, 1000, 5), of(10, 30, 1000, 5)];
+        of(11, 20, 1_000_000, 500);
+        let mut snapshot = Snapshot::from_picture(builder.picture);
+        snapshot.name_frames(|offset| {
+            Some(match offset {
+                10 | 11 => "mail::copy".into(),
+                20 => "mail::route_a".into(),
+                30 => "mail::route_b".into(),
+                _ => "mail::run".into(),
+            })
+        });
+        let chains: Vec<&[Frame]> = [0, 1].iter().map(|&index| snapshot.frames_of(index)).collect();
+        let frames = crate::report::common(&chains);
+        snapshot.set_leaks(crate::leak::LeakReport::of_one(frames, leaking, 10_000.0, 500_010_000));
+        let page = Summary { snapshot: &snapshot, points: &Points::of(&snapshot), saved: None }.to_string();
+        let expected = "\
+unfreed: 1. leak, medium: 10.0 kB in 10 blocks, 0.0% freed, +1.0 kB a minute
+unfreed:    copy ← [2 ways] ← run
+unfreed: Largest live at t-end besides:
+unfreed: -  500 MB (100.0% of live), in 500 blocks
+unfreed:    copy ← route_a ← run
+";
+        assert!(page.contains(expected), "{page}");
+        assert!(!page.contains("route_b"), "{page}");
     }
 
     #[test]

@@ -56,6 +56,41 @@ fn what_is_flushed_again_and_again_is_a_sawtooth() {
     assert!(others.is_empty(), "{others:?}");
 }
 
+/// Batches were cleaned up twice at the beginning, and then never again: a leak, or a queue, that comes long after is what it is.
+#[test]
+fn clean_ups_of_long_ago_make_no_sawtooth() {
+    for is_queue in [false, true] {
+        let mut world = World::new(3, 0.0, 2400, 1);
+        let (mut log, mut queue) = (Vec::new(), VecDeque::new());
+        let mut seen = Vec::new();
+        for now in 0..2400u32 {
+            world.begin_epoch(now);
+            match now {
+                0..100 => (0..6).for_each(|_| log.push(world.alloc(0, 1000))),
+                100..1000 => (0..6).for_each(|_| world.brief(0, 1000, 1.0)),
+                _ if is_queue => {
+                    (0..24).for_each(|_| queue.push_back(world.alloc(0, 1000)));
+                    let freed = if queue.len() > 60 { 20 } else { 0 };
+                    queue.drain(..freed).for_each(|held| world.free(held));
+                }
+                _ => (0..6).for_each(|_| keep(world.alloc(0, 1000))),
+            }
+            if now % 50 == 49 {
+                log.drain(..).for_each(|held| world.free(held));
+            }
+            world.end_epoch();
+            seen.push(classify(&world.histories[0], world.judge.moment()).0);
+        }
+        assert!(seen[200..].iter().all(|state| *state != State::Sawtooth), "queue: {is_queue}");
+        if is_queue {
+            let backlog = seen[1700..].iter().filter(|state| **state == State::Backlog).count();
+            assert!(backlog > 500, "{backlog} of 700 epochs");
+        } else {
+            assert_eq!((seen[1250], seen[2399]), (State::Growing, State::Leak));
+        }
+    }
+}
+
 /// Ten old blocks, none freed: neither proved to be a leak nor at rest. As many that come and go are at rest.
 #[test]
 fn few_samples_that_look_like_a_leak_are_unknown() {
