@@ -16,7 +16,7 @@ const FORECAST_REACH: f64 = 10.0;
 pub(super) fn recommend<F>(report: &LeakReport<F>) -> Vec<String> {
     let mut words = Vec::new();
     let worst: Vec<&Leak<F>> = report.leaks().collect();
-    if let Some(first) = worst.first() {
+    if let Some(first) = worst.iter().find(|site| !report.is_trifle(site.live_bytes.value)).or(worst.first()) {
         let together: f64 = worst.iter().map(|site| site.live_bytes.value).sum();
         words.push(format!(
             "{} call chain{} hold{} ever more memory, {} now. Begin with the first ({}): {}",

@@ -8,6 +8,9 @@ use super::state::State;
 pub(crate) use crate::units::Estimate as Interval;
 use crate::units::StackId;
 
+/// A leak of less than this share of what is live is told after the others.
+const TRIFLE_SHARE: f64 = 0.01;
+
 /// What a verdict rests on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 #[non_exhaustive]
@@ -307,6 +310,10 @@ impl<F> LeakReport<F> {
     pub fn leaks(&self) -> impl Iterator<Item = &Leak<F>> {
         self.sites.iter().filter(|site| matches!(site.state, State::Leak | State::Suspected | State::Backlog))
     }
+    /// Is it next to nothing of what is live, however fast it grows by its own measure? Such are told after the others.
+    pub(crate) fn is_trifle(&self, live_bytes: f64) -> bool {
+        live_bytes < TRIFLE_SHARE * self.current_bytes as f64
+    }
     /// What to do overall, most urgent first.
     pub fn recommendations(&self) -> &[String] {
         &self.recommendations
@@ -384,6 +391,12 @@ impl Leak<()> {
 
 #[cfg(test)]
 impl<F> LeakReport<F> {
+    /// Another leak, as grave as said.
+    pub(crate) fn and(mut self, other: LeakReport<F>, severity: Severity) -> LeakReport<F> {
+        self.sites.extend(other.sites.into_iter().map(|leak| Leak { severity, ..leak }));
+        self
+    }
+
     /// One leak of these sites, among so much that is live.
     pub(crate) fn of_one(frames: Vec<F>, stacks: Vec<StackId>, leaked_bytes: f64, current_bytes: u64) -> LeakReport<F> {
         let leak = Leak {

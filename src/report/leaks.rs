@@ -77,9 +77,10 @@ impl LeakReport<Frame> {
                 }
             }
         }
-        // What was merged may outgrow what stood before it.
+        // What was merged may outgrow what stood before it. A trifle that doubled is graver by its percentage than much that did not.
         chains.sort_by(|a, b| {
-            (b.leak.severity().cmp(&a.leak.severity()))
+            (self.is_trifle(a.bytes).cmp(&self.is_trifle(b.bytes)))
+                .then(b.leak.severity().cmp(&a.leak.severity()))
                 .then((b.leak.state() == State::Leak).cmp(&(a.leak.state() == State::Leak)))
                 .then(b.growth_per_minute.total_cmp(&a.growth_per_minute))
         });
@@ -274,6 +275,19 @@ fn rounded(blocks: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::leak::Severity;
+
+    #[test]
+    fn a_trifle_comes_after_what_matters_however_grave() {
+        let frame = |name: &str| {
+            let symbol = crate::report::frame::Symbol { name: Some(name.into()), ..Default::default() };
+            Frame { address: 0, symbol: symbol.into() }
+        };
+        let of = |name, bytes| LeakReport::of_one(vec![frame(name)], Vec::new(), bytes, 5_000_000);
+        let report = of("trifle", 8e3).and(of("much", 4e6), Severity::Low).and(of("some", 1e5), Severity::High);
+        let shown: Vec<String> = report.chains().into_iter().map(|chain| chain.text).collect();
+        assert_eq!(shown, ["some", "much", "trifle"]);
+    }
 
     #[test]
     fn an_outer_end_is_shown_once() {
