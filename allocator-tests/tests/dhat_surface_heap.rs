@@ -175,7 +175,9 @@ fn files() {
         assert!(own >= 4.min(most), "{trim:?}: {chain:#?}");
         assert_eq!(own >= 20, most == usize::MAX, "{trim:?}: {chain:#?}");
         assert!(addresses.len() <= most);
-        let shows_runtime = chain.iter().any(|frame| frame.contains("lang_start") || frame.contains("start_thread"));
+        let shows_runtime = chain
+            .iter()
+            .any(|frame| ["lang_start", "thread_start", "start_thread"].iter().any(|start| frame.contains(start)));
         assert_eq!(shows_runtime, trim.is_none(), "{trim:?}: {chain:#?}");
     }
 }
