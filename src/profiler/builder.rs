@@ -92,7 +92,7 @@ impl Builder {
     }
 
     /// The length of an epoch, 10 ms to 24 h; the default is 5 s. A site is suspected after 60 epochs at the earliest, and called a leak
-    /// after 180 ([`LeakConfig`](crate::LeakConfig)): a run of a minute or two needs epochs of 250 ms, by which what lives
+    /// after 180 ([`LeakConfig`]): a run of a minute or two needs epochs of 250 ms, by which what lives
     /// for seconds is old.
     pub fn epoch(mut self, length: Duration) -> Builder {
         self.config.epochs = Epochs::Every(length);
