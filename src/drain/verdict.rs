@@ -26,6 +26,9 @@ use crate::units::{FrameKey, StackId, Ticks};
 const MOST_CHANGES: usize = 1024;
 /// Epochs between looks at what is too thin to be judged by itself.
 const REGROUP_EVERY: u32 = 12;
+/// After so many epochs their mean length is known, and what it may be above what was asked for.
+const EPOCHS_TO_MEASURE: u32 = 20;
+const MEASURED_LONGER: f64 = 1.2;
 
 /// Tells whose code frames are: a library's says nothing about whose leak it is. May take long: it reads symbols.
 pub(crate) type Owners = fn(&[FrameKey], &Picture) -> Vec<(Whose, u64)>;
@@ -212,6 +215,11 @@ impl Bench {
         let window_seconds = now.at_ns.saturating_sub(self.books.first().at_ns) as f64 / 1e9;
         let epochs = u32::try_from(self.books.epochs()).unwrap_or(u32::MAX);
         let epoch_seconds = match self.epoch_length {
+            // Longer where closing them takes long: then by the clock.
+            Some(length) if epochs >= EPOCHS_TO_MEASURE => {
+                let (asked, measured) = (length.as_secs_f64(), window_seconds / f64::from(epochs));
+                if measured > MEASURED_LONGER * asked { measured } else { asked }
+            }
             Some(length) => length.as_secs_f64(),
             None => window_seconds / f64::from(epochs.max(1)),
         };

@@ -193,6 +193,11 @@ impl History {
         self.is_exact() && self.spine.is_deaf_to_free(block.size, block.thread)
     }
 
+    /// May this birth and the free of that block be tallied?
+    pub(crate) fn is_deaf_to_pair(&self, block: &Block) -> bool {
+        self.is_exact() && self.spine.is_deaf_to_pair(block.size, block.thread)
+    }
+
     /// May this resize be tallied?
     pub(crate) fn is_deaf_to_growth(&self, old: u64, new: u64) -> bool {
         self.is_exact() && self.spine.is_deaf_to_growth(old, new)

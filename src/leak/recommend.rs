@@ -16,16 +16,19 @@ const FORECAST_REACH: f64 = 10.0;
 pub(super) fn recommend<F>(report: &LeakReport<F>) -> Vec<String> {
     let mut words = Vec::new();
     let worst: Vec<&Leak<F>> = report.leaks().collect();
-    if let Some(first) = worst.iter().find(|site| !report.is_trifle(site.live_bytes.value)).or(worst.first()) {
+    let is_trifle = |site: &&&Leak<F>| report.is_trifle(site, site.live_bytes.value);
+    let first_of_weight = worst.iter().find(|site| !is_trifle(site)).or(worst.first());
+    if let (Some(first), Some(begin)) = (worst.first(), first_of_weight) {
         let together: f64 = worst.iter().map(|site| site.live_bytes.value).sum();
         words.push(format!(
-            "{} call chain{} hold{} ever more memory, {} now. Begin with the first ({}): {}",
+            "{} call chain{} hold{} ever more memory, {} now. Begin with the first{} ({}): {}",
             worst.len(),
             if worst.len() == 1 { "" } else { "s" },
             if worst.len() == 1 { "s" } else { "" },
             size(together),
-            first.state,
-            first.advice
+            if std::ptr::eq(*first, *begin) { "" } else { " that holds 1% of what is live" },
+            begin.state,
+            begin.advice
         ));
     }
     if let Some(seconds) = report.forecast_seconds().filter(|&seconds| seconds < WEEK_SECONDS) {

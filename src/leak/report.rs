@@ -3,13 +3,14 @@
 //! Plain data, made by `assemble`. `F` is whatever the caller shows as a frame.
 
 use super::memory::Memory;
-use super::severity::Severity;
+use super::severity::{Severity, WEEK};
 use super::state::State;
 pub(crate) use crate::units::Estimate as Interval;
 use crate::units::StackId;
 
-/// A leak of less than this share of what is live is told after the others.
+/// A leak of less than this share of what is live, and this many bytes, is told after the others.
 const TRIFLE_SHARE: f64 = 0.01;
+const TRIFLE_BYTES: f64 = 100e6;
 
 /// What a verdict rests on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
@@ -310,9 +311,12 @@ impl<F> LeakReport<F> {
     pub fn leaks(&self) -> impl Iterator<Item = &Leak<F>> {
         self.sites.iter().filter(|site| matches!(site.state, State::Leak | State::Suspected | State::Backlog))
     }
-    /// Is it next to nothing of what is live, however fast it grows by its own measure? Such are told after the others.
-    pub(crate) fn is_trifle(&self, live_bytes: f64) -> bool {
-        live_bytes < TRIFLE_SHARE * self.current_bytes as f64
+    /// Is it next to nothing, grave by its percentage alone? Chains that read like this leak hold so much together. Such are
+    /// told after the others.
+    pub(crate) fn is_trifle(&self, leak: &Leak<F>, live_bytes: f64) -> bool {
+        let is_small = live_bytes < TRIFLE_SHARE * self.current_bytes as f64 && live_bytes < TRIFLE_BYTES;
+        let is_urgent = leak.exhaustion_seconds.is_some_and(|seconds| seconds < WEEK);
+        is_small && !is_urgent && !leak.evidence.exceeds_bound
     }
     /// What to do overall, most urgent first.
     pub fn recommendations(&self) -> &[String] {

@@ -40,7 +40,7 @@ const MB: f64 = 1e6;
 const MINUTE: f64 = 60.0;
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 24.0 * HOUR;
-const WEEK: f64 = 7.0 * DAY;
+pub(super) const WEEK: f64 = 7.0 * DAY;
 
 /// What severity is judged by.
 #[derive(Clone, Copy, Debug, Default)]

@@ -104,7 +104,7 @@ impl Spine {
     #[inline(always)]
     pub(crate) fn born(&mut self, block: &Block, now: u32) {
         let size = block.size;
-        if self.capacity_bytes == 0 || size > self.capacity_bytes.saturating_mul(5) / 2 {
+        if self.begins(size) {
             self.begin(block, now);
         } else if !self.is_deaf_to_birth(size, block.thread) {
             (self.pending_bytes, self.pending_thread) = (size, block.thread & THREAD);
@@ -145,14 +145,22 @@ impl Spine {
     /// Does this free tell that the table moved into the block that is pending?
     #[inline(always)]
     fn links(&self, size: u64, thread: u32) -> bool {
-        self.pending_bytes != 0 && thread & THREAD == self.pending_thread & THREAD && doubles(size, self.pending_bytes)
+        self.pending_bytes != 0
+            && self.pending_thread & GONE == 0
+            && thread & THREAD == self.pending_thread & THREAD
+            && doubles(size, self.pending_bytes)
     }
 
-    /// Does it matter that a block of this size is one no more: freed, or shrunk?
+    /// Does it matter that a block of this size was freed?
     #[inline(always)]
     fn minds(&self, size: u64) -> bool {
-        (size == self.pending_bytes && self.pending_thread & GONE == 0)
-            || (self.chained != 0 && (size == self.capacity_bytes || self.is_last_but_one(size)))
+        self.minds_pending(size) || (self.chained != 0 && (size == self.capacity_bytes || self.is_last_but_one(size)))
+    }
+
+    /// Is it of the size of the block that is pending, as far as that is still there?
+    #[inline(always)]
+    fn minds_pending(&self, size: u64) -> bool {
+        size == self.pending_bytes && self.pending_thread & GONE == 0
     }
 
     /// Is it the size of an arena's last chunk but one?
@@ -163,9 +171,9 @@ impl Spine {
 
     #[cold]
     fn lost(&mut self, size: u64, now: u32) {
-        if size == self.pending_bytes {
-            // It may be another of that size, so that it is asked anew in the next epoch.
-            self.pending_thread |= GONE;
+        if self.minds_pending(size) {
+            // Gone, unless one more of its size is born.
+            self.pending_thread = (self.pending_thread & THREAD) | GONE;
         } else if self.is_last_but_one(size) {
             // It was a table, whose old block was freed late.
             self.chained = CHAINED;
@@ -182,10 +190,14 @@ impl Spine {
 
     /// Does this birth leave the table as it is?
     pub(crate) fn is_deaf_to_birth(&self, size: u64, thread: u32) -> bool {
-        self.capacity_bytes != 0
-            && size <= self.capacity_bytes.saturating_mul(5) / 2
-            && (!doubles(self.capacity_bytes, size)
-                || (self.pending_bytes, self.pending_thread & THREAD) == (size, thread & THREAD))
+        let is_pending = (self.pending_bytes, self.pending_thread & !WAITED) == (size, thread & THREAD);
+        !self.begins(size) && (is_pending || !doubles(self.capacity_bytes, size))
+    }
+
+    /// Is it too large for what is known?
+    #[inline(always)]
+    fn begins(&self, size: u64) -> bool {
+        self.capacity_bytes == 0 || size > self.capacity_bytes.saturating_mul(5) / 2
     }
 
     /// Does this free leave the table as it is?
@@ -193,10 +205,21 @@ impl Spine {
         !self.links(size, thread) && !self.minds(size)
     }
 
+    /// Do a birth and the free of that block, one after the other, leave the table as it is?
+    pub(crate) fn is_deaf_to_pair(&self, size: u64, thread: u32) -> bool {
+        if !self.begins(size) && doubles(self.capacity_bytes, size) {
+            // The birth brings back what was pending, and the free takes it away again.
+            return (self.pending_bytes, self.pending_thread) == (size, (thread & THREAD) | GONE);
+        }
+        self.is_deaf_to_birth(size, thread) && self.is_deaf_to_free(size, thread)
+    }
+
     /// Does this change of a block's size leave the table as it is?
     pub(crate) fn is_deaf_to_growth(&self, old: u64, new: u64) -> bool {
         if new < old {
-            return !self.minds(old);
+            // What is a little smaller is the same table; what was pending is no more what it was.
+            let is_less = (new as f32) * LEAST_GROWTH <= old as f32;
+            return !self.minds_pending(old) && !(is_less && self.minds(old));
         }
         // Among many tables of unequal size another one that became a little larger is no growth of the largest.
         new <= self.capacity_bytes || (new as f32) < self.capacity_bytes.max(old) as f32 * LEAST_GROWTH
@@ -218,6 +241,9 @@ impl Spine {
 
     fn count_growth(&mut self, old: u64, new: u64, now: u32) {
         self.capacity_bytes = new;
+        if !doubles(new, self.pending_bytes) {
+            self.pending_bytes = 0;
+        }
         let fill = old as f32;
         if self.chained == 0 {
             let is_early = now < WARM_UP_EPOCHS;
@@ -253,8 +279,8 @@ impl Spine {
         now.saturating_sub(self.last_epoch) as f32 / predicted.max(1.0)
     }
 
-    /// Twice as much as the largest block was allocated in an earlier epoch, and neither was freed since: a chunk of an arena. But
-    /// not beside a table that was seen to grow.
+    /// Twice as much as the largest block was allocated in an earlier epoch, and not freed since: a chunk of an arena. (Nor was the
+    /// largest, if it ends a chain of them.) But not beside a table that was seen to grow.
     #[cold]
     fn outlived(&mut self, now: u32) {
         if self.pending_thread & GONE != 0 {

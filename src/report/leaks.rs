@@ -79,7 +79,7 @@ impl LeakReport<Frame> {
         }
         // What was merged may outgrow what stood before it. A trifle that doubled is graver by its percentage than much that did not.
         chains.sort_by(|a, b| {
-            (self.is_trifle(a.bytes).cmp(&self.is_trifle(b.bytes)))
+            (self.is_trifle(a.leak, a.bytes).cmp(&self.is_trifle(b.leak, b.bytes)))
                 .then(b.leak.severity().cmp(&a.leak.severity()))
                 .then((b.leak.state() == State::Leak).cmp(&(a.leak.state() == State::Leak)))
                 .then(b.growth_per_minute.total_cmp(&a.growth_per_minute))
@@ -287,6 +287,10 @@ mod tests {
         let report = of("trifle", 8e3).and(of("much", 4e6), Severity::Low).and(of("some", 1e5), Severity::High);
         let shown: Vec<String> = report.chains().into_iter().map(|chain| chain.text).collect();
         assert_eq!(shown, ["some", "much", "trifle"]);
+        // Of 20 GB 150 MB are less than a hundredth, and no trifle.
+        let of = |name, bytes| LeakReport::of_one(vec![frame(name)], Vec::new(), bytes, 20_000_000_000);
+        let report = of("much", 4e9).and(of("urgent", 150e6), Severity::Critical);
+        assert_eq!(report.chains()[0].text, "urgent");
     }
 
     #[test]

@@ -359,3 +359,81 @@ fn buffers_that_are_shrunk_are_no_arena() {
         assert_eq!(suspected, 0, "held for {hold} epochs: of 400");
     }
 }
+
+/// Scratch buffers that grow with the input, C and 2C at one time, of which each is freed at once, in either order: nothing is live.
+#[test]
+fn buffers_that_are_freed_in_reverse_are_no_table() {
+    for is_reverse in [true, false] {
+        let (mut spine, mut tier, mut size) = (Spine::default(), Tier::None, 64);
+        spine.born(&block(size), 0);
+        for now in 0..480 {
+            if size < 64 * u64::from(now) {
+                spine.born(&block(size), now);
+                spine.born(&block(2 * size), now);
+                let (first, second) = if is_reverse { (2 * size, size) } else { (size, 2 * size) };
+                spine.freed(first, 7, now);
+                spine.freed(second, 7, now);
+                size *= 2;
+            }
+            spine.end_epoch(now);
+            tier = spine.tier(now, tier, &LeakConfig::default());
+            assert!(tier < Tier::Suspected, "reverse: {is_reverse}, epoch {now}: {spine:?}");
+        }
+    }
+}
+
+/// Two buffers, of which the smaller one grows where it is and then rests: what was pending all the while is no larger block.
+#[test]
+fn the_largest_block_stays_the_largest() {
+    let mut spine = Spine::default();
+    spine.born(&block(64), 5);
+    spine.born(&block(128), 5);
+    let mut capacity = 64;
+    for now in 5..480u32 {
+        while now < 120 && capacity < 1000 * u64::from(now) {
+            spine.grew(capacity, capacity * 2, now);
+            capacity *= 2;
+        }
+        let before = spine.capacity_bytes;
+        spine.end_epoch(now);
+        assert!(spine.capacity_bytes >= before, "epoch {now}: {spine:?}");
+    }
+    assert_eq!((spine.capacity_bytes, spine.is_of_chunks()), (131_072, false));
+}
+
+/// A table that gives back a tenth after each growth is one that grows all the same.
+#[test]
+fn a_table_that_is_trimmed_a_little_is_a_leak() {
+    let (mut spine, mut tier, mut capacity) = (Spine::default(), Tier::None, 64u64);
+    spine.born(&block(capacity), 0);
+    for now in 0..480 {
+        while capacity < 1000 * u64::from(now + 1) {
+            spine.grew(capacity, capacity * 2, now);
+            spine.grew(capacity * 2, capacity * 2 / 10 * 9, now);
+            capacity = capacity * 2 / 10 * 9;
+        }
+        spine.end_epoch(now);
+        tier = spine.tier(now, tier, &LeakConfig::default());
+    }
+    assert_eq!(tier, Tier::Leak, "{spine:?}");
+}
+
+/// A brief block of twice the size hides no table's move in the same epoch.
+#[test]
+fn a_move_after_a_pair_is_a_growth() {
+    let (mut spine, mut tier, mut capacity) = (Spine::default(), Tier::None, 64);
+    spine.born(&block(capacity), 0);
+    for now in 0..480 {
+        while capacity < 1000 * u64::from(now + 1) {
+            spine.born(&block(2 * capacity), now);
+            spine.freed(2 * capacity, 7, now);
+            assert!(spine.is_deaf_to_pair(2 * capacity, 7) && !spine.is_deaf_to_birth(2 * capacity, 7));
+            spine.born(&block(2 * capacity), now);
+            spine.freed(capacity, 7, now);
+            capacity *= 2;
+        }
+        spine.end_epoch(now);
+        tier = spine.tier(now, tier, &LeakConfig::default());
+    }
+    assert_eq!(tier, Tier::Leak, "{spine:?}");
+}
