@@ -219,7 +219,7 @@ impl Spine {
         if new < old {
             // What is a little smaller is the same table; what was pending is no more what it was.
             let is_less = (new as f32) * LEAST_GROWTH <= old as f32;
-            return !self.minds_pending(old) && !(is_less && self.minds(old));
+            return !(self.minds_pending(old) || is_less && self.minds(old));
         }
         // Among many tables of unequal size another one that became a little larger is no growth of the largest.
         new <= self.capacity_bytes || (new as f32) < self.capacity_bytes.max(old) as f32 * LEAST_GROWTH
