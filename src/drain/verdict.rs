@@ -30,7 +30,8 @@ const REGROUP_EVERY: u32 = 12;
 const EPOCHS_TO_MEASURE: u32 = 20;
 const MEASURED_LONGER: f64 = 1.2;
 
-/// Tells whose code frames are: a library's says nothing about whose leak it is. May take long: it reads symbols.
+/// Tells whose code frames are (a library's says nothing about whose leak it is), and numbers the functions there: equal ones alike.
+/// May take long: it reads symbols.
 pub(crate) type Owners = fn(&[FrameKey], &Picture) -> Vec<(Whose, u64)>;
 
 /// The drain thread's judge.
@@ -214,15 +215,7 @@ impl Bench {
         #[expect(clippy::cast_precision_loss, reason = "seconds")]
         let window_seconds = now.at_ns.saturating_sub(self.books.first().at_ns) as f64 / 1e9;
         let epochs = u32::try_from(self.books.epochs()).unwrap_or(u32::MAX);
-        let epoch_seconds = match self.epoch_length {
-            // Longer where closing them takes long: then by the clock.
-            Some(length) if epochs >= EPOCHS_TO_MEASURE => {
-                let (asked, measured) = (length.as_secs_f64(), window_seconds / f64::from(epochs));
-                if measured > MEASURED_LONGER * asked { measured } else { asked }
-            }
-            Some(length) => length.as_secs_f64(),
-            None => window_seconds / f64::from(epochs.max(1)),
-        };
+        let epoch_seconds = epoch_seconds(self.epoch_length, window_seconds, epochs);
         let before_bytes = self.live_past.front().copied().unwrap_or_default();
         let process = Process {
             epoch_seconds,
@@ -241,6 +234,16 @@ impl Bench {
         let habits = copy_habits(histories.len())?;
         let ways = Ways { habits, activity: self.activity.clone() };
         Some(Evidence { judge: self.judge.clone(), histories, ways, stacks, process, picture })
+    }
+}
+
+/// How long epochs are: as asked, or as so many of them took, where that is clearly longer since closing them takes long, or where none
+/// was asked.
+fn epoch_seconds(asked: Option<Duration>, window_seconds: f64, epochs: u32) -> f64 {
+    let measured = window_seconds / f64::from(epochs.max(1));
+    match asked.map(|length| length.as_secs_f64()) {
+        Some(asked) if epochs < EPOCHS_TO_MEASURE || measured <= MEASURED_LONGER * asked => asked,
+        _ => measured,
     }
 }
 
@@ -269,4 +272,21 @@ fn copy_habits(count: usize) -> Option<Vec<Habits>> {
     let mut habits: Vec<Habits> = Vec::with_capacity(count);
     AGGREGATOR.watched(|_, watch, _| habits.extend(watch.habits().iter().take(count)))?;
     Some(habits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_are_as_long_as_asked_unless_many_took_clearly_longer() {
+        let asked = Some(Duration::from_millis(10));
+        let is = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-9, "{found} is not {wanted}");
+        // The open one is in the window, too: of few it is a large part.
+        is(epoch_seconds(asked, 0.04, 2), 0.01);
+        is(epoch_seconds(asked, 1.01, 100), 0.01);
+        is(epoch_seconds(asked, 2.4, 100), 0.024);
+        is(epoch_seconds(None, 2.4, 100), 0.024);
+        is(epoch_seconds(None, 2.4, 0), 2.4);
+    }
 }

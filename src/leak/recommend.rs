@@ -1,10 +1,9 @@
 //! What to do overall, most urgent first: the leaks, the time that is left, and memory that is not live at all.
 
 use super::report::{Leak, LeakReport, Unjudged};
+use super::severity::WEEK;
 use crate::units::{duration, size};
 
-/// Exhaustion further away than this is no recommendation.
-const WEEK_SECONDS: f64 = 7.0 * 86_400.0;
 /// What could hide in unjudged sites is mentioned from this share of live bytes on.
 const UNJUDGED_SHARE: f64 = 0.01;
 /// Below this a rate by the minute would be an extrapolation.
@@ -26,12 +25,12 @@ pub(super) fn recommend<F>(report: &LeakReport<F>) -> Vec<String> {
             if worst.len() == 1 { "" } else { "s" },
             if worst.len() == 1 { "s" } else { "" },
             size(together),
-            if std::ptr::eq(*first, *begin) { "" } else { " that holds 1% of what is live" },
+            if std::ptr::eq(*first, *begin) { "" } else { " that is no trifle" },
             begin.state,
             begin.advice
         ));
     }
-    if let Some(seconds) = report.forecast_seconds().filter(|&seconds| seconds < WEEK_SECONDS) {
+    if let Some(seconds) = report.forecast_seconds().filter(|&seconds| seconds < WEEK) {
         words.push(format!("At this rate the memory limit is reached in {}.", duration(seconds)));
     }
     if let Some(unexplained) = report.memory.unexplained {
@@ -125,6 +124,20 @@ mod tests {
             unjudged(&exact),
             "Not judged: 1 call chain with too little evidence; it holds 5.0 kB at most. More epochs tell."
         );
+    }
+
+    /// Sites are in the order of severity; which one is meant is said.
+    #[test]
+    fn one_begins_with_what_matters() {
+        let first = |report: &LeakReport<()>| recommend(report).into_iter().next().unwrap_or_default();
+        let of = |bytes| LeakReport::<()>::of_one(Vec::new(), Vec::new(), bytes, 5_000_000);
+        let said = first(&of(8e3).and(of(4e6), super::super::severity::Severity::Low));
+        assert_eq!(
+            said,
+            "2 call chains hold ever more memory, 4.0 MB now. Begin with the first that is no trifle (leak): it holds 4.0 MB"
+        );
+        let said = first(&of(4e6).and(of(8e3), super::super::severity::Severity::Low));
+        assert!(said.ends_with("Begin with the first (leak): it holds 4.0 MB"), "{said}");
     }
 
     #[test]

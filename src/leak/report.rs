@@ -177,8 +177,8 @@ pub struct Unjudged {
     pub sites: usize,
     /// The upper end (95%) of what they hold together: so much could hide there.
     pub bytes: f64,
-    /// Those of them of which hardly a block can have been missed (in exact mode all): of these a smaller sampling interval shows
-    /// no more.
+    /// Those of them that have few blocks, of which hardly one can have been missed (in exact mode none): of these a smaller sampling
+    /// interval shows no more.
     pub seen_sites: usize,
     /// Records of sites beyond those that are watched (the first 16,384 of a profile).
     pub unwatched_records: u64,
@@ -418,7 +418,7 @@ impl<F> LeakReport<F> {
             exhaustion_seconds: None,
             withdrawn: None,
             evidence: Evidence::default(),
-            advice: String::new(),
+            advice: format!("it holds {}", crate::units::size(leaked_bytes)),
         };
         let (epochs, suspect_after_epochs, window_seconds) = (400, 60, 600.0);
         let sites = vec![leak];

@@ -297,26 +297,25 @@ fn class_bytes(exponent: u32) -> u64 {
 
 /// Adds an amount to a sum.
 pub(crate) fn add(sum: &mut Amount, amount: &Amount) {
-    sum.bytes = sum.bytes.saturating_add(amount.bytes);
-    sum.blocks = sum.blocks.saturating_add(amount.blocks);
-    sum.sampled_bytes = sum.sampled_bytes.saturating_add(amount.sampled_bytes);
-    sum.sampled_blocks = sum.sampled_blocks.saturating_add(amount.sampled_blocks);
-    sum.samples = sum.samples.saturating_add(amount.samples);
-    sum.bytes_variance = sum.bytes_variance.saturating_add(amount.bytes_variance);
-    sum.blocks_variance = sum.blocks_variance.saturating_add(amount.blocks_variance);
+    each(sum, amount, u64::saturating_add, u128::saturating_add);
     sum.smallest_bytes = Amount::smaller(sum.smallest_bytes, amount.smallest_bytes);
     sum.resized |= amount.resized;
 }
 
 /// Takes a part of a sum out of it again.
 pub(crate) fn take_out(sum: &mut Amount, part: &Amount) {
-    sum.bytes = sum.bytes.saturating_sub(part.bytes);
-    sum.blocks = sum.blocks.saturating_sub(part.blocks);
-    sum.sampled_bytes = sum.sampled_bytes.saturating_sub(part.sampled_bytes);
-    sum.sampled_blocks = sum.sampled_blocks.saturating_sub(part.sampled_blocks);
-    sum.samples = sum.samples.saturating_sub(part.samples);
-    sum.bytes_variance = sum.bytes_variance.saturating_sub(part.bytes_variance);
-    sum.blocks_variance = sum.blocks_variance.saturating_sub(part.blocks_variance);
+    each(sum, part, u64::saturating_sub, u128::saturating_sub);
+}
+
+/// Makes of each figure of `sum` what `figure`, or `variance`, makes of it and the other's.
+fn each(sum: &mut Amount, other: &Amount, figure: impl Fn(u64, u64) -> u64, variance: impl Fn(u128, u128) -> u128) {
+    sum.bytes = figure(sum.bytes, other.bytes);
+    sum.blocks = figure(sum.blocks, other.blocks);
+    sum.sampled_bytes = figure(sum.sampled_bytes, other.sampled_bytes);
+    sum.sampled_blocks = figure(sum.sampled_blocks, other.sampled_blocks);
+    sum.samples = figure(sum.samples, other.samples);
+    sum.bytes_variance = variance(sum.bytes_variance, other.bytes_variance);
+    sum.blocks_variance = variance(sum.blocks_variance, other.blocks_variance);
 }
 
 #[cfg(any(test, feature = "_synthetic"))]
